@@ -1,0 +1,106 @@
+package core
+
+import "time"
+
+// Config holds configuration for creating a container. Its zero value, with an
+// image, is the safe default: a container with its own bridge network, hardened as
+// [Capabilities] describes. Adapters pass it through [Config.Validate] first.
+type Config struct {
+	Name         string
+	Image        string
+	Cmd          []string
+	WorkingDir   string         // absolute, and not under /proc
+	Env          []string       // KEY=value
+	User         string         // User to run as (e.g., "1000:1000" or "moatuser")
+	Mounts       []MountConfig  // bind mounts
+	ExtraHosts   []string       // host:ip mappings (Docker-specific)
+	NetworkMode  string         // "bridge" (also ""), "host", "none", or a network name/ID
+	PortBindings map[int]string // container port -> host bind address (e.g., 3000 -> "127.0.0.1")
+	CapAdd       []string       // Linux capabilities to add (e.g., "NET_ADMIN")
+	GroupAdd     []string       // Supplementary group IDs for the container process (e.g., "999" for docker group)
+	Privileged   bool           // If true, run container in privileged mode (required for Docker-in-Docker)
+	Interactive  bool           // If true, stdin is kept open for Attach and StartAttached
+	HasMoatUser  bool           // If true, image has moatuser (moat-built images); used for exec --user in Apple containers
+	MemoryMB     int            // Memory limit in megabytes of 1048576 bytes, swap included; 0: no limit
+	CPUs         int            // Number of CPUs; 0: no limit
+	DNS          []string       // DNS servers; empty: the engine's, or [DefaultDNS] where those would not work
+
+	// What follows is not in the documented package.
+
+	TTY         bool              // give the process a terminal; stdout and stderr become one stream
+	StopTimeout time.Duration     // between SIGTERM and SIGKILL, in whole seconds; 0: [DefaultStopTimeout]
+	Labels      map[string]string // beside Moat's own, which they cannot replace
+	RunID       string            // the run it belongs to, for [LabelRunID]
+	Role        string            // what it is to its run, for [LabelRole]; empty: [RoleMain]
+	Ports       []PortMapping     // published ports, where PortBindings does not say enough
+	NanoCPUs    int64             // CPUs in billionths, for fractions; not together with CPUs
+	Pull        PullPolicy        // when to pull the image; empty: [PullMissing]
+	PidsLimit   int64             // processes and threads; 0: [DefaultPidsLimit]; -1: no limit
+
+	// AllowNewPrivileges lets setuid programs (sudo, su) raise the workload's
+	// privileges inside the container, which is refused otherwise.
+	AllowNewPrivileges bool
+}
+
+// DefaultPidsLimit stops fork bombs and leaves room for parallel builds.
+const DefaultPidsLimit = 4096
+
+// MountConfig describes a bind mount.
+type MountConfig struct {
+	Source   string `json:"source"` // absolute path on the host, which must exist
+	Target   string `json:"target"` // absolute path in the container
+	ReadOnly bool   `json:"readonly"`
+}
+
+// PortMapping publishes one container port.
+type PortMapping struct {
+	ContainerPort int    // 1 to 65535
+	Protocol      string // "tcp" (also "") or "udp"
+	HostIP        string // bind address; empty: 127.0.0.1
+	HostPort      int    // 0: the engine picks one
+}
+
+// PullPolicy says when an image is pulled.
+type PullPolicy string
+
+// The pull policies, as Docker users know them.
+const (
+	PullMissing PullPolicy = "missing"
+	PullAlways  PullPolicy = "always"
+	PullNever   PullPolicy = "never"
+)
+
+// CPUQuota returns the CPU limit in billionths of a CPU, 0 for none.
+func (c Config) CPUQuota() int64 {
+	if c.CPUs > 0 {
+		return int64(c.CPUs) * 1e9
+	}
+	return c.NanoCPUs
+}
+
+// StopTimeoutOrDefault returns the time between SIGTERM and SIGKILL.
+func (c Config) StopTimeoutOrDefault() time.Duration {
+	if c.StopTimeout > 0 {
+		return c.StopTimeout
+	}
+	return DefaultStopTimeout
+}
+
+// PublishedPorts returns PortBindings and Ports as one list with the defaults
+// filled in, PortBindings first and in the order of their ports.
+func (c Config) PublishedPorts() []PortMapping {
+	ports := make([]PortMapping, 0, len(c.PortBindings)+len(c.Ports))
+	for _, port := range sortedKeys(c.PortBindings) {
+		ports = append(ports, PortMapping{ContainerPort: port, HostIP: c.PortBindings[port]})
+	}
+	ports = append(ports, c.Ports...)
+	for i := range ports {
+		if ports[i].Protocol == "" {
+			ports[i].Protocol = "tcp"
+		}
+		if ports[i].HostIP == "" {
+			ports[i].HostIP = "127.0.0.1"
+		}
+	}
+	return ports
+}

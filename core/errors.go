@@ -1,0 +1,93 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// What can go wrong, for [errors.Is]. The set is closed: an adapter maps each of
+// its engine's failures to one of these, in one place.
+var (
+	ErrNotFound          = errors.New("not found")
+	ErrAlreadyExists     = errors.New("already exists")
+	ErrInvalidConfig     = errors.New("invalid configuration")
+	ErrNotRunning        = errors.New("not running")
+	ErrInUse             = errors.New("in use")
+	ErrUnavailable       = errors.New("runtime unavailable") // down, out of reach, or closed
+	ErrPolicyNotEnforced = errors.New("policy not enforced")
+	ErrTimeout           = errors.New("timed out")
+
+	// ErrUnsupported also matches [errors.ErrUnsupported].
+	ErrUnsupported = fmt.Errorf("not supported by this runtime: %w", errors.ErrUnsupported)
+)
+
+// ErrGVisorNotAvailable is returned when gVisor is required but not installed.
+var ErrGVisorNotAvailable = errors.New(`gVisor (runsc) is required but not available
+To install on Linux (Debian/Ubuntu), copy and run:
+curl -fsSL https://gvisor.dev/archive.key | sudo gpg --dearmor -o /usr/share/keyrings/gvisor.gpg && \
+echo "deb [signed-by=/usr/share/keyrings/gvisor.gpg] https://storage.googleapis.com/gvisor/releases release main" | \
+sudo tee /etc/apt/sources.list.d/gvisor.list && \
+sudo apt update && sudo apt install -y runsc && \
+sudo runsc install && \
+sudo systemctl reload docker
+For Docker Desktop (macOS/Windows):
+See https://gvisor.dev/docs/user_guide/install/
+To bypass (reduced isolation):
+moat run --no-sandbox`)
+
+// Error is how every failure of a runtime comes back: what was tried, on which
+// object, why it failed and what to do next. It matches its Class and its cause.
+type Error struct {
+	Op      string      // what was tried: "create container"
+	Runtime RuntimeType // empty where no runtime was involved
+	Object  string      // what it was tried on: a container, image or network
+	Field   string      // the field at fault, for ErrInvalidConfig
+	Class   error       // one of the sentinels; nil where none fits
+	Err     error       // the native cause, or nil
+	Remedy  string      // what to do next, as a sentence; may be empty
+}
+
+// Error returns one line, and the remedy after it.
+func (e *Error) Error() string {
+	var b strings.Builder
+	if e.Runtime != "" {
+		b.WriteString(string(e.Runtime) + ": ")
+	}
+	b.WriteString(e.Op)
+	if e.Object != "" {
+		fmt.Fprintf(&b, " %q", e.Object)
+	}
+	if e.Class != nil {
+		b.WriteString(": " + e.Class.Error())
+	}
+	if e.Field != "" {
+		b.WriteString(": " + e.Field)
+	}
+	if e.Err != nil {
+		b.WriteString(": " + e.Err.Error())
+	}
+	if e.Remedy != "" {
+		b.WriteString(". " + e.Remedy)
+	}
+	return b.String()
+}
+
+// Unwrap makes [errors.Is] and [errors.As] see the class and the cause.
+func (e *Error) Unwrap() []error {
+	var errs []error
+	for _, err := range []error{e.Class, e.Err} {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
+// FieldOf returns the field that an [ErrInvalidConfig] is about, or "".
+func FieldOf(err error) string {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Field
+	}
+	return ""
+}

@@ -1,0 +1,13 @@
+package core
+
+import "context"
+
+// Firewall restricts where a container may connect.
+type Firewall interface {
+	// SetupFirewall lets the container reach proxyHost:proxyPort and nothing else,
+	// enforced from outside the container. Where that cannot be guaranteed it
+	// returns [ErrPolicyNotEnforced] or [ErrUnsupported]; it never weakens silently.
+	//
+	//   - RT-120: a port outside 1 to 65535 or an empty host: [ErrInvalidConfig].
+	SetupFirewall(ctx context.Context, id string, proxyHost string, proxyPort int) error
+}

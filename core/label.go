@@ -1,0 +1,61 @@
+package core
+
+import (
+	"maps"
+	"regexp"
+)
+
+const labelPrefix = "moat."
+
+// The labels on everything that Moat creates.
+const (
+	LabelManaged = labelPrefix + "managed" // always "true"
+	LabelRunID   = labelPrefix + "run-id"
+	LabelRole    = labelPrefix + "role"
+	LabelVersion = labelPrefix + "version"
+)
+
+// The roles that [LabelRole] tells.
+const (
+	RoleMain    = "main"
+	RoleSidecar = "sidecar"
+	RoleService = "service"
+	RoleProbe   = "probe" // an adapter's own short-lived check
+)
+
+// Version is this release of Moat, as [LabelVersion] and `moat version` show it.
+const Version = "0.1.0-dev"
+
+var runNamePattern = regexp.MustCompile(`^[0-9a-f]{8}$`)
+
+// IsRunName tells whether a container's name is that of a run: eight hexadecimal
+// digits.
+func IsRunName(name string) bool { return runNamePattern.MatchString(name) }
+
+// ContainerLabels returns the labels a container of this configuration carries:
+// the caller's and Moat's.
+func (c Config) ContainerLabels() map[string]string {
+	labels := make(map[string]string, len(c.Labels)+4)
+	maps.Copy(labels, c.Labels)
+	role := c.Role
+	if role == "" {
+		role = RoleMain
+	}
+	maps.Copy(labels, ObjectLabels(c.RunID, role))
+	return labels
+}
+
+// ObjectLabels returns Moat's labels for an object of a run.
+func ObjectLabels(runID, role string) map[string]string {
+	return map[string]string{
+		LabelManaged: "true",
+		LabelRunID:   runID,
+		LabelRole:    role,
+		LabelVersion: Version,
+	}
+}
+
+// IsManaged tells whether a container with this name and these labels is ours.
+func IsManaged(name string, labels map[string]string) bool {
+	return labels[LabelManaged] == "true" || IsRunName(name)
+}

@@ -1,0 +1,197 @@
+package core
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+var (
+	namePattern       = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
+	capabilityPattern = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
+	numberPattern     = regexp.MustCompile(`^[0-9]+$`)
+)
+
+// minMemoryMB is the least that the engines accept.
+const minMemoryMB = 6
+
+// Validate reports the first setting that no runtime could honour, as
+// [ErrInvalidConfig] with the field's name. What only some runtimes can do is for
+// their adapters to refuse.
+func (c Config) Validate() error {
+	for _, check := range []func(Config) error{
+		validateIdentity, validateProcess, validateMounts, validateNetwork, validatePorts, validateLimits,
+	} {
+		if err := check(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func invalid(field, format string, args ...any) error {
+	return &Error{Op: "check configuration", Field: field, Class: ErrInvalidConfig, Err: fmt.Errorf(format, args...)}
+}
+
+func validateIdentity(c Config) error {
+	if c.Image == "" {
+		return invalid("Image", "is empty; name the image to run")
+	}
+	if strings.HasPrefix(c.Image, "-") || strings.ContainsAny(c.Image, " \t\n\x00") {
+		return invalid("Image", "%q is not an image reference", c.Image)
+	}
+	if c.Name != "" && !namePattern.MatchString(c.Name) {
+		return invalid("Name", "%q must be two or more of [a-zA-Z0-9_.-] and begin with a letter or digit", c.Name)
+	}
+	for _, key := range sortedKeys(c.Labels) {
+		if key == "" || strings.ContainsAny(key, "=\x00") {
+			return invalid("Labels", "%q is not a label key", key)
+		}
+		if strings.HasPrefix(key, labelPrefix) {
+			return invalid("Labels", "%q: the prefix %s is Moat's own", key, labelPrefix)
+		}
+	}
+	switch c.Pull {
+	case "", PullMissing, PullAlways, PullNever:
+		return nil
+	}
+	return invalid("Pull", "%q is not one of missing, always, never", c.Pull)
+}
+
+func validateProcess(c Config) error {
+	for _, arg := range c.Cmd {
+		if strings.ContainsRune(arg, 0) {
+			return invalid("Cmd", "%q contains a NUL byte", arg)
+		}
+	}
+	for _, entry := range c.Env {
+		key, _, found := strings.Cut(entry, "=")
+		if !found || key == "" || strings.ContainsRune(entry, 0) {
+			return invalid("Env", "entry for %q is not KEY=value", key)
+		}
+	}
+	if c.WorkingDir != "" {
+		if !path.IsAbs(c.WorkingDir) {
+			return invalid("WorkingDir", "%q is not an absolute path", c.WorkingDir)
+		}
+		// A working directory under /proc/self/fd reaches the host (CVE-2024-21626).
+		if clean := path.Clean(c.WorkingDir); clean == "/proc" || strings.HasPrefix(clean, "/proc/") {
+			return invalid("WorkingDir", "%q is under /proc", c.WorkingDir)
+		}
+	}
+	if strings.ContainsAny(c.User, " \t\n\x00") || strings.Count(c.User, ":") > 1 {
+		return invalid("User", "%q is not USER or USER:GROUP", c.User)
+	}
+	for _, capability := range c.CapAdd {
+		if !capabilityPattern.MatchString(capability) {
+			return invalid("CapAdd", "%q is not a capability such as NET_ADMIN", capability)
+		}
+	}
+	for _, group := range c.GroupAdd {
+		if group == "" || strings.ContainsAny(group, " \t\n:\x00") {
+			return invalid("GroupAdd", "%q is not a group", group)
+		}
+	}
+	return nil
+}
+
+func validateMounts(c Config) error {
+	seen := map[string]bool{}
+	for _, mount := range c.Mounts {
+		switch target := path.Clean(mount.Target); {
+		case mount.Source == "":
+			return invalid("Mounts", "mount on %q has no source", mount.Target)
+		case !path.IsAbs(mount.Target) || target == "/":
+			return invalid("Mounts", "target %q is not an absolute path below /", mount.Target)
+		case strings.ContainsRune(mount.Source+mount.Target, 0):
+			return invalid("Mounts", "a path contains a NUL byte")
+		case seen[target]:
+			return invalid("Mounts", "target %q is mounted twice", target)
+		default:
+			seen[target] = true
+		}
+	}
+	return nil
+}
+
+func validateNetwork(c Config) error {
+	if c.NetworkMode != "" && !namePattern.MatchString(c.NetworkMode) {
+		return invalid("NetworkMode", "%q is not bridge, host, none, or a network's name or ID", c.NetworkMode)
+	}
+	for _, entry := range c.ExtraHosts {
+		host, address, _ := strings.Cut(entry, ":")
+		if _, err := netip.ParseAddr(address); host == "" || (err != nil && address != "host-gateway") {
+			return invalid("ExtraHosts", "%q is not HOST:IP", entry)
+		}
+	}
+	if c.NetworkMode == "none" && len(c.DNS) > 0 {
+		return invalid("DNS", "a container without a network has no use for DNS servers")
+	}
+	return validateDNS(c.DNS)
+}
+
+func validatePorts(c Config) error {
+	field := func(i int) string {
+		if i < len(c.PortBindings) {
+			return "PortBindings"
+		}
+		return "Ports"
+	}
+	published := c.PublishedPorts()
+	if len(published) > 0 && (c.NetworkMode == "none" || c.NetworkMode == "host") {
+		return invalid(field(0), "network %s publishes no ports", c.NetworkMode)
+	}
+	type key struct {
+		protocol string
+		port     int
+	}
+	seen := map[key]bool{}
+	for i, port := range published {
+		if port.ContainerPort < 1 || port.ContainerPort > 65535 {
+			return invalid(field(i), "container port %d is outside 1 to 65535", port.ContainerPort)
+		}
+		if port.HostPort < 0 || port.HostPort > 65535 {
+			return invalid(field(i), "host port %d is outside 0 to 65535", port.HostPort)
+		}
+		if port.Protocol != "tcp" && port.Protocol != "udp" {
+			return invalid(field(i), "protocol %q is not tcp or udp", port.Protocol)
+		}
+		if _, err := netip.ParseAddr(port.HostIP); err != nil {
+			return invalid(field(i), "bind address %q is not an IP address", port.HostIP)
+		}
+		if k := (key{port.Protocol, port.ContainerPort}); seen[k] {
+			return invalid(field(i), "container port %d/%s is published twice", port.ContainerPort, port.Protocol)
+		} else {
+			seen[k] = true
+		}
+	}
+	return nil
+}
+
+func validateLimits(c Config) error {
+	switch {
+	case c.MemoryMB < 0 || (c.MemoryMB > 0 && c.MemoryMB < minMemoryMB):
+		return invalid("MemoryMB", "%d is below %d, the least a container starts with", c.MemoryMB, minMemoryMB)
+	case c.CPUs < 0:
+		return invalid("CPUs", "%d is negative", c.CPUs)
+	case c.NanoCPUs < 0 || (c.NanoCPUs > 0 && c.NanoCPUs < 1e7):
+		return invalid("NanoCPUs", "%d is below a hundredth of a CPU", c.NanoCPUs)
+	case c.CPUs > 0 && c.NanoCPUs > 0:
+		return invalid("NanoCPUs", "is set together with CPUs; set one of them")
+	case c.PidsLimit < -1:
+		return invalid("PidsLimit", "%d is neither a limit nor -1 for none", c.PidsLimit)
+	case c.StopTimeout < 0 || c.StopTimeout%time.Second != 0:
+		return invalid("StopTimeout", "%s is not a whole number of seconds", c.StopTimeout)
+	}
+	return nil
+}
+
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
+	return slices.Sorted(maps.Keys(m))
+}
