@@ -5,6 +5,44 @@ import "time"
 // Config holds configuration for creating a container. Its zero value, with an
 // image, is the safe default: a container with its own bridge network, hardened as
 // [Capabilities] describes. Adapters pass it through [Config.Validate] first.
+//
+// What the workload observes of it:
+//
+//   - CF-01: Name: every method takes it in place of the ID.
+//   - CF-02: Image: its entrypoint, environment, user, working directory and command
+//     hold where Config says nothing.
+//   - CF-03: Cmd: the arguments arrive word for word, whatever they contain. It
+//     replaces the image's command, not its entrypoint.
+//   - CF-04: Env: values arrive unchanged, and replace the image's of the same name.
+//   - CF-05: WorkingDir: made where it is missing.
+//   - CF-06: User: by name or number, with its group.
+//   - CF-07: Mounts: both sides see what the other writes.
+//   - CF-08: Mounts: a read-only one refuses writes.
+//   - CF-09: ExtraHosts: in /etc/hosts.
+//   - CF-10: NetworkMode bridge, also "": one network of the container's own.
+//   - CF-11: NetworkMode none: nothing but loopback.
+//   - CF-12: NetworkMode host: the host's addresses, where [Ports.SupportsHostNetwork].
+//   - CF-13: Ports: the host port that was asked for.
+//   - CF-14: Ports: UDP is not TCP.
+//   - CF-15: CapAdd: the capability is effective.
+//   - CF-16: CapAdd: without it NET_RAW, SYS_ADMIN and the like are missing.
+//   - CF-17: GroupAdd: the process has the groups, known to the image or not.
+//   - CF-18: Privileged: all capabilities.
+//   - CF-19: Interactive: reading stdin blocks; without it, it ends.
+//   - CF-20: TTY: all three streams are a terminal.
+//   - CF-21: MemoryMB: as much memory as the workload is told that there is.
+//   - CF-22: CPUs: the quota.
+//   - CF-23: NanoCPUs: a fraction throttles.
+//   - CF-24: PidsLimit: no more processes than that.
+//   - CF-25: DNS: the servers in /etc/resolv.conf, and no others.
+//   - CF-26: Labels, RunID and Role: as [Config.ContainerLabels] says.
+//   - CF-27: Pull: as the policies say.
+//   - CF-28: AutoRemove: waiters that were there get the code.
+//   - CF-29: AllowNewPrivileges false: set-user-ID programs gain nothing.
+//   - CF-30: AllowNewPrivileges true: they do.
+//
+// PortBindings are RT-85's, StopTimeout is RT-31's, and HasMoatUser changes nothing
+// that a workload sees.
 type Config struct {
 	Name         string
 	Image        string
@@ -36,6 +74,7 @@ type Config struct {
 	NanoCPUs    int64             // CPUs in billionths, for fractions; not together with CPUs
 	Pull        PullPolicy        // when to pull the image; empty: [PullMissing]
 	PidsLimit   int64             // processes and threads; 0: [DefaultPidsLimit]; -1: no limit
+	AutoRemove  bool              // the engine removes it, with its logs, as soon as it has exited
 
 	// AllowNewPrivileges lets setuid programs (sudo, su) raise the workload's
 	// privileges inside the container, which is refused otherwise.

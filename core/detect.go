@@ -84,27 +84,31 @@ func checkForced(name string) error {
 	}
 	return &Error{
 		Op: "choose runtime", Object: name, Field: EnvRuntime, Class: ErrInvalidConfig,
-		Err: fmt.Errorf("allowed are auto, docker, gvisor, apple, remote and memory"),
+		Err: errors.New("allowed are auto, docker, gvisor, apple, remote and memory"),
 	}
 }
 
 // Detect returns the first usable runtime of a plan, and what became of each
-// candidate. All are asked at once; the caller owns the one that is returned, the
-// others are closed. Where none is usable the error lists every reason.
+// candidate. All are asked at once, and those after the chosen one only until it is
+// chosen. The caller owns the runtime that is returned, the others are closed. Where
+// none is usable the error lists every reason.
 func Detect(ctx context.Context, plan []Candidate) (Runtime, []Attempt, error) {
+	asking, stopAsking := context.WithCancel(ctx)
+	defer stopAsking()
 	attempts := make([]Attempt, len(plan))
 	runtimes := make([]Runtime, len(plan))
-	var wg sync.WaitGroup
+	asked := make([]sync.WaitGroup, len(plan))
 	for i, candidate := range plan {
-		wg.Go(func() {
+		asked[i].Go(func() {
 			attempts[i].Candidate = candidate
-			runtimes[i], attempts[i].Err = open(ctx, candidate)
+			runtimes[i], attempts[i].Err = open(asking, candidate)
 		})
 	}
-	wg.Wait()
 
 	var chosen Runtime
-	for i, rt := range runtimes {
+	for i := range plan {
+		asked[i].Wait()
+		rt := runtimes[i]
 		if rt == nil {
 			continue
 		}
@@ -115,6 +119,7 @@ func Detect(ctx context.Context, plan []Candidate) (Runtime, []Attempt, error) {
 			}
 			if attempts[i].Err == nil {
 				chosen = rt
+				stopAsking()
 				continue
 			}
 		}

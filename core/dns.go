@@ -17,9 +17,15 @@ func DefaultDNS(dns []string) []string {
 
 func validateDNS(servers []string) error {
 	for _, server := range servers {
-		if _, err := netip.ParseAddr(server); err != nil {
+		if !isIP(server) {
 			return invalid("DNS", "%q is not an IP address", server)
 		}
 	}
 	return nil
+}
+
+// isIP refuses zones: they name an interface of the host's, and the engines refuse them.
+func isIP(text string) bool {
+	address, err := netip.ParseAddr(text)
+	return err == nil && address.Zone() == ""
 }

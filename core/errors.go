@@ -65,7 +65,11 @@ func (e *Error) Error() string {
 		b.WriteString(": " + e.Field)
 	}
 	if e.Err != nil {
-		b.WriteString(": " + e.Err.Error())
+		separator := ": "
+		if strings.Contains(b.String(), "\n") { // the text above ends with a command to copy
+			separator = "\n"
+		}
+		b.WriteString(separator + e.Err.Error())
 	}
 	if e.Remedy != "" {
 		b.WriteString(". " + e.Remedy)
@@ -86,8 +90,12 @@ func (e *Error) Unwrap() []error {
 
 // FieldOf returns the field that an [ErrInvalidConfig] is about, or "".
 func FieldOf(err error) string {
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e.Field
+	e, ok := errors.AsType[*Error](err)
+	switch {
+	case !ok:
+		return ""
+	case e.Field == "":
+		return FieldOf(e.Err) // an operation's error wraps the check's
 	}
-	return ""
+	return e.Field
 }

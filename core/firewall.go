@@ -11,3 +11,14 @@ type Firewall interface {
 	//   - RT-120: a port outside 1 to 65535 or an empty host: [ErrInvalidConfig].
 	SetupFirewall(ctx context.Context, id string, proxyHost string, proxyPort int) error
 }
+
+// ValidateProxy checks what SetupFirewall was asked for, the same for every adapter.
+func ValidateProxy(host string, port int) error {
+	if host == "" {
+		return invalid("proxyHost", "is empty")
+	}
+	if port < 1 || port > 65535 {
+		return invalid("proxyPort", "%d is outside 1 to 65535", port)
+	}
+	return nil
+}

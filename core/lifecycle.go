@@ -44,6 +44,8 @@ type Lifecycle interface {
 	//     [ErrInvalidConfig], field Cmd, and matches [fs.ErrNotExist] or
 	//     [fs.ErrPermission]; the container is not running.
 	//   - RT-24: missing: [ErrNotFound].
+	//   - RT-25: a published host port that is taken: [ErrInUse], here or from
+	//     CreateContainer; the container is not running.
 	StartContainer(ctx context.Context, id string) error
 
 	// StopContainer sends SIGTERM, and SIGKILL when the container's stop timeout

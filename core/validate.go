@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"net/netip"
+	"math"
 	"path"
 	"regexp"
 	"slices"
@@ -15,11 +15,20 @@ import (
 var (
 	namePattern       = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 	capabilityPattern = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
-	numberPattern     = regexp.MustCompile(`^[0-9]+$`)
+
+	// The engine's host need not run this process's system, so both kinds of path are absolute.
+	windowsPathPattern = regexp.MustCompile(`^[a-zA-Z]:[\\/]`)
 )
 
-// minMemoryMB is the least that the engines accept.
-const minMemoryMB = 6
+const (
+	minMemoryMB = 6 // the least that the engines accept
+
+	// More than these overflows what the engines count in: bytes, and billionths of a CPU.
+	maxMemoryMB = math.MaxInt64 >> 20
+	maxCPUs     = math.MaxInt64 / 1_000_000_000
+
+	blanks = " \t\r\n\x00"
+)
 
 // Validate reports the first setting that no runtime could honour, as
 // [ErrInvalidConfig] with the field's name. What only some runtimes can do is for
@@ -43,7 +52,7 @@ func validateIdentity(c Config) error {
 	if c.Image == "" {
 		return invalid("Image", "is empty; name the image to run")
 	}
-	if strings.HasPrefix(c.Image, "-") || strings.ContainsAny(c.Image, " \t\n\x00") {
+	if strings.HasPrefix(c.Image, "-") || strings.ContainsAny(c.Image, blanks) {
 		return invalid("Image", "%q is not an image reference", c.Image)
 	}
 	if c.Name != "" && !namePattern.MatchString(c.Name) {
@@ -77,7 +86,7 @@ func validateProcess(c Config) error {
 		}
 	}
 	if c.WorkingDir != "" {
-		if !path.IsAbs(c.WorkingDir) {
+		if !path.IsAbs(c.WorkingDir) || strings.ContainsRune(c.WorkingDir, 0) {
 			return invalid("WorkingDir", "%q is not an absolute path", c.WorkingDir)
 		}
 		// A working directory under /proc/self/fd reaches the host (CVE-2024-21626).
@@ -85,7 +94,7 @@ func validateProcess(c Config) error {
 			return invalid("WorkingDir", "%q is under /proc", c.WorkingDir)
 		}
 	}
-	if strings.ContainsAny(c.User, " \t\n\x00") || strings.Count(c.User, ":") > 1 {
+	if strings.ContainsAny(c.User, blanks) || strings.Count(c.User, ":") > 1 {
 		return invalid("User", "%q is not USER or USER:GROUP", c.User)
 	}
 	for _, capability := range c.CapAdd {
@@ -94,7 +103,7 @@ func validateProcess(c Config) error {
 		}
 	}
 	for _, group := range c.GroupAdd {
-		if group == "" || strings.ContainsAny(group, " \t\n:\x00") {
+		if group == "" || strings.ContainsAny(group, ":"+blanks) {
 			return invalid("GroupAdd", "%q is not a group", group)
 		}
 	}
@@ -105,8 +114,8 @@ func validateMounts(c Config) error {
 	seen := map[string]bool{}
 	for _, mount := range c.Mounts {
 		switch target := path.Clean(mount.Target); {
-		case mount.Source == "":
-			return invalid("Mounts", "mount on %q has no source", mount.Target)
+		case !path.IsAbs(mount.Source) && !windowsPathPattern.MatchString(mount.Source):
+			return invalid("Mounts", "source %q of the mount on %q is not an absolute path", mount.Source, mount.Target)
 		case !path.IsAbs(mount.Target) || target == "/":
 			return invalid("Mounts", "target %q is not an absolute path below /", mount.Target)
 		case strings.ContainsRune(mount.Source+mount.Target, 0):
@@ -126,7 +135,7 @@ func validateNetwork(c Config) error {
 	}
 	for _, entry := range c.ExtraHosts {
 		host, address, _ := strings.Cut(entry, ":")
-		if _, err := netip.ParseAddr(address); host == "" || (err != nil && address != "host-gateway") {
+		if host == "" || strings.ContainsAny(host, blanks) || (!isIP(address) && address != "host-gateway") {
 			return invalid("ExtraHosts", "%q is not HOST:IP", entry)
 		}
 	}
@@ -162,7 +171,7 @@ func validatePorts(c Config) error {
 		if port.Protocol != "tcp" && port.Protocol != "udp" {
 			return invalid(field(i), "protocol %q is not tcp or udp", port.Protocol)
 		}
-		if _, err := netip.ParseAddr(port.HostIP); err != nil {
+		if !isIP(port.HostIP) {
 			return invalid(field(i), "bind address %q is not an IP address", port.HostIP)
 		}
 		if k := (key{port.Protocol, port.ContainerPort}); seen[k] {
@@ -176,10 +185,12 @@ func validatePorts(c Config) error {
 
 func validateLimits(c Config) error {
 	switch {
+	case int64(c.MemoryMB) > maxMemoryMB:
+		return invalid("MemoryMB", "%d is beyond what can be counted in bytes", c.MemoryMB)
 	case c.MemoryMB < 0 || (c.MemoryMB > 0 && c.MemoryMB < minMemoryMB):
 		return invalid("MemoryMB", "%d is below %d, the least a container starts with", c.MemoryMB, minMemoryMB)
-	case c.CPUs < 0:
-		return invalid("CPUs", "%d is negative", c.CPUs)
+	case c.CPUs < 0 || int64(c.CPUs) > maxCPUs:
+		return invalid("CPUs", "%d is not a number of CPUs", c.CPUs)
 	case c.NanoCPUs < 0 || (c.NanoCPUs > 0 && c.NanoCPUs < 1e7):
 		return invalid("NanoCPUs", "%d is below a hundredth of a CPU", c.NanoCPUs)
 	case c.CPUs > 0 && c.NanoCPUs > 0:

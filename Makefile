@@ -1,0 +1,41 @@
+# The targets of a user: setup, demo, test, build, bench. `make help` lists all.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+MODULES := core contracttests $(wildcard adapters/*) apps tools $(wildcard contracttests/selftest)
+RACE    := core contracttests adapters/memory $(wildcard contracttests/selftest) apps
+TOOL    := bash tools/setup.sh tool
+
+include tools/engine.mk
+
+.PHONY: help build test race lint vuln standalone demo bench
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the binaries, into bin/
+	@cd apps && CGO_ENABLED=0 go build -trimpath -o ../bin/ ./cmd/...
+
+test: build ## every test against all engines that are present, and a table of the contract suite
+	@eval "$$(bash tools/engine.sh env)"; \
+	for module in $(MODULES); do (cd $$module && go test -json ./...) || true; done | (cd tools && go run ./summary)
+
+race: ## the tests that need no engine, under the race detector
+	@for module in $(RACE); do (cd $$module && go test -race ./...); done
+
+lint: ## golangci-lint on every module
+	@linter=$$($(TOOL) golangci-lint); \
+	for module in $(MODULES); do (cd $$module && "$$linter" run --config $(CURDIR)/.golangci.yml ./...); done
+
+vuln: ## govulncheck on every module, where its database can be had
+	@bash tools/vuln.sh "$$($(TOOL) govulncheck)" $(MODULES)
+
+standalone: ## each module builds, and is tidy, without the workspace
+	@for module in $(MODULES); do (cd $$module && GOWORK=off go build ./... && GOWORK=off go mod tidy -diff); done
+
+demo: ## an untrusted script in the sandbox, on the engine that is there
+	@bash tools/demo.sh
+
+bench: build ## ratios against the raw Engine API and docker, with their gates
+	@eval "$$(bash tools/engine.sh env)"; cd tools && go run ./bench

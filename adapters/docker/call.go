@@ -1,0 +1,119 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/moatproject/moat/core"
+)
+
+// callTimeout bounds a request where the caller has set no deadline. Waits, streams
+// and pulls have none.
+const callTimeout = time.Minute
+
+// Why a call's context has ended, where it was not the caller.
+var (
+	errRuntimeClosed = errors.New("the runtime has been closed")
+	errStreamClosed  = errors.New("the stream has been closed")
+	errCallTimeout   = errors.New("the engine did not answer in time")
+)
+
+// call is a method in progress: its context, and what an error has to tell.
+type call struct {
+	ctx    context.Context
+	caller context.Context
+	op     string
+	object string
+
+	cancel  context.CancelCauseFunc
+	unlimit context.CancelFunc
+	forget  func() bool // of the runtime's Close
+}
+
+// call begins a method that ends at the caller's deadline, or a usual one.
+func (r *Runtime) call(ctx context.Context, op, object string) (*call, error) {
+	return r.timed(ctx, r.timeout, op, object)
+}
+
+// timed begins a method that ends at the caller's deadline, or after timeout.
+func (r *Runtime) timed(ctx context.Context, timeout time.Duration, op, object string) (*call, error) {
+	c, err := r.open(ctx, op, object)
+	if err != nil {
+		return nil, err
+	}
+	c.limit(timeout)
+	return r.ready(c)
+}
+
+// stream begins a method that lasts as long as the caller wants, or until Close.
+func (r *Runtime) stream(ctx context.Context, op, object string) (*call, error) {
+	c, err := r.open(ctx, op, object)
+	if err != nil {
+		return nil, err
+	}
+	return r.ready(c)
+}
+
+// open begins a method that has not asked the engine for anything yet.
+func (r *Runtime) open(ctx context.Context, op, object string) (*call, error) {
+	c := &call{caller: ctx, op: op, object: object}
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
+	c.forget = context.AfterFunc(r.closed, func() { c.cancel(errRuntimeClosed) })
+	if r.closed.Err() != nil {
+		c.cancel(errRuntimeClosed) // the function above may come later
+		return nil, c.failed(errRuntimeClosed)
+	}
+	return c, nil
+}
+
+// ready makes sure that the API's version is settled, and that somebody still waits.
+func (r *Runtime) ready(c *call) (*call, error) {
+	_, err := r.negotiate(c.ctx)
+	if err == nil {
+		err = c.ctx.Err()
+	}
+	if err != nil {
+		defer c.end()
+		return nil, c.failed(err)
+	}
+	return c, nil
+}
+
+// limit gives the call a deadline, unless the caller has set one.
+func (c *call) limit(timeout time.Duration) {
+	if _, limited := c.caller.Deadline(); !limited {
+		c.ctx, c.unlimit = context.WithTimeoutCause(c.ctx, timeout, errCallTimeout)
+	}
+}
+
+// end releases the call, and ends what of it is still in progress.
+func (c *call) end() {
+	c.forget()
+	c.cancel(errStreamClosed)
+	if c.unlimit != nil {
+		c.unlimit()
+	}
+}
+
+// wrong reports what is wrong with what the caller asked for.
+func (c *call) wrong(class error, field, why, remedy string) error {
+	return &core.Error{
+		Op: c.op, Runtime: core.RuntimeDocker, Object: c.object,
+		Field: field, Class: class, Err: errors.New(why), Remedy: remedy,
+	}
+}
+
+// mutex is a lock whose waiters give up with their context.
+type mutex chan struct{}
+
+func (m mutex) lock(ctx context.Context) error {
+	select {
+	case m <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (m mutex) unlock() { <-m }

@@ -1,0 +1,69 @@
+package docker
+
+import (
+	"context"
+
+	"github.com/moatproject/moat/core"
+)
+
+// Capabilities tells what an engine does for this adapter.
+func (r *Runtime) Capabilities() core.Capabilities {
+	isolation := core.IsolationContainer
+	if r.options.Sandbox != nil {
+		isolation = core.IsolationSandbox
+	}
+	return core.Capabilities{
+		Isolation:       isolation,
+		ExitCodes:       true,
+		MemoryLimit:     true,
+		CPULimit:        true,
+		PidsLimit:       true,
+		NoNewPrivileges: true,
+		Mounts:          true,
+		PublishedPorts:  true,
+		NetworkModes:    true,
+		HostEntries:     true,
+		DNSServers:      true,
+		LinuxCaps:       true,
+		Privileged:      true,
+	}
+}
+
+// NetworkManager returns nil: this adapter has none.
+func (r *Runtime) NetworkManager() core.NetworkManager { return nil }
+
+// SidecarManager returns nil: this adapter has none.
+func (r *Runtime) SidecarManager() core.SidecarManager { return nil }
+
+// BuildManager returns nil: this adapter has none.
+func (r *Runtime) BuildManager() core.BuildManager { return nil }
+
+// ServiceManager returns nil: this adapter has none.
+func (r *Runtime) ServiceManager() core.ServiceManager { return nil }
+
+// Attach is not supported.
+func (r *Runtime) Attach(_ context.Context, id string, _ core.AttachOptions) error {
+	return lacking("attach to container", id)
+}
+
+// StartAttached is not supported.
+func (r *Runtime) StartAttached(_ context.Context, id string, _ core.AttachOptions) error {
+	return lacking("start attached", id)
+}
+
+// ResizeTTY is not supported.
+func (r *Runtime) ResizeTTY(_ context.Context, id string, _, _ uint) error {
+	return lacking("resize terminal", id)
+}
+
+// SetupFirewall is not supported.
+func (r *Runtime) SetupFirewall(_ context.Context, id string, proxyHost string, proxyPort int) error {
+	if err := core.ValidateProxy(proxyHost, proxyPort); err != nil {
+		return err
+	}
+	return lacking("set up firewall", id)
+}
+
+func lacking(op, object string) error {
+	return &core.Error{Op: op, Runtime: core.RuntimeDocker, Object: object, Class: core.ErrUnsupported}
+}

@@ -1,0 +1,256 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/go-connections/nat"
+	"github.com/moatproject/moat/core"
+)
+
+// capabilities are what root keeps: enough to install packages (dnf wants SETFCAP)
+// and for servers that change their user (gosu; setpriv wants SETPCAP). Not among
+// them is what reaches beyond the container, of what engines give by default:
+// NET_RAW (forged packets), MKNOD (device nodes), AUDIT_WRITE (the host's log),
+// SYS_CHROOT. What is not listed is dropped, so that one unknown to us is too.
+var capabilities = []string{
+	"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID",
+}
+
+// logConfig keeps at least the last 64 MB of output, and at most twice that. The
+// driver is one that keeps bytes as they are, which json-file does not.
+var logConfig = container.LogConfig{
+	Type:   "local",
+	Config: map[string]string{"max-size": "64m", "max-file": "2", "compress": "false"},
+}
+
+// A creation that the engine has begun goes on there when its caller gives up. So it
+// is waited for a little longer, in order to remove what has come of it.
+const (
+	createGrace = 500 * time.Millisecond
+	removeGrace = 250 * time.Millisecond
+)
+
+// CreateContainer creates a container, pulling its image as cfg.Pull says.
+func (r *Runtime) CreateContainer(ctx context.Context, cfg core.Config) (string, error) {
+	if err := cfg.Validate(); err != nil {
+		return "", err
+	}
+	object := cfg.Name
+	if object == "" {
+		object = cfg.Image
+	}
+	c, err := r.stream(ctx, "create container", object)
+	if err != nil {
+		return "", err
+	}
+	defer c.end()
+	if err := r.refuse(c, cfg); err != nil {
+		return "", err
+	}
+	ociRuntime, err := r.ociRuntime(c)
+	if err != nil {
+		return "", err
+	}
+	r.warn()
+	if cfg.Pull == core.PullAlways {
+		if err := r.PullImage(c.ctx, cfg.Image, r.pullProgress); err != nil {
+			return "", err
+		}
+	}
+	response, err := r.create(c, cfg, ociRuntime)
+	if noSuchImage(err) && cfg.Pull != core.PullNever {
+		if err := r.PullImage(c.ctx, cfg.Image, r.pullProgress); err != nil {
+			return "", err
+		}
+		response, err = r.create(c, cfg, ociRuntime)
+	}
+	if noSuchImage(err) {
+		c.op, c.object = "find image", cfg.Image
+	}
+	if err != nil {
+		return "", r.sandboxed(c, err)
+	}
+	if err := r.heed(c, cfg, response); err != nil {
+		return "", err
+	}
+	r.known.add(response.ID, cfg.Name)
+	return response.ID, nil
+}
+
+// create makes the request. It leaves nothing behind when its context ends.
+func (r *Runtime) create(c *call, cfg core.Config, ociRuntime string) (container.CreateResponse, error) {
+	one, err := r.call(c.ctx, c.op, c.object)
+	if err != nil {
+		return container.CreateResponse{}, err
+	}
+	defer one.end()
+	graced, cancel := withGrace(one.ctx, createGrace)
+	defer cancel()
+	config, hostConfig := createRequest(cfg, ociRuntime)
+	response, err := r.engine.ContainerCreate(graced, config, hostConfig, nil, nil, cfg.Name)
+	if one.ctx.Err() == nil {
+		return response, err
+	}
+	if err == nil {
+		r.drop(one.ctx, response.ID)
+	}
+	return response, one.failed(one.ctx.Err())
+}
+
+// withGrace returns a context that ends a little after ctx does.
+func withGrace(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	graced, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+	return graced, func() { stop(); cancel() }
+}
+
+// drop removes a container that its creator does not get, whatever ended ctx. What
+// cannot be removed in time carries Moat's labels, by which it is found.
+func (r *Runtime) drop(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeGrace)
+	defer cancel()
+	_ = r.engine.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+}
+
+// heed reads the engine's warnings: a limit that was asked for and that the engine's
+// kernel has not got is an error.
+func (r *Runtime) heed(c *call, cfg core.Config, response container.CreateResponse) error {
+	for _, warning := range response.Warnings {
+		r.options.Logger.Warn("the engine warns", "container", c.object, "warning", warning)
+		field := discardedLimit(warning)
+		if (field == "MemoryMB" && cfg.MemoryMB > 0) || (field == "PidsLimit" && cfg.PidsLimit > 0) {
+			r.drop(c.ctx, response.ID)
+			return c.wrong(core.ErrUnsupported, field, warning, "")
+		}
+	}
+	return nil
+}
+
+// refuse reports what the engine cannot honour, before anything is created.
+func (r *Runtime) refuse(c *call, cfg core.Config) error {
+	if cfg.TTY {
+		return c.wrong(core.ErrUnsupported, "TTY", "this adapter has no terminals", "")
+	}
+	if r.options.Sandbox != nil && cfg.AllowNewPrivileges {
+		return c.wrong(core.ErrUnsupported, "AllowNewPrivileges", "the sandbox ignores set-user-ID bits", "")
+	}
+	if !cfg.Privileged {
+		if err := checkMounts(c, cfg.Mounts, r.options.Host); err != nil {
+			return err
+		}
+	}
+	return r.checkNetwork(c, cfg.NetworkMode)
+}
+
+func (r *Runtime) checkNetwork(c *call, mode string) error {
+	switch mode {
+	case "", network.NetworkBridge, network.NetworkNone:
+		return nil
+	case network.NetworkHost:
+		native, err := r.nativeHost(c)
+		if err == nil && !native {
+			err = c.wrong(core.ErrUnsupported, "NetworkMode", "the host's network is out of this engine's or its sandbox's reach", "")
+		}
+		return err
+	}
+	// The engine would create the container and fail only when it starts.
+	lookup, err := r.call(c.ctx, "find network", mode)
+	if err != nil {
+		return err
+	}
+	defer lookup.end()
+	_, err = r.engine.NetworkInspect(lookup.ctx, mode, network.InspectOptions{})
+	return lookup.failed(err)
+}
+
+// createRequest is the pure mapping of a valid configuration.
+func createRequest(cfg core.Config, ociRuntime string) (*container.Config, *container.HostConfig) {
+	stopTimeout := int(cfg.StopTimeoutOrDefault().Seconds())
+	config := &container.Config{
+		Image:       cfg.Image,
+		Cmd:         cfg.Cmd,
+		Env:         cfg.Env,
+		User:        cfg.User,
+		WorkingDir:  cfg.WorkingDir,
+		Labels:      cfg.ContainerLabels(),
+		OpenStdin:   cfg.Interactive,
+		StopTimeout: &stopTimeout,
+	}
+	hostConfig := &container.HostConfig{
+		Runtime:     ociRuntime,
+		NetworkMode: container.NetworkMode(cfg.NetworkMode),
+		Mounts:      bindMounts(cfg.Mounts),
+		ExtraHosts:  cfg.ExtraHosts,
+		GroupAdd:    cfg.GroupAdd,
+		CapAdd:      cfg.CapAdd,
+		DNS:         cfg.DNS,
+		AutoRemove:  cfg.AutoRemove,
+		LogConfig:   logConfig,
+		Privileged:  cfg.Privileged,
+		Resources:   resources(cfg),
+	}
+	if !cfg.Privileged {
+		harden(hostConfig, cfg)
+	}
+	publish(cfg, config, hostConfig)
+	return config, hostConfig
+}
+
+// harden takes what a workload does not need. There is no init process among it: with
+// one, engines report a program that does not exist as started.
+func harden(hostConfig *container.HostConfig, cfg core.Config) {
+	hostConfig.CapDrop = []string{"ALL"}
+	hostConfig.CapAdd = append(capabilities[:len(capabilities):len(capabilities)], cfg.CapAdd...)
+	if !cfg.AllowNewPrivileges {
+		hostConfig.SecurityOpt = []string{"no-new-privileges"}
+	}
+}
+
+func resources(cfg core.Config) container.Resources {
+	pids := cfg.PidsLimit
+	if pids == 0 {
+		pids = core.DefaultPidsLimit
+	}
+	memory := int64(cfg.MemoryMB) << 20
+	return container.Resources{
+		Memory:     memory,
+		MemorySwap: memory, // the same: no swap beyond the limit
+		NanoCPUs:   cfg.CPUQuota(),
+		PidsLimit:  &pids,
+	}
+}
+
+func bindMounts(mounts []core.MountConfig) []mount.Mount {
+	// As mounts, not binds: those the engine would create on the host where they are missing.
+	bound := make([]mount.Mount, len(mounts))
+	for i, m := range mounts {
+		bound[i] = mount.Mount{Type: mount.TypeBind, Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly}
+	}
+	return bound
+}
+
+func publish(cfg core.Config, config *container.Config, hostConfig *container.HostConfig) {
+	ports := cfg.PublishedPorts()
+	if len(ports) == 0 {
+		return
+	}
+	config.ExposedPorts = nat.PortSet{}
+	hostConfig.PortBindings = nat.PortMap{}
+	for _, port := range ports {
+		key := nat.Port(fmt.Sprintf("%d/%s", port.ContainerPort, port.Protocol))
+		hostPort := "" // the engine's choice
+		if port.HostPort > 0 {
+			hostPort = strconv.Itoa(port.HostPort)
+		}
+		address := netip.MustParseAddr(port.HostIP) // validated
+		config.ExposedPorts[key] = struct{}{}
+		hostConfig.PortBindings[key] = []nat.PortBinding{{HostIP: address.String(), HostPort: hostPort}}
+	}
+}

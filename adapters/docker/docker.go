@@ -1,0 +1,194 @@
+// Package docker runs containers on a Docker Engine, or on anything that speaks its
+// API from version 1.41 on.
+//
+// A [Runtime] makes no request that a method does not need: one for each of create,
+// start, wait, list and remove. The API's version is negotiated once, by the first.
+package docker
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/docker/docker/client"
+	"github.com/docker/go-connections/tlsconfig"
+	"github.com/moatproject/moat/core"
+	"go.opentelemetry.io/otel/trace/noop"
+)
+
+// minimumAPI is Docker 20.10's.
+const minimumAPI = "1.41"
+
+// Options configures a [Runtime].
+type Options struct {
+	Host         string        // endpoint, such as unix:///var/run/docker.sock; empty: the platform's usual one
+	TLS          *TLS          // of a tcp endpoint; nil: none
+	PullProgress core.PullSink // of the pulls that CreateContainer does; nil discards
+	Logger       *slog.Logger  // nil discards
+	Sandbox      Sandbox       // nil: the engine's default OCI runtime
+}
+
+// TLS says how a tcp endpoint is authenticated, by PEM files.
+type TLS struct {
+	CA, Cert, Key string // paths; empty: the system's authorities, no client certificate
+	SkipVerify    bool   // accept any certificate of the engine's
+}
+
+// Runtime is a Docker Engine as a [core.Runtime]. It is safe for concurrent use.
+type Runtime struct {
+	engine       *client.Client
+	options      Options
+	timeout      time.Duration // of a request where the caller has set no deadline
+	pullProgress core.PullSink
+
+	negotiating mutex
+	negotiated  atomic.Bool
+
+	closed context.Context // ends with Close
+	close  context.CancelFunc
+
+	sandbox sandbox
+	known   known
+	host    hostFacts
+}
+
+var _ interface {
+	core.Runtime
+	core.LogStreamer
+	core.ImagePuller
+	core.TimedStopper
+	core.Signaler
+	core.Inspector
+	core.Verifier
+	core.Describer
+	core.Capable
+} = (*Runtime)(nil)
+
+// New returns a runtime for an endpoint. It connects to nothing. A Host that cannot
+// be an endpoint, or TLS files that cannot be used, are [core.ErrInvalidConfig].
+func New(options Options) (*Runtime, error) {
+	if options.Host == "" {
+		options.Host = client.DefaultDockerHost
+	}
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	engine, err := newClient(options)
+	if err != nil {
+		return nil, err
+	}
+	r := &Runtime{
+		engine:       engine,
+		options:      options,
+		timeout:      callTimeout,
+		pullProgress: oneAtATime(options.PullProgress),
+		negotiating:  make(mutex, 1),
+		sandbox:      sandbox{proving: make(mutex, 1)},
+		host:         hostFacts{asking: make(mutex, 1)},
+	}
+	r.closed, r.close = context.WithCancel(context.Background())
+	return r, nil
+}
+
+func newClient(options Options) (*client.Client, error) {
+	if err := checkHost(options.Host); err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{
+		MaxIdleConns: maxIdleConnections, MaxIdleConnsPerHost: maxIdleConnections, IdleConnTimeout: time.Minute,
+	}
+	engine, err := client.NewClientWithOpts(
+		client.WithHTTPClient(&http.Client{Transport: transport, CheckRedirect: client.CheckRedirect}),
+		client.WithHost(options.Host),
+		withTLS(transport, options.TLS),
+		client.WithAPIVersionNegotiation(),
+		client.WithUserAgent("moat/"+core.Version),
+		client.WithTraceProvider(noop.NewTracerProvider()),
+	)
+	if err != nil {
+		return nil, invalidHost(options.Host, err, "")
+	}
+	transport.Proxy = nil // the SDK takes one from this process's environment
+	return engine, nil
+}
+
+// maxIdleConnections lets as many parallel runs go on without a connection each time.
+const maxIdleConnections = 32
+
+func withTLS(transport *http.Transport, files *TLS) client.Opt {
+	return func(*client.Client) (err error) {
+		if files == nil {
+			return nil
+		}
+		transport.TLSClientConfig, err = tlsconfig.Client(tlsconfig.Options{
+			CAFile: files.CA, CertFile: files.Cert, KeyFile: files.Key,
+			InsecureSkipVerify: files.SkipVerify, MinVersion: tls.VersionTLS12, ExclusiveRootPools: true,
+		})
+		return err
+	}
+}
+
+// oneAtATime keeps a sink's promise where several pulls run at once.
+func oneAtATime(sink core.PullSink) core.PullSink {
+	if sink == nil {
+		return nil
+	}
+	var lock sync.Mutex
+	return func(progress core.PullProgress) {
+		lock.Lock()
+		defer lock.Unlock()
+		sink(progress)
+	}
+}
+
+// Type returns [core.RuntimeDocker], sandboxed or not: [Runtime.Capabilities] tells.
+func (r *Runtime) Type() core.RuntimeType { return core.RuntimeDocker }
+
+// Ping verifies that the engine answers and is new enough.
+func (r *Runtime) Ping(ctx context.Context) error {
+	c, err := r.open(ctx, "ping", r.options.Host)
+	if err != nil {
+		return err
+	}
+	defer c.end()
+	c.limit(r.timeout)
+	asked, err := r.negotiate(c.ctx)
+	if err == nil && !asked {
+		_, err = r.engine.Ping(c.ctx)
+	}
+	if err != nil {
+		return c.failed(fmt.Errorf("%w: %w", errNoPing, err))
+	}
+	return nil
+}
+
+// negotiate settles the API's version with the runtime's first request, and tells
+// whether it was this call that asked.
+func (r *Runtime) negotiate(ctx context.Context) (asked bool, err error) {
+	if r.negotiated.Load() {
+		return false, nil
+	}
+	if err := r.negotiating.lock(ctx); err != nil {
+		return false, err
+	}
+	defer r.negotiating.unlock()
+	if r.negotiated.Load() {
+		return false, nil
+	}
+	if err := r.engine.NewVersionError(ctx, minimumAPI, "Moat"); err != nil {
+		return true, err
+	}
+	r.negotiated.Store(true)
+	return true, nil
+}
+
+// Close ends open streams and waits and drops the connections. Containers go on.
+func (r *Runtime) Close() error {
+	r.close()
+	return r.engine.Close()
+}

@@ -1,0 +1,221 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/client"
+	"github.com/moatproject/moat/core"
+)
+
+// errNoPing marks what came instead of an answer to a ping.
+var errNoPing = errors.New("the engine does not answer as an engine")
+
+// failed turns what an engine call returned into Moat's error: the only way by which
+// an engine's failure leaves this package. nil stays nil, Moat's errors what they are.
+func (c *call) failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, already := errors.AsType[*core.Error](err); already {
+		return err
+	}
+	failure := &core.Error{Op: c.op, Runtime: core.RuntimeDocker, Object: c.object, Err: err}
+	if written, ok := errors.AsType[*writeError](err); ok {
+		failure.Err = written.error
+		return failure
+	}
+	switch cause := context.Cause(c.ctx); {
+	case errors.Is(cause, errRuntimeClosed):
+		failure.Class, failure.Err = core.ErrUnavailable, errRuntimeClosed
+	case errors.Is(cause, errStreamClosed):
+		failure.Err = errStreamClosed
+	case errors.Is(cause, errCallTimeout):
+		failure.Class, failure.Err = core.ErrTimeout, errCallTimeout
+		failure.Remedy = "Check that the engine is healthy"
+	case c.caller.Err() != nil:
+		failure.Err = c.caller.Err()
+		if errors.Is(failure.Err, context.DeadlineExceeded) {
+			failure.Class = core.ErrTimeout
+		}
+	default:
+		classify(failure, err)
+	}
+	return failure
+}
+
+// classify fills in class, field and remedy. An engine's own classes are too coarse
+// for some failures, so its texts go first.
+func classify(failure *core.Error, err error) {
+	text := strings.ToLower(err.Error())
+	for _, rule := range rules {
+		if rule.matches(text, err) {
+			failure.Class, failure.Field, failure.Remedy = rule.class, rule.field, rule.remedy
+			if rule.cause != nil {
+				failure.Err = &causedError{err, rule.cause}
+			}
+			return
+		}
+	}
+	for _, class := range classes {
+		if class.is(err) {
+			failure.Class = class.class
+			return
+		}
+	}
+}
+
+// classes are what the engine's status codes mean.
+var classes = []struct {
+	is    func(error) bool
+	class error
+}{
+	{errdefs.IsNotFound, core.ErrNotFound},
+	{errdefs.IsInvalidArgument, core.ErrInvalidConfig},
+	{errdefs.IsConflict, core.ErrInUse},
+	{errdefs.IsNotImplemented, core.ErrUnsupported},
+	{errdefs.IsUnavailable, core.ErrUnavailable},
+	{errdefs.IsUnauthorized, core.ErrUnavailable},
+	{errdefs.IsPermissionDenied, core.ErrUnavailable},
+}
+
+// rule gives a meaning to failures that come without a class, or with a coarse one.
+type rule struct {
+	is     func(error) bool // nil: whatever has the texts
+	texts  []string         // all of them occur, in lower case
+	class  error
+	field  string
+	cause  error
+	remedy string
+}
+
+func (r rule) matches(text string, err error) bool {
+	for _, part := range r.texts {
+		if !strings.Contains(text, part) {
+			return false
+		}
+	}
+	return r.is == nil || r.is(err)
+}
+
+const (
+	startEngine = "Start the engine, or name another endpoint with DOCKER_HOST"
+	otherPort   = "Choose another host port, or 0 for a free one"
+	askRegistry = "Check the registry's address and the network"
+)
+
+var rules = []rule{
+	{texts: []string{"requires api version"}, class: core.ErrUnavailable, remedy: "Upgrade the engine to Docker 20.10 or newer"},
+	{is: unpermitted, class: core.ErrUnavailable, remedy: "Join the group that owns the socket (sudo usermod -aG docker $USER, then log in again), or use a rootless engine"},
+	{is: unreachable, class: core.ErrUnavailable, remedy: startEngine},
+
+	// The OCI runtime's program, before it has become a container.
+	{texts: []string{"unable to retrieve oci runtime error"}, class: core.ErrUnavailable, remedy: "Check the engine's OCI runtime"},
+	{texts: []string{"unknown runtime specified"}, class: core.ErrUnavailable},
+	{texts: []string{"unknown or invalid runtime name"}, class: core.ErrUnavailable},
+	{texts: []string{"unable to apply caps"}, class: core.ErrUnsupported, remedy: "The engine's machine lacks capabilities that were asked for"},
+	{texts: []string{"did not terminate successfully: exit status 137"}, class: core.ErrInvalidConfig, field: "MemoryMB", remedy: "The sandbox was killed: it needs memory beside the workload's"},
+
+	// runc.
+	{texts: []string{"exec:", "executable file not found"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist},
+	{texts: []string{"exec:", "no such file or directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist},
+	{texts: []string{"exec:", "permission denied"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission},
+	// runsc.
+	{texts: []string{"error finding executable"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist},
+	{texts: []string{"failed to load", "no such file or directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist},
+	{texts: []string{"failed to load", "permission denied"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission},
+	{texts: []string{"failed to load", "exec format error"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission},
+
+	{texts: []string{"no command specified"}, class: core.ErrInvalidConfig, field: "Cmd", remedy: "The image has no command of its own: give one"},
+	{texts: []string{"unable to find user"}, class: core.ErrInvalidConfig, field: "User"},
+	{texts: []string{"unable to find group"}, class: core.ErrInvalidConfig, field: "GroupAdd"},
+	{texts: []string{"cannot mkdir", "is not a directory"}, class: core.ErrInvalidConfig, field: "WorkingDir"},
+	{texts: []string{"lstat ", ": not a directory"}, class: core.ErrInvalidConfig, field: "WorkingDir"},
+	{texts: []string{"bind source path does not exist"}, class: core.ErrInvalidConfig, field: "Mounts", cause: fs.ErrNotExist, remedy: "Create the source first: the engine is never asked to"},
+	{texts: []string{"invalid mount config"}, class: core.ErrInvalidConfig, field: "Mounts"},
+	{texts: []string{"error mounting", "not a directory"}, class: core.ErrInvalidConfig, field: "Mounts", remedy: "Mount folders on folders and files on files"},
+	{texts: []string{"invalid capadd"}, class: core.ErrInvalidConfig, field: "CapAdd"},
+	{texts: []string{"range of cpus is"}, class: core.ErrInvalidConfig, field: "CPUs"},
+	{texts: []string{"minimum memory limit"}, class: core.ErrInvalidConfig, field: "MemoryMB"},
+	{texts: []string{"invalid reference format"}, class: core.ErrInvalidConfig, field: "Image"},
+	{texts: []string{"cannot specify 64-byte hexadecimal"}, class: core.ErrNotFound, remedy: "Images are pulled by name, not by ID"},
+
+	{texts: []string{"port is already allocated"}, class: core.ErrInUse, field: "Ports", remedy: otherPort},
+	{texts: []string{"address already in use"}, class: core.ErrInUse, field: "Ports", remedy: otherPort},
+	{texts: []string{"cannot assign requested address"}, class: core.ErrInvalidConfig, field: "Ports", remedy: "Bind to an address that the host has"},
+
+	{texts: []string{"is already in use by container"}, class: core.ErrAlreadyExists, field: "Name", remedy: "Choose another name, or remove that container"},
+	{texts: []string{"is not running"}, class: core.ErrNotRunning},
+	{texts: []string{"does not support signal"}, class: core.ErrInvalidConfig, field: "signal"},
+	{is: errdefs.IsNotFound, texts: []string{"no such image"}, class: core.ErrNotFound, remedy: "Pull the image, or build it"},
+
+	// Registries.
+	{texts: []string{"repository does not exist"}, class: core.ErrNotFound, remedy: "Check the name; a private image needs a login of the engine's"},
+	{is: errdefs.IsNotFound, texts: []string{"failed to resolve reference"}, class: core.ErrNotFound},
+	{texts: []string{"failed to resolve reference"}, class: core.ErrUnavailable, remedy: askRegistry},
+	{texts: []string{"failed to do request"}, class: core.ErrUnavailable, remedy: askRegistry},
+	{texts: []string{`get "http`}, class: core.ErrUnavailable, remedy: askRegistry},
+	{texts: []string{"unauthorized"}, class: core.ErrUnavailable, remedy: "The registry wants a login"},
+	{texts: []string{"toomanyrequests"}, class: core.ErrUnavailable, remedy: "The registry limits pulls: try again later"},
+}
+
+// unreachable tells an engine that is down, refuses, or died in mid-call.
+func unreachable(err error) bool {
+	_, network := errors.AsType[*net.OpError](err)
+	return network || client.IsErrConnectionFailed(err) || errors.Is(err, errNoPing) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// unpermitted tells a socket that this process may not use.
+func unpermitted(err error) bool {
+	return client.IsErrConnectionFailed(err) && errors.Is(err, fs.ErrPermission)
+}
+
+// brokenOCIRuntime tells an engine without the OCI runtime that was asked for, or
+// whose program does not work.
+func brokenOCIRuntime(err error) bool {
+	text := strings.ToLower(err.Error())
+	for _, sign := range []string{"unable to retrieve oci runtime error", "unknown runtime specified", "unknown or invalid runtime name"} {
+		if strings.Contains(text, sign) {
+			return true
+		}
+	}
+	return false
+}
+
+// noSuchImage tells an image that a pull might bring.
+func noSuchImage(err error) bool {
+	return errdefs.IsNotFound(err) && strings.Contains(strings.ToLower(err.Error()), "no such image")
+}
+
+// discardedLimit returns the field whose limit an engine's warning says that its
+// kernel has not got, or "".
+func discardedLimit(warning string) string {
+	text := strings.ToLower(warning)
+	switch {
+	case !strings.Contains(text, "discarded"):
+		return ""
+	case strings.Contains(text, "memory limit"):
+		return "MemoryMB"
+	case strings.Contains(text, "pids limit"):
+		return "PidsLimit"
+	}
+	return ""
+}
+
+// writeError is the failure of a caller's writer, not the engine's.
+type writeError struct{ error }
+
+// causedError is an engine's error that also matches what caused it, with the
+// engine's text.
+type causedError struct {
+	error
+	cause error
+}
+
+func (e *causedError) Unwrap() []error { return []error{e.error, e.cause} }

@@ -1,0 +1,120 @@
+package docker
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	"github.com/docker/docker/api/types/image"
+	"github.com/moatproject/moat/core"
+)
+
+// ListImages returns a row for each tag that begins with [core.ImagePrefix].
+func (r *Runtime) ListImages(ctx context.Context) ([]core.ImageInfo, error) {
+	c, err := r.call(ctx, "list images", r.options.Host)
+	if err != nil {
+		return nil, err
+	}
+	defer c.end()
+	// The engine's patterns match one level of names only.
+	images, err := r.engine.ImageList(c.ctx, image.ListOptions{})
+	if err != nil {
+		return nil, c.failed(err)
+	}
+	infos := []core.ImageInfo{}
+	for _, summary := range images {
+		for _, tag := range summary.RepoTags {
+			if strings.HasPrefix(tag, core.ImagePrefix) {
+				infos = append(infos, core.ImageInfo{ID: summary.ID, Tag: tag, Size: summary.Size, Created: time.Unix(summary.Created, 0).UTC()})
+			}
+		}
+	}
+	slices.SortFunc(infos, func(a, b core.ImageInfo) int { return cmp.Compare(a.Tag, b.Tag) })
+	return infos, nil
+}
+
+// RemoveImage removes an image by ID or tag.
+func (r *Runtime) RemoveImage(ctx context.Context, id string) error {
+	c, err := r.call(ctx, "remove image", id)
+	if err != nil {
+		return err
+	}
+	defer c.end()
+	// The SDK makes a path of it, in which "../containers/x" would be another object.
+	if _, err := reference.ParseAnyReference(id); err != nil {
+		return c.failed(err)
+	}
+	_, err = r.engine.ImageRemove(c.ctx, id, image.RemoveOptions{PruneChildren: true})
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return c.failed(err)
+}
+
+// PullImage pulls an image even where it is present.
+func (r *Runtime) PullImage(ctx context.Context, ref string, sink core.PullSink) error {
+	c, err := r.stream(ctx, "pull image", ref)
+	if err != nil {
+		return err
+	}
+	defer c.end()
+	body, err := r.engine.ImagePull(c.ctx, ref, image.PullOptions{})
+	if err != nil {
+		return c.failed(err)
+	}
+	defer body.Close()
+	return c.failed(readPull(body, ref, sink))
+}
+
+// pullMessage is a line of the engine's answer.
+type pullMessage struct {
+	ID       string `json:"id"`
+	Status   string `json:"status"`
+	Progress struct {
+		Current int64 `json:"current"`
+		Total   int64 `json:"total"`
+	} `json:"progressDetail"`
+	Error       string `json:"error"` // on older engines beside what follows
+	ErrorDetail struct {
+		Message string `json:"message"`
+	} `json:"errorDetail"`
+}
+
+// readPull reads the answer to its end: an error in it is the pull's.
+func readPull(body io.Reader, ref string, sink core.PullSink) error {
+	lines := json.NewDecoder(body)
+	for {
+		var message pullMessage
+		switch err := lines.Decode(&message); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		if failure := cmp.Or(message.ErrorDetail.Message, message.Error); failure != "" {
+			return errors.New(failure)
+		}
+		if sink != nil {
+			sink(core.PullProgress{
+				Image: ref, Layer: layerOf(message), Status: message.Status,
+				Current: message.Progress.Current, Total: message.Progress.Total,
+			})
+		}
+	}
+}
+
+// layerOf returns the layer that a line is about. The first line of a pull has the
+// tag where the others have a layer.
+func layerOf(message pullMessage) string {
+	if strings.HasPrefix(message.Status, "Pulling from ") {
+		return ""
+	}
+	return message.ID
+}

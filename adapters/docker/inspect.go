@@ -1,0 +1,118 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/api/types/system"
+	"github.com/moatproject/moat/core"
+)
+
+// Inspect returns a container's details. With a sandbox, the first call proves it.
+func (r *Runtime) Inspect(ctx context.Context, id string) (core.Details, error) {
+	c, err := r.call(ctx, "inspect container", id)
+	if err != nil {
+		return core.Details{}, err
+	}
+	defer c.end()
+	found, err := r.engine.ContainerInspect(c.ctx, id)
+	if err != nil {
+		return core.Details{}, c.failed(err)
+	}
+	details := detailsOf(found)
+	if ociRuntime, err := r.ociRuntime(c); err == nil && ociRuntime == found.HostConfig.Runtime {
+		details.Isolation = core.IsolationSandbox
+	}
+	return details, nil
+}
+
+func detailsOf(found container.InspectResponse) core.Details {
+	details := core.Details{
+		Info: core.Info{
+			ID: found.ID, Name: nameOf([]string{found.Name}), Image: found.Config.Image,
+			Status: stateOf(found.State.Status), Created: parseTime(found.Created), Labels: found.Config.Labels,
+		},
+		State:     detailedState(found.State),
+		Cmd:       slices.Concat(found.Config.Entrypoint, found.Config.Cmd),
+		User:      found.Config.User,
+		Mounts:    []core.MountConfig{},
+		Network:   string(found.HostConfig.NetworkMode),
+		Ports:     portsOf(found.NetworkSettings),
+		MemoryMB:  int(found.HostConfig.Memory >> 20),
+		NanoCPUs:  found.HostConfig.NanoCPUs,
+		TTY:       found.Config.Tty,
+		Isolation: core.IsolationContainer,
+	}
+	for _, m := range found.Mounts {
+		if m.Type == mount.TypeBind {
+			details.Mounts = append(details.Mounts, core.MountConfig{Source: m.Source, Target: m.Destination, ReadOnly: !m.RW})
+		}
+	}
+	if found.NetworkSettings != nil {
+		for _, endpoint := range found.NetworkSettings.Networks {
+			details.IPAddress = endpoint.IPAddress
+		}
+	}
+	return details
+}
+
+func detailedState(state *container.State) core.State {
+	detailed := core.State{
+		Running:    state.Running,
+		Status:     stateOf(state.Status),
+		ExitCode:   state.ExitCode,
+		StartedAt:  parseTime(state.StartedAt),
+		FinishedAt: parseTime(state.FinishedAt),
+		OOMKilled:  state.OOMKilled,
+	}
+	if state.Health != nil {
+		detailed.Health = state.Health.Status
+	}
+	return detailed
+}
+
+// parseTime reads the engine's times; those that have not come are zero.
+func parseTime(text string) time.Time {
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}
+
+// Describe asks the engine what it is, and its sandbox if it has one.
+func (r *Runtime) Describe(ctx context.Context) (core.Description, error) {
+	c, err := r.stream(ctx, "describe engine", r.options.Host)
+	if err != nil {
+		return core.Description{}, err
+	}
+	defer c.end()
+	info, err := r.info(c)
+	if err != nil {
+		return core.Description{}, err
+	}
+	description := core.Description{
+		Engine:   fmt.Sprintf("Docker Engine %s (API %s)", info.ServerVersion, r.engine.ClientVersion()),
+		Endpoint: r.options.Host,
+		Platform: info.OSType + "/" + info.Architecture,
+		Kernel:   info.KernelVersion,
+	}
+	if r.options.Sandbox != nil {
+		description.Sandbox, description.Kernel, err = r.options.Sandbox.Describe(c.ctx, r.engine)
+	}
+	return description, c.failed(err)
+}
+
+func (r *Runtime) info(c *call) (system.Info, error) {
+	one, err := r.call(c.ctx, c.op, c.object)
+	if err != nil {
+		return system.Info{}, err
+	}
+	defer one.end()
+	info, err := r.engine.Info(one.ctx)
+	return info, one.failed(err)
+}

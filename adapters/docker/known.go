@@ -1,0 +1,75 @@
+package docker
+
+import "sync"
+
+// phase is how far this process has brought a container that it created.
+type phase int
+
+const (
+	unknown  phase = iota // not created by this process
+	created               // another process may have started it
+	starting              // its first exit may come before the answer to the start
+	started
+)
+
+// known is what need not be asked of the engine, about the containers that this
+// process created. What is not known, such as other processes' containers, is asked.
+type known struct {
+	lock       sync.Mutex
+	containers map[string]*knownContainer // by ID
+	ids        map[string]string          // by name
+}
+
+type knownContainer struct {
+	name  string
+	phase phase
+}
+
+func (k *known) add(id, name string) {
+	k.lock.Lock()
+	defer k.lock.Unlock()
+	if k.containers == nil {
+		k.containers, k.ids = map[string]*knownContainer{}, map[string]string{}
+	}
+	k.containers[id] = &knownContainer{name: name, phase: created}
+	if name != "" {
+		k.ids[name] = id
+	}
+}
+
+// phase returns the phase of a container, by ID only: a name may be another's by now.
+func (k *known) phase(id string) phase {
+	k.lock.Lock()
+	defer k.lock.Unlock()
+	if found := k.containers[id]; found != nil {
+		return found.phase
+	}
+	return unknown
+}
+
+// move notes what a start of the container has come to, by ID or name.
+func (k *known) move(id string, to phase) {
+	k.lock.Lock()
+	defer k.lock.Unlock()
+	if found := k.containers[k.idOf(id)]; found != nil {
+		found.phase = to
+	}
+}
+
+// forget drops a container that is gone, by ID or name.
+func (k *known) forget(id string) {
+	k.lock.Lock()
+	defer k.lock.Unlock()
+	id = k.idOf(id)
+	if found := k.containers[id]; found != nil {
+		delete(k.ids, found.name)
+		delete(k.containers, id)
+	}
+}
+
+func (k *known) idOf(id string) string {
+	if named, ok := k.ids[id]; ok {
+		return named
+	}
+	return id
+}

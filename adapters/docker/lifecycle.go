@@ -1,0 +1,154 @@
+package docker
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/moatproject/moat/core"
+)
+
+const (
+	startTimeout = 5 * time.Minute  // a sandbox on a busy machine takes its time
+	stopTimeout  = 10 * time.Minute // for the container's own timeout, which need not be known here
+)
+
+// StartContainer starts a created or exited container.
+func (r *Runtime) StartContainer(ctx context.Context, id string) error {
+	c, err := r.timed(ctx, startTimeout, "start container", id)
+	if err != nil {
+		return err
+	}
+	defer c.end()
+	r.known.move(id, starting)
+	if err := r.engine.ContainerStart(c.ctx, id, container.StartOptions{}); err != nil {
+		r.known.move(id, created)
+		return r.sandboxed(c, err)
+	}
+	r.known.move(id, started)
+	return nil
+}
+
+// StopContainer sends SIGTERM, then SIGKILL after the container's stop timeout. Where
+// the context has no deadline it gives up after ten minutes.
+func (r *Runtime) StopContainer(ctx context.Context, id string) error {
+	return r.stop(ctx, id, stopTimeout, container.StopOptions{})
+}
+
+// StopContainerTimeout sends SIGTERM, then SIGKILL after timeout.
+func (r *Runtime) StopContainerTimeout(ctx context.Context, id string, timeout time.Duration) error {
+	if timeout < 0 || timeout%time.Second != 0 {
+		c := call{op: "stop container", object: id}
+		return c.wrong(core.ErrInvalidConfig, "timeout", timeout.String()+" is not a whole number of seconds", "")
+	}
+	seconds := int(timeout.Seconds())
+	return r.stop(ctx, id, timeout+r.timeout, container.StopOptions{Timeout: &seconds})
+}
+
+func (r *Runtime) stop(ctx context.Context, id string, deadline time.Duration, options container.StopOptions) error {
+	c, err := r.timed(ctx, deadline, "stop container", id)
+	if err != nil {
+		return err
+	}
+	defer c.end()
+	return c.failed(r.engine.ContainerStop(c.ctx, id, options))
+}
+
+// SignalContainer sends a signal, by number, to the container's first process.
+func (r *Runtime) SignalContainer(ctx context.Context, id string, signal int) error {
+	c, err := r.call(ctx, "signal container", id)
+	if err != nil {
+		return err
+	}
+	defer c.end()
+	if signal < 1 { // the engine knows which others there are
+		return c.wrong(core.ErrInvalidConfig, "signal", strconv.Itoa(signal)+" is no signal", "")
+	}
+	return c.failed(r.engine.ContainerKill(c.ctx, id, strconv.Itoa(signal)))
+}
+
+// RemoveContainer kills and removes a container with its anonymous volumes.
+func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
+	c, err := r.call(ctx, "remove container", id)
+	if err != nil {
+		return err
+	}
+	defer c.end()
+	err = r.engine.ContainerRemove(c.ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	if errdefs.IsConflict(err) {
+		// Somebody else removes it just now: its name is free only when that is done.
+		_, err = receive(r.engine.ContainerWait(c.ctx, id, container.WaitConditionRemoved))
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
+		return c.failed(err)
+	}
+	r.known.forget(id)
+	return nil
+}
+
+// ContainerState returns one of core's State constants.
+func (r *Runtime) ContainerState(ctx context.Context, id string) (string, error) {
+	c, err := r.call(ctx, "inspect container", id)
+	if err != nil {
+		return "", err
+	}
+	defer c.end()
+	found, err := r.engine.ContainerInspect(c.ctx, id)
+	if err != nil {
+		return "", c.failed(err)
+	}
+	return stateOf(found.State.Status), nil
+}
+
+// stateOf maps the engine's states to core's.
+func stateOf(status container.ContainerState) string {
+	switch status {
+	case container.StateRestarting:
+		return core.StateRunning
+	case container.StateRemoving:
+		return core.StateStopping
+	}
+	return status
+}
+
+// ListContainers returns the managed containers, newest first.
+func (r *Runtime) ListContainers(ctx context.Context) ([]core.Info, error) {
+	c, err := r.call(ctx, "list containers", r.options.Host)
+	if err != nil {
+		return nil, err
+	}
+	defer c.end()
+	// The engine joins filters with "and", so that "our label or a run's name" would
+	// take two requests there; it takes one, and a look at each row here.
+	all, err := r.engine.ContainerList(c.ctx, container.ListOptions{All: true})
+	if err != nil {
+		return nil, c.failed(err)
+	}
+	infos := []core.Info{}
+	for _, summary := range all {
+		if name := nameOf(summary.Names); core.IsManaged(name, summary.Labels) {
+			infos = append(infos, core.Info{
+				ID: summary.ID, Name: name, Image: summary.Image, Status: stateOf(summary.State),
+				Created: time.Unix(summary.Created, 0).UTC(), Labels: summary.Labels,
+			})
+		}
+	}
+	// Stable, because engines know the order within a second.
+	slices.SortStableFunc(infos, func(a, b core.Info) int { return cmp.Compare(b.Created.Unix(), a.Created.Unix()) })
+	return infos, nil
+}
+
+// nameOf returns the container's own name among those that links gave it.
+func nameOf(names []string) string {
+	for _, name := range names {
+		if own := strings.TrimPrefix(name, "/"); !strings.Contains(own, "/") {
+			return own
+		}
+	}
+	return ""
+}

@@ -1,0 +1,205 @@
+package docker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strconv"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/moatproject/moat/core"
+)
+
+// ContainerLogs follows the container's output from its beginning. The caller closes
+// the reader, from any goroutine.
+func (r *Runtime) ContainerLogs(ctx context.Context, id string) (io.ReadCloser, error) {
+	c, err := r.stream(ctx, "follow logs", id)
+	if err != nil {
+		return nil, err
+	}
+	output, err := r.openLogs(c, core.LogOptions{Follow: true})
+	if err != nil {
+		defer c.end()
+		return nil, c.failed(err)
+	}
+	return &logReader{call: c, plain: output.inOrder()}, nil
+}
+
+// ContainerLogsAll returns all output so far.
+func (r *Runtime) ContainerLogsAll(ctx context.Context, id string) ([]byte, error) {
+	c, err := r.stream(ctx, "read logs", id)
+	if err != nil {
+		return nil, err
+	}
+	defer c.end()
+	output, err := r.openLogs(c, core.LogOptions{})
+	if err != nil {
+		return nil, c.failed(err)
+	}
+	var all bytes.Buffer
+	err = output.copyTo(&all, &all)
+	return all.Bytes(), c.failed(err)
+}
+
+// StreamLogs copies the container's output, stdout and stderr apart.
+func (r *Runtime) StreamLogs(ctx context.Context, id string, opts core.LogOptions) error {
+	c, err := r.stream(ctx, "read logs", id)
+	if err != nil {
+		return err
+	}
+	defer c.end()
+	output, err := r.openLogs(c, opts)
+	if err != nil {
+		return c.failed(err)
+	}
+	return c.failed(output.copyTo(callerWriter(opts.Stdout), callerWriter(opts.Stderr)))
+}
+
+// callerWriter tells the caller's failures from the engine's. nil discards.
+func callerWriter(w io.Writer) io.Writer {
+	if w == nil {
+		return io.Discard
+	}
+	return markingWriter{w}
+}
+
+type markingWriter struct{ io.Writer }
+
+func (m markingWriter) Write(p []byte) (int, error) {
+	n, err := m.Writer.Write(p)
+	if err != nil {
+		err = &writeError{err}
+	}
+	return n, err
+}
+
+// logOutput is a container's output as the engine sends it: a terminal's as it is,
+// other in frames.
+type logOutput struct {
+	io.Reader
+	tty bool
+}
+
+func (r *Runtime) openLogs(c *call, opts core.LogOptions) (logOutput, error) {
+	phase := r.known.phase(c.object)
+	tty := false // this adapter creates no terminals
+	if phase == unknown {
+		found, err := r.engine.ContainerInspect(c.ctx, c.object)
+		if err != nil {
+			return logOutput{}, err
+		}
+		tty = found.Config.Tty
+	}
+	// Both streams, even where one is discarded: Tail counts the lines of both.
+	request := container.LogsOptions{ShowStdout: true, ShowStderr: true, Follow: opts.Follow}
+	if opts.Tail > 0 {
+		request.Tail = strconv.Itoa(opts.Tail)
+	}
+	body, err := r.engine.ContainerLogs(c.ctx, c.object, request)
+	if err != nil {
+		return logOutput{}, err
+	}
+	output := logOutput{Reader: body, tty: tty}
+	if opts.Follow && phase != started {
+		output.Reader = &follower{runtime: r, ctx: c.ctx, id: c.object, request: request, body: body}
+	}
+	return output, nil
+}
+
+// inOrder returns all output in the order of its arrival.
+func (o logOutput) inOrder() io.Reader {
+	if o.tty {
+		return o.Reader
+	}
+	return newFrameReader(o.Reader)
+}
+
+// copyTo copies the output to its end.
+func (o logOutput) copyTo(stdout, stderr io.Writer) error {
+	if !o.tty {
+		return demultiplex(stdout, stderr, o.Reader)
+	}
+	_, err := io.Copy(stdout, o.Reader)
+	return err
+}
+
+// follower follows the output of a container that may not have been started yet. The
+// engine ends the output of such a one at once, so its start is waited for.
+type follower struct {
+	runtime *Runtime
+	ctx     context.Context
+	id      string
+	request container.LogsOptions
+	body    io.Reader
+	started bool // the end of body is the end of the output
+}
+
+func (f *follower) Read(p []byte) (int, error) {
+	for {
+		n, err := f.body.Read(p)
+		f.started = f.started || n > 0
+		if f.started || !errors.Is(err, io.EOF) {
+			return n, err
+		}
+		if err := f.awaitStart(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// awaitStart opens the output once the container has been started. It returns io.EOF
+// where that can be no more.
+func (f *follower) awaitStart() error {
+	ctx, cancel := context.WithCancel(f.ctx)
+	defer cancel()
+	engine := f.runtime.engine
+	// Asked for before the look at the state, so that no start falls between them.
+	messages, failures := engine.Events(ctx, events.ListOptions{Filters: filters.NewArgs(
+		filters.Arg("container", f.id),
+		filters.Arg("event", string(events.ActionStart)), filters.Arg("event", string(events.ActionDestroy)),
+	)})
+	found, err := engine.ContainerInspect(ctx, f.id)
+	switch {
+	case errdefs.IsNotFound(err):
+		return io.EOF
+	case err != nil:
+		return err
+	}
+	if !hasRun(found.State) {
+		select {
+		case message := <-messages:
+			if message.Action == events.ActionDestroy {
+				return io.EOF
+			}
+		case err := <-failures:
+			return err
+		}
+	}
+	f.started = true
+	f.body, err = engine.ContainerLogs(f.ctx, f.id, f.request)
+	return err
+}
+
+// logReader is an open stream with the call that it lives in.
+type logReader struct {
+	call  *call
+	plain io.Reader
+}
+
+func (l *logReader) Read(p []byte) (int, error) {
+	n, err := l.plain.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = l.call.failed(err)
+	}
+	return n, err
+}
+
+// Close ends what the engine sends, and with it a blocked Read.
+func (l *logReader) Close() error {
+	l.call.end()
+	return nil
+}

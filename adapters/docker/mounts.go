@@ -1,0 +1,92 @@
+package docker
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/moatproject/moat/core"
+)
+
+// kernelTrees give the host's kernel or devices away, they and all below them.
+var kernelTrees = []string{"/proc", "/sys", "/dev"}
+
+// engineSockets are as good as root on the host, wherever a socket has such a name.
+var engineSockets = []string{"docker.sock", "containerd.sock", "podman.sock", "crio.sock", "buildkitd.sock"}
+
+// engineFolders are where such sockets usually are.
+var engineFolders = []string{
+	"/run", "/run/containerd", "/run/docker/containerd", "/run/podman", "/run/crio", "/run/buildkit", "/run/k3s/containerd",
+}
+
+// checkMounts refuses mounts through which a workload would leave its container. A
+// source that is missing here is the engine's to judge, whose machine may be another.
+func checkMounts(c *call, mounts []core.MountConfig, endpoint string) error {
+	for _, mount := range mounts {
+		source, err := filepath.EvalSymlinks(mount.Source)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			source = filepath.Clean(mount.Source)
+		case err != nil:
+			return c.wrong(core.ErrInvalidConfig, "Mounts", err.Error(), "")
+		}
+		if what := exposed(source, endpoint); what != "" {
+			return c.wrong(core.ErrInvalidConfig, "Mounts", "mounting "+mount.Source+" would give the workload "+what,
+				"Mount a narrower folder, or run it privileged if the workload is trusted")
+		}
+	}
+	return nil
+}
+
+// exposed returns what of the host's a bind mount of a resolved source gives away,
+// or "".
+func exposed(source, endpoint string) string {
+	for _, tree := range kernelTrees {
+		if contains(tree, source) || contains(source, tree) {
+			return tree
+		}
+	}
+	if slices.Contains(engineSockets, filepath.Base(source)) {
+		return "the socket of a container engine"
+	}
+	for _, socket := range socketsNear(source, endpoint) {
+		if contains(source, socket) {
+			return socket + ", the socket of a container engine"
+		}
+	}
+	return ""
+}
+
+// socketsNear returns the sockets of engines that may be below a folder.
+func socketsNear(folder, endpoint string) []string {
+	var sockets []string
+	if path, ok := strings.CutPrefix(endpoint, "unix://"); ok {
+		sockets = append(sockets, path)
+		if resolved, err := filepath.EvalSymlinks(path); err == nil {
+			sockets = append(sockets, resolved)
+		}
+	}
+	for _, name := range engineSockets {
+		for _, known := range engineFolders {
+			sockets = append(sockets, filepath.Join(known, name), filepath.Join("/var", known, name))
+		}
+		if beside := filepath.Join(folder, name); exists(beside) {
+			sockets = append(sockets, beside)
+		}
+	}
+	return sockets
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// contains tells whether path is folder or below it.
+func contains(folder, path string) bool {
+	relative, err := filepath.Rel(folder, path)
+	return err == nil && relative != ".." && !strings.HasPrefix(relative, "../")
+}

@@ -1,0 +1,171 @@
+package docker
+
+import (
+	"context"
+	"net/netip"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/system"
+	"github.com/docker/go-connections/nat"
+	"github.com/moatproject/moat/core"
+)
+
+// GetPortBindings returns the first IPv4 binding of each published TCP port.
+func (r *Runtime) GetPortBindings(ctx context.Context, id string) (map[int]int, error) {
+	c, err := r.call(ctx, "read port bindings", id)
+	if err != nil {
+		return nil, err
+	}
+	defer c.end()
+	found, err := r.engine.ContainerInspect(c.ctx, id)
+	if err != nil {
+		return nil, c.failed(err)
+	}
+	if !found.State.Running {
+		return nil, c.wrong(core.ErrNotRunning, "", "ports are bound when it starts", "")
+	}
+	return portsOf(found.NetworkSettings), nil
+}
+
+func portsOf(settings *container.NetworkSettings) map[int]int {
+	ports := map[int]int{}
+	if settings == nil {
+		return ports
+	}
+	for port, bindings := range settings.Ports {
+		if hostPort, ok := firstIPv4(bindings); ok && port.Proto() == "tcp" {
+			ports[port.Int()] = hostPort
+		}
+	}
+	return ports
+}
+
+// firstIPv4 returns the host port of the first IPv4 binding, or of the first at all.
+func firstIPv4(bindings []nat.PortBinding) (hostPort int, found bool) {
+	for _, binding := range bindings {
+		port, err := strconv.Atoi(binding.HostPort)
+		if err != nil {
+			continue
+		}
+		if address, err := netip.ParseAddr(binding.HostIP); err == nil && address.Is4() {
+			return port, true
+		}
+		if !found {
+			hostPort, found = port, true
+		}
+	}
+	return hostPort, found
+}
+
+// desktopHost is the name that engines in a virtual machine give to its host.
+const desktopHost = "host.docker.internal"
+
+// hostTimeout bounds the questions of methods that take no context.
+const hostTimeout = 2 * time.Second
+
+// hostFacts is what the engine says of its host, asked once.
+type hostFacts struct {
+	asking  mutex
+	known   bool
+	address string // at which containers reach it
+	native  bool   // it is this machine, with no virtual machine between
+}
+
+// GetHostAddress returns the address at which a container on the bridge network
+// reaches the engine's host. It asks the engine once, for two seconds at most. It is
+// empty where there is no such address: a rootless engine's containers have none.
+func (r *Runtime) GetHostAddress() string {
+	address, _ := r.askHost()
+	return address
+}
+
+// SupportsHostNetwork tells whether network mode "host" means this machine's network.
+// It asks as [Runtime.GetHostAddress] does.
+func (r *Runtime) SupportsHostNetwork() bool {
+	_, native := r.askHost()
+	return native
+}
+
+func (r *Runtime) askHost() (address string, native bool) {
+	c, err := r.timed(context.Background(), hostTimeout, "describe host", r.options.Host)
+	if err != nil {
+		return "", false
+	}
+	defer c.end()
+	facts, err := r.hostFacts(c)
+	return facts.address, err == nil && facts.native
+}
+
+// nativeHost is SupportsHostNetwork within a call, whose failure is an error.
+func (r *Runtime) nativeHost(c *call) (bool, error) {
+	one, err := r.call(c.ctx, c.op, c.object)
+	if err != nil {
+		return false, err
+	}
+	defer one.end()
+	facts, err := r.hostFacts(one)
+	return facts.native, one.failed(err)
+}
+
+func (r *Runtime) hostFacts(c *call) (hostFacts, error) {
+	if err := r.host.asking.lock(c.ctx); err != nil {
+		return hostFacts{}, err
+	}
+	defer r.host.asking.unlock()
+	if r.host.known {
+		return r.host, nil
+	}
+	info, err := r.engine.Info(c.ctx)
+	if err != nil {
+		return hostFacts{}, err
+	}
+	switch {
+	case isRootless(info):
+	case isVirtual(info):
+		r.host.address = desktopHost
+	default:
+		bridge, err := r.engine.NetworkInspect(c.ctx, network.NetworkBridge, network.InspectOptions{})
+		if err != nil {
+			return hostFacts{}, err
+		}
+		r.host.address = gatewayOf(bridge)
+		// A sandbox has a network stack of its own, to which the host's does not belong.
+		r.host.native = strings.HasPrefix(r.options.Host, "unix://") && r.options.Sandbox == nil
+	}
+	r.host.known = true
+	return r.host, nil
+}
+
+func isRootless(info system.Info) bool {
+	for _, option := range info.SecurityOptions {
+		if strings.Contains(option, "name=rootless") {
+			return true
+		}
+	}
+	return false
+}
+
+// isVirtual tells an engine in a desktop's virtual machine: by its products' names,
+// or because it is not an engine for this system.
+func isVirtual(info system.Info) bool {
+	for _, mark := range []string{"docker desktop", "orbstack", "rancher-desktop", "colima"} {
+		if strings.Contains(strings.ToLower(info.OperatingSystem+" "+info.Name), mark) {
+			return true
+		}
+	}
+	return info.OSType != runtime.GOOS
+}
+
+func gatewayOf(bridge network.Inspect) string {
+	for _, config := range bridge.IPAM.Config {
+		if address, err := netip.ParseAddr(config.Gateway); err == nil && address.Is4() {
+			return config.Gateway
+		}
+	}
+	return ""
+}

@@ -1,0 +1,96 @@
+package docker
+
+import (
+	"context"
+	"runtime"
+	"sync"
+
+	"github.com/docker/docker/client"
+	"github.com/moatproject/moat/core"
+)
+
+// Sandbox finds the OCI runtime that isolates containers from the host's kernel. It
+// is safe for concurrent use. What its methods return of the client's errors is
+// classified by the [Runtime]; a [core.Error] is passed on.
+type Sandbox interface {
+	// Resolve returns the name that the engine has for the OCI runtime, proven to
+	// work. A [Runtime] remembers a success.
+	Resolve(ctx context.Context, engine client.APIClient) (ociRuntime string, err error)
+
+	// Forget drops what Resolve keeps of the engine beyond this process, once it has
+	// turned out wrong.
+	Forget(engine client.APIClient)
+
+	// Describe tells what the sandbox is, and the kernel that workloads see.
+	Describe(ctx context.Context, engine client.APIClient) (sandbox, kernel string, err error)
+}
+
+// sandbox is what a runtime has found out of its [Sandbox].
+type sandbox struct {
+	proving mutex
+	name    string // of the OCI runtime, once it is proven
+
+	warned sync.Once
+}
+
+// Verify proves that the sandbox works. Without one there is nothing beyond Ping.
+func (r *Runtime) Verify(ctx context.Context) error {
+	if r.options.Sandbox == nil {
+		return r.Ping(ctx)
+	}
+	c, err := r.stream(ctx, "verify sandbox", r.options.Host)
+	if err != nil {
+		return err
+	}
+	defer c.end()
+	_, err = r.ociRuntime(c)
+	return err
+}
+
+// ociRuntime returns the OCI runtime for new containers, "" for the engine's default.
+// Concurrent callers wait for one proof.
+func (r *Runtime) ociRuntime(c *call) (string, error) {
+	if r.options.Sandbox == nil {
+		return "", nil
+	}
+	if err := r.sandbox.proving.lock(c.ctx); err != nil {
+		return "", c.failed(err)
+	}
+	defer r.sandbox.proving.unlock()
+	if r.sandbox.name != "" {
+		return r.sandbox.name, nil
+	}
+	name, err := r.options.Sandbox.Resolve(c.ctx, r.engine)
+	if err != nil {
+		return "", c.failed(err)
+	}
+	r.sandbox.name = name
+	return name, nil
+}
+
+// warn tells once that there is no sandbox, where there could be one.
+func (r *Runtime) warn() {
+	if r.options.Sandbox != nil || runtime.GOOS != "linux" {
+		return
+	}
+	r.sandbox.warned.Do(func() {
+		r.options.Logger.Warn("without a sandbox containers share the kernel of their host", "endpoint", r.options.Host)
+	})
+}
+
+// sandboxed corrects the failure of a container's creation or start that shows that
+// the sandbox does not work any more: the next creation proves it again.
+func (r *Runtime) sandboxed(c *call, err error) error {
+	failed := c.failed(err)
+	if r.options.Sandbox == nil || !brokenOCIRuntime(err) {
+		return failed
+	}
+	if r.sandbox.proving.lock(c.ctx) == nil {
+		r.sandbox.name = ""
+		r.sandbox.proving.unlock()
+	}
+	r.options.Sandbox.Forget(r.engine)
+	return &core.Error{
+		Op: c.op, Runtime: core.RuntimeDocker, Object: c.object, Class: core.ErrGVisorNotAvailable, Err: err,
+	}
+}

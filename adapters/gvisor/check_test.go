@@ -1,0 +1,39 @@
+package gvisor
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/docker/docker/api/types/system"
+	"github.com/moatproject/moat/core"
+)
+
+func TestCheck(t *testing.T) {
+	suid := core.Config{AllowNewPrivileges: true}
+	for _, test := range []struct {
+		name  string
+		args  []string
+		cfg   core.Config
+		field string // at fault
+		asks  bool
+	}{
+		{"nothing special", nil, core.Config{NetworkMode: "bridge"}, "", false},
+		{"the host's network", nil, core.Config{NetworkMode: "host"}, "NetworkMode", false},
+		{"privileges as usual", []string{"--platform=systrap"}, suid, "AllowNewPrivileges", true},
+		{"privileges refused", []string{"--allow-suid=false"}, suid, "AllowNewPrivileges", true},
+		{"privileges allowed", []string{"--allow-suid"}, suid, "", true},
+		{"privileges allowed, spelt out", []string{"-allow-suid=true", "--debug"}, suid, "", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			engine, api := startFake(t, map[string]string{"runsc": "/usr/bin/runsc"})
+			engine.info.Runtimes["gvisor"] = system.RuntimeWithStatus{Runtime: system.Runtime{Path: "/usr/bin/runsc", Args: test.args}}
+			err := NewSandbox(Options{}).Check(t.Context(), api, "gvisor", test.cfg)
+			if errors.Is(err, core.ErrUnsupported) != (test.field != "") || core.FieldOf(err) != test.field {
+				t.Errorf("%v", err)
+			}
+			if asked := len(engine.asked()) > 0; asked != test.asks {
+				t.Errorf("asked the engine: %v", asked)
+			}
+		})
+	}
+}

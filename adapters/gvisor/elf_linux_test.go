@@ -1,0 +1,48 @@
+package gvisor
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// TestProbeRunsHere executes the probe on this machine, whose kernel is not gVisor's.
+func TestProbeRunsHere(t *testing.T) {
+	program, ok := probeCode[runtime.GOARCH]
+	if !ok {
+		t.Fatalf("no probe for %s", runtime.GOARCH)
+	}
+	file := filepath.Join(t.TempDir(), probePath)
+	if err := os.WriteFile(file, executable(program.machine, program.code), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	output, err := exec.CommandContext(t.Context(), file).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside, err := parseKernel(output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := procKernel(t, "osrelease"); inside.release != want {
+		t.Errorf("release %q, want %q", inside.release, want)
+	}
+	if want := procKernel(t, "version"); inside.version != want {
+		t.Errorf("version %q, want %q", inside.version, want)
+	}
+	if err := inside.mustBeGVisor(inside.release); err == nil {
+		t.Error("this machine passed for gVisor")
+	}
+}
+
+func procKernel(t *testing.T, name string) string {
+	t.Helper()
+	content, err := os.ReadFile("/proc/sys/kernel/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(content))
+}

@@ -1,0 +1,209 @@
+package gvisor
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/system"
+	"github.com/docker/docker/client"
+	"github.com/docker/docker/pkg/stdcopy"
+	"github.com/moatproject/moat/core"
+)
+
+const (
+	memoryLimit = 256 << 20        // bytes; the sandbox itself counts too
+	outputLimit = 4 << 10          // bytes that are read of a probe's output
+	askTimeout  = 10 * time.Second // for what an engine answers at once
+	runTimeout  = 30 * time.Second // for a container that ends at once
+
+	removeTimeout = 10 * time.Second
+	grace         = 300 * time.Millisecond // for tidying up once the caller's context has ended
+)
+
+// errProbeImage is the engine's failure, not the sandbox's.
+var errProbeImage = errors.New("load the probe image")
+
+// kernel is what the kernel inside a container said of itself.
+type kernel struct {
+	release string // "4.4.0"
+	version string // "#1 SMP Sun Jan 10 15:06:54 PST 2016"
+	log     string // the beginning of its log; empty where it gave none
+}
+
+// prober runs probes on an engine of which it has the /info.
+type prober struct {
+	engine client.APIClient
+	info   system.Info
+}
+
+func newProber(ctx context.Context, engine client.APIClient) (prober, error) {
+	bounded, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	info, err := engine.Info(bounded)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		err = &core.Error{
+			Op: "ask the engine for its runtimes", Runtime: core.RuntimeGVisor, Object: engine.DaemonHost(),
+			Class: core.ErrTimeout, Remedy: "Check that the engine is healthy",
+		}
+	}
+	return prober{engine, info}, err
+}
+
+// verify starts the probe under a runtime and has its kernel judged.
+func (p prober) verify(ctx context.Context, runtime string) (kernel, error) {
+	output, err := p.run(ctx, container.Config{}, container.HostConfig{Runtime: runtime})
+	if err != nil {
+		return kernel{}, err
+	}
+	inside, err := parseKernel(output)
+	if err != nil {
+		return kernel{}, err
+	}
+	return inside, inside.mustBeGVisor(p.info.KernelVersion)
+}
+
+// parseKernel reads the probe's output.
+func parseKernel(output []byte) (kernel, error) {
+	if len(output) < utsSize {
+		return kernel{}, fmt.Errorf("the probe wrote %d bytes instead of %d or more", len(output), utsSize)
+	}
+	field := func(i int) string {
+		text, _, _ := bytes.Cut(output[i*utsField:(i+1)*utsField], []byte{0})
+		return string(text)
+	}
+	return kernel{release: field(2), version: field(3), log: string(output[utsSize:])}, nil
+}
+
+// mustBeGVisor returns an error unless the kernel is gVisor's: Linux refuses its
+// log to the probe, or gives another, and has the host's release.
+func (k kernel) mustBeGVisor(hostRelease string) error {
+	firstLine, _, _ := strings.Cut(k.log, "\n")
+	if strings.Contains(firstLine, "Starting gVisor") && k.release != hostRelease {
+		return nil
+	}
+	return fmt.Errorf("its containers run on Linux %s, not on gVisor", k.release)
+}
+
+// run starts the probe image, with what config and host ask for, in a container
+// that is gone when it returns, and returns its output.
+func (p prober) run(caller context.Context, config container.Config, host container.HostConfig) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(caller, runTimeout)
+	defer cancel()
+	// By name, because the answer that tells the ID may be what gets lost.
+	name := "moat-probe-" + strings.ToLower(rand.Text())
+	defer p.remove(caller, name)
+
+	if err := p.create(ctx, name, config, host); err != nil {
+		return nil, err
+	}
+	if err := p.engine.ContainerStart(ctx, name, container.StartOptions{}); err != nil {
+		return nil, err
+	}
+	exited, failed := p.engine.ContainerWait(ctx, name, container.WaitConditionNotRunning)
+	select {
+	case err := <-failed:
+		return nil, err
+	case <-exited:
+	}
+	logs, err := p.engine.ContainerLogs(ctx, name, container.LogsOptions{ShowStdout: true})
+	if err != nil {
+		return nil, err
+	}
+	defer logs.Close()
+	var output bytes.Buffer
+	_, err = stdcopy.StdCopy(&output, io.Discard, io.LimitReader(logs, outputLimit))
+	return output.Bytes(), err
+}
+
+func (p prober) create(ctx context.Context, name string, config container.Config, host container.HostConfig) error {
+	image, err := probeImage(architectureOf(p.info))
+	if err != nil {
+		return err
+	}
+	config.Image = image.tag
+	config.Labels = core.ObjectLabels("", core.RoleProbe)
+	host.NetworkMode = network.NetworkNone
+	host.ReadonlyRootfs = true
+	host.CapDrop = []string{"ALL"}
+	host.SecurityOpt = []string{"no-new-privileges"}
+	host.Memory, host.MemorySwap = memoryLimit, memoryLimit
+	host.LogConfig.Type = "json-file" // the engine's default may be one that cannot be read
+	create := func() error {
+		// An engine whose caller has gone creates the container all the same, and it
+		// can only be removed once it is there.
+		graced, cancel := withGrace(ctx)
+		defer cancel()
+		_, err := p.engine.ContainerCreate(graced, &config, &host, nil, nil, name)
+		return cmp.Or(ctx.Err(), err)
+	}
+	if err = create(); !errdefs.IsNotFound(err) {
+		return err
+	}
+	// Two loads at once may fail one of them, with the image there all the same.
+	loadErr := p.load(ctx, image)
+	if err = create(); errdefs.IsNotFound(err) {
+		return errors.Join(errProbeImage, cmp.Or(loadErr, err))
+	}
+	return err
+}
+
+// load loads an image, whose failure may also come in the middle of the answer.
+func (p prober) load(ctx context.Context, image archive) error {
+	response, err := p.engine.ImageLoad(ctx, bytes.NewReader(image.content), client.ImageLoadWithQuiet(true))
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	for messages := json.NewDecoder(response.Body); ; {
+		var message struct{ Error string }
+		switch err := messages.Decode(&message); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case message.Error != "":
+			return errors.New(message.Error)
+		}
+	}
+}
+
+// remove removes a probe's container, whatever became of its caller.
+func (p prober) remove(caller context.Context, name string) {
+	timeout := removeTimeout
+	if caller.Err() != nil {
+		timeout = grace
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(caller), timeout)
+	defer cancel()
+	// What cannot be removed now carries the labels by which `moat clean` finds it.
+	_ = p.engine.ContainerRemove(ctx, name, container.RemoveOptions{Force: true, RemoveVolumes: true})
+}
+
+// withGrace returns a context that ends a little after ctx does.
+func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
+	graced, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+	return graced, func() { stop(); cancel() }
+}
+
+// architectureOf returns the engine's architecture by Go's name.
+func architectureOf(info system.Info) string {
+	switch info.Architecture {
+	case "x86_64":
+		return "amd64"
+	case "aarch64":
+		return "arm64"
+	}
+	return info.Architecture
+}

@@ -1,0 +1,63 @@
+package memory_test
+
+import (
+	"testing"
+
+	"github.com/moatproject/moat/adapters/memory"
+	"github.com/moatproject/moat/contracttests"
+	"github.com/moatproject/moat/core"
+)
+
+const (
+	pulledImage      = "registry.example/tool:latest"
+	unreachableImage = "unreachable.example/tool:latest"
+)
+
+func TestContract(t *testing.T) {
+	contracttests.Run(t, contracttests.Harness{
+		Name: "memory",
+		New: func(testing.TB) core.Runtime {
+			return memory.New(memory.Options{
+				Registry:    []memory.Image{{Ref: pulledImage}},
+				Unreachable: []string{unreachableImage},
+			})
+		},
+		Image:            memory.BaseImage,
+		ConfigImage:      memory.ConfigImage,
+		PullImage:        pulledImage,
+		MissingImage:     "registry.example/missing:latest",
+		UnreachableImage: unreachableImage,
+	}, contracttests.Options{
+		Unsupported: unsupported,
+		Golden:      "testdata/contract.golden",
+	})
+}
+
+const (
+	noAttach  = "its streams cannot be attached yet"
+	noNetwork = "its containers have no network"
+	noKernel  = "it takes a kernel"
+)
+
+var unsupported = map[string]string{
+	"RT-25":  noNetwork,
+	"RT-85":  noNetwork,
+	"RT-100": noAttach,
+	"RT-101": noAttach,
+	"RT-105": noAttach,
+	"RT-106": noAttach,
+	"RT-110": noAttach,
+	"RT-111": noAttach,
+	"CF-12":  noNetwork,
+	"CF-13":  noNetwork,
+	"CF-14":  noNetwork,
+	"CF-15":  noKernel,
+	"CF-16":  noKernel,
+	"CF-18":  noKernel,
+	"CF-20":  noAttach,
+	"CF-21":  noKernel,
+	"CF-22":  noKernel,
+	"CF-23":  noKernel,
+	"CF-24":  noKernel,
+	"CF-30":  noKernel,
+}

@@ -1,0 +1,200 @@
+package memory
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing/fstest"
+	"time"
+
+	"github.com/moatproject/moat/core"
+)
+
+// The built-in images. Both know the users root and tester (1000:1000).
+const (
+	// BaseImage has a shell as its command, and root as its user.
+	BaseImage = "moat/test-base:latest"
+
+	// ConfigImage has an entrypoint that sets ENTRYPOINT_RAN=yes and runs its
+	// arguments, FROM_IMAGE=yes, the user tester in /home/tester, and a volume at /data.
+	ConfigImage = "moat/test-config:latest"
+)
+
+// Image is what containers are made of: the built-in commands and users, and what it
+// sets.
+type Image struct {
+	Ref        string // such as "example/tool:1"; without a tag it is latest
+	Entrypoint []string
+	Cmd        []string // empty: a shell
+	Env        []string // KEY=value
+	User       string   // empty: root
+	WorkingDir string   // empty: /
+	Volumes    []string // folders to make
+
+	// Files lies over the built-in files; nil: nothing does. A shell script is a
+	// program when its mode says that it is executable.
+	Files fs.FS
+}
+
+type image struct {
+	Image
+	id      string
+	size    int64
+	created time.Time
+}
+
+func builtinImages() []Image {
+	return []Image{
+		{Ref: BaseImage},
+		{
+			Ref:        ConfigImage,
+			Entrypoint: []string{"/entry.sh"},
+			Env:        []string{"FROM_IMAGE=yes"},
+			User:       "tester",
+			WorkingDir: "/home/tester",
+			Volumes:    []string{"/data"},
+			Files: fstest.MapFS{
+				"entry.sh": {Mode: 0o755, Data: []byte("#!/bin/sh\nexport ENTRYPOINT_RAN=yes\nexec \"$@\"\n")},
+			},
+		},
+	}
+}
+
+func imagesByRef(list []Image) map[string]*image {
+	images := map[string]*image{}
+	for _, spec := range list {
+		spec.Ref = normalRef(spec.Ref)
+		if len(spec.Cmd) == 0 {
+			spec.Cmd = []string{"sh"}
+		}
+		sum := sha256.Sum256([]byte(spec.Ref))
+		images[spec.Ref] = &image{
+			Image:   spec,
+			id:      "sha256:" + hex.EncodeToString(sum[:]),
+			size:    sizeOf(spec.Files),
+			created: time.Now(),
+		}
+	}
+	return images
+}
+
+// sizeOf counts the built-in files too. What cannot be read fails the creation of
+// containers, where it can be told.
+func sizeOf(files fs.FS) (size int64) {
+	for _, content := range builtinFiles() {
+		size += int64(len(content))
+	}
+	if files == nil {
+		return size
+	}
+	_ = fs.WalkDir(files, ".", func(_ string, entry fs.DirEntry, err error) error {
+		if err == nil {
+			if info, err := entry.Info(); err == nil && info.Mode().IsRegular() {
+				size += info.Size()
+			}
+		}
+		return nil
+	})
+	return size
+}
+
+// normalRef adds the tag that a reference leaves out.
+func normalRef(ref string) string {
+	if name := ref[strings.LastIndex(ref, "/")+1:]; strings.ContainsAny(name, ":@") {
+		return ref
+	}
+	return ref + ":latest"
+}
+
+// ListImages returns the images whose tag begins with [core.ImagePrefix].
+func (r *Runtime) ListImages(ctx context.Context) ([]core.ImageInfo, error) {
+	if err := r.check(ctx, "list images", ""); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := []core.ImageInfo{}
+	for ref, image := range r.images {
+		if strings.HasPrefix(ref, core.ImagePrefix) {
+			list = append(list, core.ImageInfo{ID: image.id, Tag: ref, Size: image.size, Created: image.created})
+		}
+	}
+	slices.SortFunc(list, func(a, b core.ImageInfo) int { return cmp.Compare(a.Tag, b.Tag) })
+	return list, nil
+}
+
+// RemoveImage removes an image that no container uses.
+func (r *Runtime) RemoveImage(ctx context.Context, id string) error {
+	const op = "remove image"
+	if err := r.check(ctx, op, id); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for ref, image := range r.images {
+		if image.id != id && ref != normalRef(id) {
+			continue
+		}
+		if slices.ContainsFunc(r.containers, func(c *container) bool { return c.image == image }) {
+			return failure(op, id, core.ErrInUse, nil)
+		}
+		delete(r.images, ref)
+	}
+	return nil
+}
+
+// PullImage takes an image from [Options.Registry].
+func (r *Runtime) PullImage(ctx context.Context, ref string, sink core.PullSink) error {
+	const op = "pull image"
+	if err := r.check(ctx, op, ref); err != nil {
+		return err
+	}
+	pulled, err := r.pull(op, ref)
+	if err != nil || sink == nil {
+		return err
+	}
+	layer := pulled.id[len("sha256:"):][:12]
+	for _, step := range []core.PullProgress{
+		{Status: "Pulling"},
+		{Layer: layer, Status: "Downloading", Total: pulled.size},
+		{Layer: layer, Status: "Pull complete", Current: pulled.size, Total: pulled.size},
+		{Status: "Downloaded"},
+	} {
+		step.Image = ref
+		sink(step)
+	}
+	return nil
+}
+
+func (r *Runtime) pull(op, ref string) (*image, error) {
+	tagged := normalRef(ref)
+	if r.unreachable[tagged] {
+		return nil, failure(op, ref, core.ErrUnavailable, nil)
+	}
+	found, ok := r.registry[tagged]
+	if !ok {
+		return nil, failure(op, ref, core.ErrNotFound, nil)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.images[tagged] = found
+	return found, nil
+}
+
+// imageFor returns the image of a configuration, pulled as that says.
+func (r *Runtime) imageFor(op string, cfg core.Config) (*image, error) {
+	r.mu.Lock()
+	present := r.images[normalRef(cfg.Image)]
+	r.mu.Unlock()
+	switch {
+	case cfg.Pull == core.PullAlways, present == nil && cfg.Pull != core.PullNever:
+		return r.pull(op, cfg.Image)
+	case present == nil:
+		return nil, failure(op, cfg.Image, core.ErrNotFound, nil)
+	}
+	return present, nil
+}

@@ -1,0 +1,262 @@
+package memory
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/moatproject/moat/core"
+)
+
+// chunkSize is how much output of one stream is kept in one piece.
+const chunkSize = 32 << 10
+
+// output keeps what a container wrote, in order of arrival.
+type output struct {
+	limit int
+
+	mu      sync.Mutex
+	chunks  []chunk
+	dropped int           // chunks that the limit has cost
+	size    int           // bytes in chunks
+	writer  *streams      // of the run in progress; nil: none is
+	begun   bool          // a run has begun
+	changed chan struct{} // closed, and replaced, at every change
+}
+
+type chunk struct {
+	stderr bool
+	data   []byte
+}
+
+func newOutput(limit int) *output { return &output{limit: limit, changed: make(chan struct{})} }
+
+// streams is the right to write for one run.
+type streams struct{ output *output }
+
+// begin opens the output for a run.
+func (o *output) begin() *streams {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.writer, o.begun = &streams{o}, true
+	return o.writer
+}
+
+// end closes it: what is still running in the background writes no more.
+func (o *output) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.writer = nil
+	o.announce()
+}
+
+func (o *output) announce() {
+	close(o.changed)
+	o.changed = make(chan struct{})
+}
+
+type streamWriter struct {
+	*streams
+	stderr bool
+}
+
+func (w streamWriter) Write(data []byte) (int, error) {
+	o := w.output
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.writer != w.streams {
+		return 0, os.ErrClosed
+	}
+	o.size += len(data)
+	for rest := data; len(rest) > 0; {
+		last := len(o.chunks) - 1
+		if last < 0 || o.chunks[last].stderr != w.stderr || len(o.chunks[last].data) == chunkSize {
+			o.chunks = append(o.chunks, chunk{stderr: w.stderr})
+			last++
+		}
+		n := min(len(rest), chunkSize-len(o.chunks[last].data))
+		o.chunks[last].data = append(o.chunks[last].data, rest[:n]...)
+		rest = rest[n:]
+	}
+	for o.size > o.limit && len(o.chunks) > 1 {
+		o.size -= len(o.chunks[0].data)
+		o.chunks = o.chunks[1:]
+		o.dropped++
+	}
+	o.announce()
+	return len(data), nil
+}
+
+// cursor is a place in an output.
+type cursor struct {
+	*output
+	chunk  int // counted with the dropped ones
+	offset int
+}
+
+// next copies what follows to p. Where nothing does yet, it returns the channel that
+// tells of more, or io.EOF when the run has ended or follow is false.
+func (c *cursor) next(p []byte, follow bool) (n int, stderr bool, more <-chan struct{}, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.chunk < c.dropped {
+		c.chunk, c.offset = c.dropped, 0
+	}
+	for i := c.chunk - c.dropped; i < len(c.chunks); i++ {
+		current := c.chunks[i]
+		if n = copy(p, current.data[c.offset:]); n > 0 {
+			c.offset += n
+			return n, current.stderr, nil, nil
+		}
+		if i+1 < len(c.chunks) {
+			c.chunk, c.offset = c.chunk+1, 0
+		}
+	}
+	if !follow || (c.begun && c.writer == nil) {
+		return 0, false, nil, io.EOF
+	}
+	return 0, false, c.changed, nil
+}
+
+// tail returns the place where the last lines begin; 0 means all.
+func (o *output) tail(lines int) *cursor {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	start := &cursor{output: o, chunk: o.dropped}
+	if lines <= 0 {
+		return start
+	}
+	for i := len(o.chunks) - 1; i >= 0; i-- {
+		data := o.chunks[i].data
+		if i == len(o.chunks)-1 {
+			data = bytes.TrimSuffix(data, []byte("\n"))
+		}
+		for {
+			at := bytes.LastIndexByte(data, '\n')
+			if at < 0 {
+				break
+			}
+			if lines--; lines == 0 {
+				return &cursor{output: o, chunk: o.dropped + i, offset: at + 1}
+			}
+			data = data[:at]
+		}
+	}
+	return start
+}
+
+// logStream follows a container's output.
+type logStream struct {
+	cursor  *cursor
+	ctx     context.Context
+	op, id  string
+	runtime *Runtime
+	removed <-chan struct{}
+	closed  chan struct{}
+	once    sync.Once
+}
+
+func (s *logStream) Read(p []byte) (int, error) {
+	n, _, err := s.read(p, true)
+	return n, err
+}
+
+func (s *logStream) read(p []byte, follow bool) (n int, stderr bool, err error) {
+	if len(p) == 0 {
+		return 0, false, nil
+	}
+	for {
+		select { // first, because a container may write for ever
+		case <-s.closed:
+			return 0, false, os.ErrClosed
+		case <-s.ctx.Done():
+			return 0, false, failure(s.op, s.id, nil, s.ctx.Err())
+		default:
+		}
+		n, stderr, more, err := s.cursor.next(p, follow)
+		if more == nil {
+			return n, stderr, err
+		}
+		select {
+		case <-more:
+		case <-s.closed:
+		case <-s.ctx.Done():
+		case <-s.removed:
+			return 0, false, io.EOF
+		case <-s.runtime.closed:
+			return 0, false, closedError(s.op, s.id)
+		}
+	}
+}
+
+func (s *logStream) Close() error {
+	s.once.Do(func() { close(s.closed) })
+	return nil
+}
+
+func (r *Runtime) logStream(ctx context.Context, op, id string, tail int) (*logStream, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, err := r.find(ctx, op, id)
+	if err != nil {
+		return nil, err
+	}
+	return &logStream{
+		cursor: c.output.tail(tail), ctx: ctx, op: op, id: id,
+		runtime: r, removed: c.removed, closed: make(chan struct{}),
+	}, nil
+}
+
+// ContainerLogs follows the output from its beginning, or from the oldest byte that
+// [Options.LogLimit] has left.
+func (r *Runtime) ContainerLogs(ctx context.Context, id string) (io.ReadCloser, error) {
+	stream, err := r.logStream(ctx, "follow logs", id, 0)
+	if err != nil {
+		return nil, err
+	}
+	return stream, nil
+}
+
+// ContainerLogsAll returns the output so far.
+func (r *Runtime) ContainerLogsAll(ctx context.Context, id string) ([]byte, error) {
+	var all bytes.Buffer
+	err := r.streamLogs(ctx, "read logs", id, core.LogOptions{Stdout: &all, Stderr: &all})
+	if err != nil {
+		return nil, err
+	}
+	return all.Bytes(), nil
+}
+
+// StreamLogs copies the output to the options' writers.
+func (r *Runtime) StreamLogs(ctx context.Context, id string, opts core.LogOptions) error {
+	return r.streamLogs(ctx, "stream logs", id, opts)
+}
+
+func (r *Runtime) streamLogs(ctx context.Context, op, id string, opts core.LogOptions) error {
+	stream, err := r.logStream(ctx, op, id, opts.Tail)
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, chunkSize)
+	for {
+		n, stderr, err := stream.read(buf, opts.Follow)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		writer := opts.Stdout
+		if stderr {
+			writer = opts.Stderr
+		}
+		if writer == nil {
+			continue
+		}
+		if _, err := writer.Write(buf[:n]); err != nil {
+			return failure(op, id, nil, err)
+		}
+	}
+}

@@ -1,0 +1,231 @@
+package memory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/moatproject/moat/core"
+)
+
+// DefaultLogLimit is how many bytes of output a container keeps where
+// [Options.LogLimit] is zero.
+const DefaultLogLimit = 16 << 20
+
+// Options configures a runtime. The zero value has the built-in images, and a registry
+// that has nothing.
+type Options struct {
+	// Images are present from the beginning, beside the built-in ones. One with the
+	// reference of a built-in image replaces it.
+	Images []Image
+
+	// Registry has the images that can be pulled.
+	Registry []Image
+
+	// Unreachable lists references whose registry does not answer: pulling one is
+	// [core.ErrUnavailable].
+	Unreachable []string
+
+	// LogLimit is how many bytes of output each container keeps, the newest; 0 means
+	// [DefaultLogLimit].
+	LogLimit int
+}
+
+// Runtime runs containers in this process. Make one with [New].
+type Runtime struct {
+	logLimit    int
+	registry    map[string]*image
+	unreachable map[string]bool
+	closed      chan struct{}
+
+	mu         sync.Mutex // guards what follows, and the containers' states
+	images     map[string]*image
+	containers []*container // oldest first
+}
+
+var _ interface {
+	core.Runtime
+	core.LogStreamer
+	core.ImagePuller
+	core.TimedStopper
+	core.Signaler
+	core.Inspector
+	core.Describer
+	core.Capable
+} = (*Runtime)(nil)
+
+// New returns a runtime without containers. It opens nothing.
+func New(opts Options) *Runtime {
+	r := &Runtime{
+		logLimit:    opts.LogLimit,
+		registry:    imagesByRef(opts.Registry),
+		unreachable: map[string]bool{},
+		closed:      make(chan struct{}),
+		images:      imagesByRef(append(builtinImages(), opts.Images...)),
+	}
+	if r.logLimit <= 0 {
+		r.logLimit = DefaultLogLimit
+	}
+	for _, ref := range opts.Unreachable {
+		r.unreachable[normalRef(ref)] = true
+	}
+	return r
+}
+
+// Type returns [core.RuntimeMemory].
+func (r *Runtime) Type() core.RuntimeType { return core.RuntimeMemory }
+
+// Ping fails after Close only.
+func (r *Runtime) Ping(ctx context.Context) error { return r.check(ctx, "ping", "") }
+
+// Close kills all containers and ends open streams and waits.
+func (r *Runtime) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.isClosed() {
+		return nil
+	}
+	close(r.closed)
+	for _, c := range r.containers {
+		c.kill()
+	}
+	return nil
+}
+
+func (r *Runtime) isClosed() bool {
+	select {
+	case <-r.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// check is the beginning of every call.
+func (r *Runtime) check(ctx context.Context, op, object string) error {
+	if err := ctx.Err(); err != nil {
+		return failure(op, object, nil, err)
+	}
+	if r.isClosed() {
+		return closedError(op, object)
+	}
+	return nil
+}
+
+func closedError(op, object string) error {
+	return &core.Error{
+		Op: op, Runtime: core.RuntimeMemory, Object: object, Class: core.ErrUnavailable,
+		Err: errors.New("the runtime is closed"), Remedy: "Make a new one",
+	}
+}
+
+func failure(op, object string, class, cause error) error {
+	return &core.Error{Op: op, Runtime: core.RuntimeMemory, Object: object, Class: class, Err: cause}
+}
+
+func invalid(op, object, field string, cause error) error {
+	return &core.Error{
+		Op: op, Runtime: core.RuntimeMemory, Object: object, Field: field, Class: core.ErrInvalidConfig, Err: cause,
+	}
+}
+
+func unsupported(op, object, reason string) error {
+	return failure(op, object, core.ErrUnsupported, errors.New(reason))
+}
+
+// Describe tells that the engine is this process.
+func (r *Runtime) Describe(ctx context.Context) (core.Description, error) {
+	if err := r.check(ctx, "describe", ""); err != nil {
+		return core.Description{}, err
+	}
+	return core.Description{
+		Engine:   "in-process memory runtime " + core.Version,
+		Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	}, nil
+}
+
+// Capabilities tells what takes no kernel.
+func (r *Runtime) Capabilities() core.Capabilities {
+	return core.Capabilities{
+		Isolation:       core.IsolationNone,
+		ExitCodes:       true,
+		NoNewPrivileges: true,
+		Mounts:          true,
+		NetworkModes:    true,
+		HostEntries:     true,
+		DNSServers:      true,
+	}
+}
+
+// NetworkManager returns nil: there is no network.
+func (r *Runtime) NetworkManager() core.NetworkManager { return nil }
+
+// SidecarManager returns nil.
+func (r *Runtime) SidecarManager() core.SidecarManager { return nil }
+
+// BuildManager returns nil.
+func (r *Runtime) BuildManager() core.BuildManager { return nil }
+
+// ServiceManager returns nil.
+func (r *Runtime) ServiceManager() core.ServiceManager { return nil }
+
+// GetHostAddress returns "": without a network no address leads to the host.
+func (r *Runtime) GetHostAddress() string { return "" }
+
+// SupportsHostNetwork returns false.
+func (r *Runtime) SupportsHostNetwork() bool { return false }
+
+// GetPortBindings returns an empty map for a running container.
+func (r *Runtime) GetPortBindings(ctx context.Context, id string) (map[int]int, error) {
+	const op = "get port bindings"
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, err := r.find(ctx, op, id)
+	if err != nil {
+		return nil, err
+	}
+	if c.state != core.StateRunning {
+		return nil, failure(op, id, core.ErrNotRunning, nil)
+	}
+	return map[int]int{}, nil
+}
+
+// SetupFirewall is unsupported: there is no network to restrict.
+func (r *Runtime) SetupFirewall(ctx context.Context, id, proxyHost string, proxyPort int) error {
+	const op = "set up firewall"
+	if err := r.check(ctx, op, id); err != nil {
+		return err
+	}
+	if proxyHost == "" || proxyPort < 1 || proxyPort > 65535 {
+		return invalid(op, id, "proxy", fmt.Errorf("proxy %q:%d is no host with a port from 1 to 65535", proxyHost, proxyPort))
+	}
+	return unsupported(op, id, "its containers have no network")
+}
+
+// Attach is unsupported.
+func (r *Runtime) Attach(ctx context.Context, id string, _ core.AttachOptions) error {
+	return r.refuseAttach(ctx, "attach to container", id)
+}
+
+// StartAttached is unsupported.
+func (r *Runtime) StartAttached(ctx context.Context, id string, _ core.AttachOptions) error {
+	return r.refuseAttach(ctx, "start attached", id)
+}
+
+func (r *Runtime) refuseAttach(ctx context.Context, op, id string) error {
+	if err := r.check(ctx, op, id); err != nil {
+		return err
+	}
+	return unsupported(op, id, "its streams cannot be attached; read the logs")
+}
+
+// ResizeTTY is unsupported.
+func (r *Runtime) ResizeTTY(ctx context.Context, id string, _, _ uint) error {
+	const op = "resize terminal"
+	if err := r.check(ctx, op, id); err != nil {
+		return err
+	}
+	return unsupported(op, id, "its containers have no terminal")
+}

@@ -1,0 +1,259 @@
+package memory_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/moatproject/moat/adapters/memory"
+	"github.com/moatproject/moat/core"
+)
+
+const patience = 20 * time.Second
+
+func TestCommands(t *testing.T) {
+	tests := []struct {
+		command string
+		code    int64
+		out     string
+	}{
+		{`printf 'a\nb\nc\n' | head -n 2`, 0, "a\nb\n"},
+		{`printf 'a\nb\nc\n' | head -n2 | head -n 1`, 0, "a\n"},
+		{`printf abc | head -c 2`, 0, "ab"},
+		{`printf 'a\nb\nc\n' | tail -n 2`, 0, "b\nc\n"},
+		{`printf 'a\nb\nc' | tail -n 1`, 0, "c"},
+		{`printf abc | tail -c 2`, 0, "bc"},
+		{`printf 'a b\nc\n' | wc -l`, 0, "2\n"},
+		{`printf 'a b\nc\n' | wc`, 0, "2 3 6\n"},
+		{`printf abc >f; wc -c f`, 0, "3 f\n"},
+		{`seq 2; seq 5 -2 1; seq 1 a`, 1, "1\n2\n5\n3\n1\nseq: invalid number \"a\"\n"},
+		{`sleep 0 0.001s; sleep x`, 1, "sleep: invalid time \"x\"\n"},
+		{`sleep ''`, 1, "sleep: invalid time \"\"\n"},
+		{`id; id -u; id -un; id -g; id -G`, 0, "uid=0(root) gid=0(root) groups=0(root)\n0\nroot\n0\n0\n"},
+		{`id -x`, 2, "id: usage: id [-ugGn]\n"},
+		{`mkdir -p a/b; touch a/b/.c a/d; ls a; ls -a a/b; rm -r a; ls`, 0, "b\nd\n.c\n"},
+		{`mkdir a; mkdir a`, 1, "mkdir: a: file exists\n"},
+		{`mkdir a/b`, 1, "mkdir: a/b: no such file or directory\n"},
+		{`mkdir a; rm a`, 1, "rm: a: is a directory\n"},
+		{`rm -f none; rm none`, 1, "rm: none: no such file or directory\n"},
+		{`ls none`, 1, "ls: none: no such file or directory\n"},
+		{`cat none /etc/group`, 1, "cat: none: no such file or directory\nroot:x:0:\ntester:x:1000:\n"},
+		{`printf 'abc\n' | tr a-b x; printf 'a\nb\n' | tr -d '\n'`, 0, "xxc\nab"},
+		{`printf 'ab\nb\n' | grep a; printf 'ab\nb\n' | grep -c b`, 0, "ab\n2\n"},
+		{`printf 'a+\n' | grep 'a+' && printf 'aa\n' | grep -E 'a+$'; printf 'ab\n' | grep '\(a\)b'`, 0, "a+\naa\nab\n"},
+		{`printf 'a\n' | grep -q b`, 1, ""},
+		{`printf 'A\nb\n' | grep -iv a; grep -F . none`, 2, "b\ngrep: none: no such file or directory\n"},
+		{`env -i A=1 sh -c 'env'`, 0, "A=1\n"},
+		{`env A=2 nothing`, 127, "nothing: not found\n"},
+		{`uname; uname -s; pwd; true && echo yes`, 0, "Linux\nLinux\n/tmp\nyes\n"},
+		{`[ "$(hostname)" = "$(cat /etc/hostname)" ] && [ "$HOSTNAME" = "$(uname -n)" ] && echo same`, 0, "same\n"},
+		{`[ $(nproc) -gt 0 ] && test -x /bin/cat && [ ! -e /none ] && [ -d /tmp ]`, 0, ""},
+	}
+	rt := newRuntime(t, memory.Options{})
+	for _, test := range tests {
+		t.Run(test.command, func(t *testing.T) {
+			t.Parallel()
+			cfg := shell(test.command)
+			cfg.WorkingDir = "/tmp"
+			if code, out := finish(t, rt, start(t, rt, cfg)); code != test.code || out != test.out {
+				t.Errorf("code %d and %q, want %d and %q", code, out, test.code, test.out)
+			}
+		})
+	}
+}
+
+func TestBuiltinsAsPrograms(t *testing.T) {
+	rt := newRuntime(t, memory.Options{})
+	for _, test := range []struct {
+		argv []string
+		code int64
+		out  string
+	}{
+		{[]string{"echo", "$HOME", "b c"}, 0, "$HOME b c\n"},
+		{[]string{"false"}, 1, ""},
+		{[]string{"pwd"}, 0, "/\n"},
+		{[]string{"/bin/test", "a", "=", "b"}, 1, ""},
+	} {
+		if code, out := finish(t, rt, start(t, rt, core.Config{Cmd: test.argv})); code != test.code || out != test.out {
+			t.Errorf("%q: code %d and %q", test.argv, code, out)
+		}
+	}
+}
+
+func TestImageFiles(t *testing.T) {
+	rt := newRuntime(t, memory.Options{Images: []memory.Image{{
+		Ref:        "example/tool",
+		Entrypoint: []string{"/bin/tool"},
+		Cmd:        []string{"default"},
+		Env:        []string{"TOOL=yes"},
+		User:       "tester:0",
+		Files: fstest.MapFS{
+			"bin/tool":    {Mode: 0o755, Data: []byte("#!/bin/sh -e\necho $0 $1 $TOOL $(id -u) $(id -g)\n")},
+			"bin/foreign": {Mode: 0o755, Data: []byte("\x7fELF")},
+		},
+	}}})
+	cfg := core.Config{Image: "example/tool:latest"}
+	if code, out := finish(t, rt, start(t, rt, cfg)); code != 0 || out != "/bin/tool default yes 1000 0\n" {
+		t.Errorf("code %d and %q", code, out)
+	}
+	cfg = shell("/bin/foreign")
+	cfg.Image = "example/tool"
+	cfg.Cmd = []string{"x"}
+	if code, out := finish(t, rt, start(t, rt, cfg)); code != 0 || !strings.HasPrefix(out, "/bin/tool x") {
+		t.Errorf("code %d and %q", code, out)
+	}
+	images, err := rt.ListImages(t.Context())
+	if err != nil || len(images) != 2 {
+		t.Errorf("images %v, %v: only those with Moat's prefix are listed", images, err)
+	}
+}
+
+func TestUnreadableImage(t *testing.T) {
+	rt := newRuntime(t, memory.Options{Images: []memory.Image{{
+		Ref: "example/broken", Files: fstest.MapFS{"device": {Mode: os.ModeDevice}},
+	}}})
+	if _, err := rt.CreateContainer(t.Context(), core.Config{Image: "example/broken"}); err == nil {
+		t.Error("an image with a device was accepted")
+	}
+}
+
+func TestRegistry(t *testing.T) {
+	rt := newRuntime(t, memory.Options{
+		Registry:    []memory.Image{{Ref: "registry.example:5000/tool", Env: []string{"V=1"}}},
+		Unreachable: []string{"down.example/tool"},
+	})
+	cfg := shell("echo $V")
+	cfg.Image = "registry.example:5000/tool:latest"
+	if code, out := finish(t, rt, start(t, rt, cfg)); code != 0 || out != "1\n" {
+		t.Errorf("code %d and %q", code, out)
+	}
+	for ref, class := range map[string]error{"down.example/tool": core.ErrUnavailable, "registry.example:5000/other": core.ErrNotFound} {
+		cfg.Image = ref
+		if _, err := rt.CreateContainer(t.Context(), cfg); !errors.Is(err, class) {
+			t.Errorf("%s: %v", ref, err)
+		}
+		if err := rt.PullImage(t.Context(), ref, nil); !errors.Is(err, class) {
+			t.Errorf("pull %s: %v", ref, err)
+		}
+	}
+	var last core.PullProgress
+	if err := rt.PullImage(t.Context(), "registry.example:5000/tool", func(step core.PullProgress) { last = step }); err != nil || last.Status != "Downloaded" {
+		t.Errorf("%+v, %v", last, err)
+	}
+}
+
+func TestUnknownUserAndGroup(t *testing.T) {
+	rt := newRuntime(t, memory.Options{})
+	for field, cfg := range map[string]core.Config{
+		"User":       {User: "nobody-of-that-name"},
+		"User ":      {User: "tester:none"},
+		"GroupAdd":   {GroupAdd: []string{"none"}},
+		"WorkingDir": {WorkingDir: "/etc/passwd/sub"},
+	} {
+		cfg.Image = memory.BaseImage
+		_, err := rt.CreateContainer(t.Context(), cfg)
+		if !errors.Is(err, core.ErrInvalidConfig) || core.FieldOf(err) != strings.TrimSpace(field) {
+			t.Errorf("%+v: %v", cfg, err)
+		}
+	}
+}
+
+func TestMounts(t *testing.T) {
+	folder := t.TempDir()
+	file := filepath.Join(folder, "file")
+	if err := os.WriteFile(file, []byte("content\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(folder, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	rt := newRuntime(t, memory.Options{})
+	cfg := shell(`cat /etc/one; cat /mnt/file; ls /mnt; ls /mnt/inner; cd /mnt/sub; echo new >../made; touch /mnt/inner/no || rm -r /mnt`)
+	cfg.Mounts = []core.MountConfig{
+		{Source: file, Target: "/etc/one", ReadOnly: true},
+		{Source: folder, Target: "/mnt/"},
+		{Source: t.TempDir(), Target: "/mnt/inner", ReadOnly: true},
+	}
+	code, out := finish(t, rt, start(t, rt, cfg))
+	for _, want := range []string{"content\ncontent\nfile\ninner\nsub\n", "touch: /mnt/inner/no: ", "rm: /mnt: device or resource busy\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q lacks %q", out, want)
+		}
+	}
+	if made, err := os.ReadFile(filepath.Join(folder, "made")); code != 1 || err != nil || string(made) != "new\n" {
+		t.Errorf("code %d, %q, %v", code, made, err)
+	}
+}
+
+func TestNetworkMode(t *testing.T) {
+	rt := newRuntime(t, memory.Options{})
+	cfg := shell("")
+	cfg.Image, cfg.NetworkMode = memory.BaseImage, "some-network"
+	if _, err := rt.CreateContainer(t.Context(), cfg); !errors.Is(err, core.ErrNotFound) {
+		t.Errorf("a named network: %v", err)
+	}
+}
+
+func TestLogLimit(t *testing.T) {
+	const limit = 100 << 10
+	rt := newRuntime(t, memory.Options{LogLimit: limit})
+	id := start(t, rt, core.Config{Cmd: []string{"seq", "100000"}})
+	_, out := finish(t, rt, id)
+	if len(out) > limit || len(out) < limit/2 || !strings.HasSuffix(out, "99999\n100000\n") {
+		t.Errorf("%d bytes are kept, the last of them %q", len(out), out[max(0, len(out)-20):])
+	}
+	var last bytes.Buffer
+	if err := rt.StreamLogs(t.Context(), id, core.LogOptions{Tail: 1, Stdout: &last}); err != nil || last.String() != "100000\n" {
+		t.Errorf("%q, %v", last.String(), err)
+	}
+}
+
+func TestRestartKeepsFilesAndLogs(t *testing.T) {
+	rt := newRuntime(t, memory.Options{})
+	id := start(t, rt, shell("echo line >>/tmp/f; cat /tmp/f; sleep 1000 & echo end"))
+	finish(t, rt, id)
+	if err := rt.StartContainer(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if _, out := finish(t, rt, id); out != "line\nend\nline\nline\nend\n" {
+		t.Errorf("output %q", out)
+	}
+}
+
+func TestThousandsOfLifecycles(t *testing.T) {
+	before := runtime.NumGoroutine()
+	rt := memory.New(memory.Options{})
+	for range 2000 {
+		id := start(t, rt, shell("sleep 1000 & yes | head -n 1 >/dev/null; exit 4"))
+		if code, _ := finish(t, rt, id); code != 4 {
+			t.Fatalf("exit code %d", code)
+		}
+		if err := rt.RemoveContainer(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rt.Close()
+	deadline := time.Now().Add(patience)
+	for runtime.NumGoroutine() > before {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines are left", runtime.NumGoroutine()-before)
+		}
+		runtime.Gosched()
+	}
+}
+
+func TestSetupFirewall(t *testing.T) {
+	rt := newRuntime(t, memory.Options{})
+	if err := rt.SetupFirewall(t.Context(), "any", "", 80); !errors.Is(err, core.ErrInvalidConfig) {
+		t.Errorf("no host: %v", err)
+	}
+	if err := rt.SetupFirewall(t.Context(), "any", "127.0.0.1", 80); !errors.Is(err, core.ErrUnsupported) {
+		t.Errorf("valid arguments: %v", err)
+	}
+}

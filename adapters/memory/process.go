@@ -1,0 +1,356 @@
+package memory
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// run is a container's life from a start to its exit.
+type run struct {
+	done   chan struct{} // closed at its end
+	status int64         // set then
+
+	container *container
+	mu        sync.Mutex
+	processes map[int]*process
+	lastPID   int
+}
+
+func newRun() *run { return &run{done: make(chan struct{}), processes: map[int]*process{}} }
+
+// start runs the container's program as process 1. The call of exited, from another
+// goroutine, is the last thing that it does.
+func (r *run) start(c *container, exited func(status int)) error {
+	r.container = c
+	first := r.newProcess(context.Background())
+	cmd := &command{process: first, ctx: first.ctx, args: c.argv, env: c.env, dir: c.dir}
+	program, err := cmd.load()
+	if err != nil {
+		first.end()
+		return err
+	}
+	stdin, open, err := os.Pipe()
+	if err != nil {
+		first.end()
+		return err
+	}
+	if !c.cfg.Interactive {
+		open.Close()
+	}
+	streams := c.output.begin()
+	cmd.stdin = stdin
+	cmd.stdout, cmd.stderr = streamWriter{streams, false}, streamWriter{streams, true}
+	go func() {
+		status := cmd.execute(program)
+		first.end()
+		stdin.Close()
+		open.Close()
+		exited(status)
+	}()
+	return nil
+}
+
+// signal sends a signal to process 1.
+func (r *run) signal(number int) {
+	r.mu.Lock()
+	first := r.processes[1]
+	r.mu.Unlock()
+	if first != nil {
+		first.signal(number)
+	}
+}
+
+// process is what signals go to: the container's program, or a shell that it runs.
+// Other programs are part of the shell that runs them.
+type process struct {
+	run *run
+	pid int
+
+	ctx    context.Context // its end has a cause of type killed
+	cancel context.CancelCauseFunc
+
+	mu         sync.Mutex
+	traps      map[int]string // signal → handler, "" ignores it; 0 is the exit
+	pending    []int          // signals whose handlers are to be run
+	foreground context.Context
+	interrupt  context.CancelCauseFunc // ends foreground
+	generation int                     // of the foreground
+	past       context.Context         // the one before, which has ended
+	jobs       map[string]*job
+}
+
+// killed is how a signal ends something.
+type killed int
+
+func (k killed) Error() string { return fmt.Sprintf("killed by signal %d", int(k)) }
+
+func (k killed) status() int { return 128 + int(k) }
+
+func (r *run) newProcess(parent context.Context) *process {
+	p := &process{run: r, traps: map[int]string{}, jobs: map[string]*job{}}
+	p.ctx, p.cancel = context.WithCancelCause(parent)
+	p.foreground, p.interrupt = context.WithCancelCause(p.ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lastPID++
+	p.pid = r.lastPID
+	r.processes[p.pid] = p
+	return p
+}
+
+// end ends what the process has left in the background.
+func (p *process) end() {
+	p.cancel(killed(sigKILL))
+	p.run.mu.Lock()
+	defer p.run.mu.Unlock()
+	delete(p.run.processes, p.pid)
+}
+
+// signal interrupts the command in the foreground where the process has a handler.
+func (p *process) signal(number int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	handler, trapped := p.traps[number]
+	switch {
+	case number == sigKILL, !trapped && terminates(number):
+		p.cancel(killed(number))
+	case trapped && handler != "":
+		p.pending = append(p.pending, number)
+		p.interrupt(killed(number))
+	}
+}
+
+func (p *process) isInterrupted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.pending) > 0
+}
+
+// takePending returns the handlers to be run, and makes a new foreground for what the
+// shell starts from then on. They tell that to the shell first.
+func (p *process) takePending() (handlers []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.pending) == 0 {
+		return nil
+	}
+	p.generation++
+	handlers = append(handlers, generationVariable+"="+strconv.Itoa(p.generation))
+	for _, number := range p.pending {
+		handlers = append(handlers, p.traps[number])
+	}
+	p.pending, p.past = nil, p.foreground
+	p.foreground, p.interrupt = context.WithCancelCause(p.ctx)
+	return handlers
+}
+
+// foregroundOf returns the foreground that a shell, or its subshell, was started in.
+func (p *process) foregroundOf(generation string) context.Context {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if generation != strconv.Itoa(p.generation) {
+		return p.past
+	}
+	return p.foreground
+}
+
+// trap sets a handler, or the default where there is none.
+func (p *process) trap(number int, handler string, isDefault bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if isDefault {
+		delete(p.traps, number)
+	} else {
+		p.traps[number] = handler
+	}
+}
+
+// takeExitTrap returns the handler of the exit, once.
+func (p *process) takeExitTrap() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	handler := p.traps[0]
+	delete(p.traps, 0)
+	return handler
+}
+
+// forgetTraps leaves the ignored signals, as exec does.
+func (p *process) forgetTraps() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.DeleteFunc(p.traps, func(_ int, handler string) bool { return handler != "" })
+}
+
+// job is a shell's job in the background.
+type job struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+	status int // when done
+}
+
+func (p *process) job(key string) *job {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	j := p.jobs[key]
+	if j == nil {
+		j = &job{done: make(chan struct{})}
+		j.ctx, j.cancel = context.WithCancelCause(p.ctx)
+		p.jobs[key] = j
+	}
+	return j
+}
+
+// command is a program in execution.
+type command struct {
+	*process
+	ctx            context.Context // tells it to end
+	args           []string        // with its name
+	env            []string
+	dir            string
+	stdin          io.Reader // an *os.File, or nil
+	stdout, stderr io.Writer
+}
+
+type program func(*command) int
+
+// builtinMark begins the files of the built-in programs.
+const builtinMark = "#!builtin "
+
+// load finds the program that args name. That of a script is its interpreter, and args
+// become the interpreter's.
+func (c *command) load() (program, error) {
+	name, err := c.lookPath(c.args[0])
+	if err != nil {
+		return nil, err
+	}
+	line, err := c.firstLine(name)
+	if err != nil {
+		return nil, err
+	}
+	if builtin, ok := strings.CutPrefix(line, builtinMark); ok {
+		return programs[builtin], nil
+	}
+	interpreter := strings.Fields(strings.TrimPrefix(line, "#!"))
+	if !strings.HasPrefix(line, "#!") || len(interpreter) == 0 {
+		return nil, pathError("exec", name, syscall.ENOEXEC)
+	}
+	c.args = slices.Concat(interpreter, []string{name}, c.args[1:])
+	if line, err = c.firstLine(interpreter[0]); err != nil {
+		return nil, err
+	}
+	builtin, ok := strings.CutPrefix(line, builtinMark)
+	if !ok {
+		return nil, pathError("exec", interpreter[0], syscall.ENOEXEC)
+	}
+	return programs[builtin], nil
+}
+
+func (c *command) firstLine(name string) (string, error) {
+	file, err := c.files().open(name, os.O_RDONLY, 0)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	head := make([]byte, 256)
+	n, err := io.ReadFull(file, head)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return "", pathError("read", name, err)
+	}
+	line, _, _ := strings.Cut(string(head[:n]), "\n")
+	return line, nil
+}
+
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// lookPath returns the path of a program, which matches fs.ErrNotExist or
+// fs.ErrPermission where it cannot be run.
+func (c *command) lookPath(name string) (string, error) {
+	if strings.Contains(name, "/") {
+		full := c.abs(name)
+		return full, c.checkExecutable(full)
+	}
+	failure := pathError("exec", name, syscall.ENOENT)
+	for _, folder := range strings.Split(cmp.Or(c.getenv("PATH"), defaultPath), ":") {
+		full := c.abs(path.Join(folder, name))
+		err := c.checkExecutable(full)
+		if err == nil {
+			return full, nil
+		}
+		if !os.IsNotExist(err) {
+			failure = err
+		}
+	}
+	return "", failure
+}
+
+func (c *command) checkExecutable(name string) error {
+	info, err := c.files().stat(name)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+		return pathError("exec", name, syscall.EACCES)
+	}
+	return nil
+}
+
+// execute runs a loaded program to its end and returns its exit status.
+func (c *command) execute(program program) int {
+	if file, ok := c.stdin.(*os.File); ok {
+		defer endReads(c.ctx, file)()
+	}
+	status := program(c)
+	if c.ctx.Err() != nil {
+		return statusOf(c.ctx)
+	}
+	return status
+}
+
+// statusOf is the status of what a context has ended.
+func statusOf(ctx context.Context) int {
+	if cause, ok := context.Cause(ctx).(killed); ok {
+		return cause.status()
+	}
+	return 1
+}
+
+func (c *command) files() *filesystem { return c.run.container.files }
+
+func (c *command) user() user { return c.run.container.user }
+
+func (c *command) abs(name string) string { return absolute(c.dir, name) }
+
+func absolute(dir, name string) string {
+	if path.IsAbs(name) {
+		return path.Clean(name)
+	}
+	return path.Join(dir, name)
+}
+
+func (c *command) getenv(key string) string {
+	for _, entry := range slices.Backward(c.env) {
+		if value, ok := strings.CutPrefix(entry, key+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+func joinEnv(env map[string]string) []string {
+	list := make([]string, 0, len(env))
+	for _, key := range slices.Sorted(maps.Keys(env)) {
+		list = append(list, key+"="+env[key])
+	}
+	return list
+}

@@ -1,0 +1,314 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/moatproject/moat/apps/internal/wiring"
+	"github.com/moatproject/moat/core"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) psCommand() *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "ps",
+		Short: "List containers that Moat manages",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return with(cmd, a, nil, func(ctx context.Context, containers core.Lifecycle) error {
+				infos, err := containers.ListContainers(ctx)
+				if err != nil {
+					return err
+				}
+				return a.printContainers(selectShown(infos, all))
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "list those that do not run as well")
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+func selectShown(infos []core.Info, all bool) []core.Info {
+	var shown []core.Info
+	for _, info := range infos {
+		if all || info.Status == core.StateRunning || info.Status == core.StatePaused {
+			shown = append(shown, info)
+		}
+	}
+	return shown
+}
+
+func (a *app) printContainers(infos []core.Info) error {
+	if a.json {
+		return printJSON(a.env.Stdout, infos)
+	}
+	rows := make([][]string, len(infos))
+	for i, info := range infos {
+		rows[i] = []string{shortID(info.ID), info.Name, info.Image, info.Status, ago(info.Created)}
+	}
+	return printTable(a.env.Stdout, []string{"CONTAINER ID", "NAME", "IMAGE", "STATUS", "CREATED"}, rows)
+}
+
+func (a *app) inspectCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "inspect CONTAINER...",
+		Short: "Show a container's details as JSON",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
+				inspector, ok := core.As[core.Inspector](engine)
+				if !ok {
+					return &core.Error{Op: "inspect container", Runtime: engine.Type(), Class: core.ErrUnsupported}
+				}
+				var all []core.Details
+				_, errs := forEach(ctx, engine, args, func(info core.Info) error {
+					details, err := inspector.Inspect(ctx, info.ID)
+					if err == nil {
+						all = append(all, details)
+					}
+					return err
+				})
+				return errors.Join(printJSON(a.env.Stdout, all), errs)
+			})
+		},
+	}
+	a.jsonFlag(cmd)
+	_ = cmd.Flags().MarkHidden("json") // its output is that already
+	return cmd
+}
+
+func (a *app) logsCommand() *cobra.Command {
+	var options core.LogOptions
+	var tail string
+	cmd := &cobra.Command{
+		Use:   "logs CONTAINER",
+		Short: "Show what a container wrote",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if options.Tail, err = parseTail(tail); err != nil {
+				return err
+			}
+			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
+				return a.logs(ctx, engine, args[0], options)
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&options.Follow, "follow", "f", false, "go on until the container exits")
+	cmd.Flags().StringVarP(&tail, "tail", "n", "all", "show only the last `N` lines")
+	cmd.Flags().BoolVar(&a.json, "json", false, "print one JSON array with an object for each line")
+	return cmd
+}
+
+func parseTail(value string) (int, error) {
+	if value == "all" {
+		return 0, nil
+	}
+	var lines int
+	if _, err := fmt.Sscanf(value+"\n", "%d\n", &lines); err != nil || lines < 1 {
+		return 0, fmt.Errorf("--tail %q: want a number above 0, or all", value)
+	}
+	return lines, nil
+}
+
+func (a *app) logs(ctx context.Context, engine *wiring.Engine, name string, options core.LogOptions) error {
+	streamer, ok := core.As[core.LogStreamer](engine)
+	if !ok {
+		return &core.Error{Op: "read logs", Runtime: engine.Type(), Class: core.ErrUnsupported}
+	}
+	info, err := resolveOne(ctx, engine, name)
+	if err != nil {
+		return err
+	}
+	options.Stdout, options.Stderr = a.env.Stdout, a.env.Stderr
+	finish := func() error { return nil }
+	if a.json {
+		lines := &jsonLines{out: a.env.Stdout}
+		options.Stdout, options.Stderr, finish = lines.stream("stdout"), lines.stream("stderr"), lines.finish
+	}
+	return errors.Join(streamer.StreamLogs(ctx, info.ID, options), finish())
+}
+
+func (a *app) waitCommand() *cobra.Command {
+	type row struct {
+		ID       string `json:"id"`
+		Name     string `json:"name"`
+		ExitCode int64  `json:"exitcode"`
+	}
+	cmd := &cobra.Command{
+		Use:   "wait CONTAINER...",
+		Short: "Wait for containers to exit and print their exit codes",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return with(cmd, a, nil, func(ctx context.Context, containers core.Lifecycle) error {
+				var rows []row
+				_, errs := forEach(ctx, containers, args, func(info core.Info) error {
+					code, err := containers.WaitContainer(ctx, info.ID)
+					if err != nil {
+						return err
+					}
+					rows = append(rows, row{info.ID, info.Name, code})
+					if !a.json {
+						_, err = fmt.Fprintln(a.env.Stdout, code)
+					}
+					return err
+				})
+				if a.json {
+					errs = errors.Join(printJSON(a.env.Stdout, rows), errs)
+				}
+				return errs
+			})
+		},
+	}
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+func (a *app) stopCommand() *cobra.Command {
+	var seconds int
+	cmd := &cobra.Command{
+		Use:   "stop CONTAINER...",
+		Short: "Stop containers: SIGTERM, then SIGKILL after a time",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
+				stop, err := stopper(engine, cmd.Flags().Changed("time"), seconds)
+				if err != nil {
+					return err
+				}
+				done, errs := forEach(ctx, engine, args, func(info core.Info) error { return stop(ctx, info.ID) })
+				return errors.Join(a.printDone(done), errs)
+			})
+		},
+	}
+	cmd.Flags().IntVarP(&seconds, "time", "t", 0, "`seconds` before SIGKILL (default: the container's own)")
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+func stopper(engine *wiring.Engine, timed bool, seconds int) (func(context.Context, string) error, error) {
+	if !timed {
+		return engine.StopContainer, nil
+	}
+	if seconds < 0 {
+		return nil, fmt.Errorf("-t %d: want a number of seconds, 0 or more", seconds)
+	}
+	stopper, ok := core.As[core.TimedStopper](engine)
+	if !ok {
+		return nil, &core.Error{Op: "stop container", Runtime: engine.Type(), Field: "-t", Class: core.ErrUnsupported}
+	}
+	return func(ctx context.Context, id string) error {
+		return stopper.StopContainerTimeout(ctx, id, time.Duration(seconds)*time.Second)
+	}, nil
+}
+
+// errRunning tells how to remove what still runs.
+var errRunning = errors.New("it is running; stop it first, or remove it with -f")
+
+func (a *app) rmCommand() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "rm CONTAINER...",
+		Short: "Remove containers",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return with(cmd, a, nil, func(ctx context.Context, containers core.Lifecycle) error {
+				done, errs := forEach(ctx, containers, args, func(info core.Info) error {
+					if !force && (info.Status == core.StateRunning || info.Status == core.StatePaused) {
+						return &core.Error{Op: "remove container", Object: info.Name, Class: core.ErrInUse, Err: errRunning}
+					}
+					return containers.RemoveContainer(ctx, info.ID)
+				})
+				return errors.Join(a.printDone(done), errs)
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "kill what runs")
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+// printDone names the containers that a command dealt with.
+func (a *app) printDone(infos []core.Info) error {
+	if a.json {
+		return printJSON(a.env.Stdout, infos)
+	}
+	for _, info := range infos {
+		if _, err := fmt.Fprintln(a.env.Stdout, info.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// jsonLines writes two streams as one array with an object for each line. The
+// streams are written by one goroutine, as [core.LogOptions] promises.
+type jsonLines struct {
+	out     io.Writer
+	streams []*jsonStream
+	count   int
+}
+
+type jsonStream struct {
+	lines   *jsonLines
+	name    string
+	partial strings.Builder
+}
+
+func (l *jsonLines) stream(name string) io.Writer {
+	stream := &jsonStream{lines: l, name: name}
+	l.streams = append(l.streams, stream)
+	return stream
+}
+
+func (s *jsonStream) Write(data []byte) (int, error) {
+	rest := string(data)
+	for {
+		line, after, found := strings.Cut(rest, "\n")
+		s.partial.WriteString(line)
+		if !found {
+			return len(data), nil
+		}
+		if err := s.flush(); err != nil {
+			return 0, err
+		}
+		rest = after
+	}
+}
+
+func (s *jsonStream) flush() error {
+	line := s.partial.String()
+	s.partial.Reset()
+	return s.lines.emit(s.name, line)
+}
+
+func (l *jsonLines) emit(stream, line string) error {
+	separator := ","
+	if l.count == 0 {
+		separator = "["
+	}
+	l.count++
+	_, err := fmt.Fprintf(l.out, "%s\n  %s", separator, mustJSON(map[string]string{"stream": stream, "line": line}))
+	return err
+}
+
+func (l *jsonLines) finish() error {
+	for _, stream := range l.streams {
+		if stream.partial.Len() > 0 {
+			if err := stream.flush(); err != nil {
+				return err
+			}
+		}
+	}
+	end := "\n]\n"
+	if l.count == 0 {
+		end = "[]\n"
+	}
+	_, err := io.WriteString(l.out, end)
+	return err
+}

@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/moatproject/moat/core"
+	"github.com/spf13/cobra"
+)
+
+// diagnosisTimeout bounds what a candidate may take to show that it works.
+const diagnosisTimeout = 30 * time.Second
+
+// diagnosis is what doctor finds out about one candidate.
+type diagnosis struct {
+	Runtime      core.RuntimeType  `json:"runtime"`
+	Endpoint     string            `json:"endpoint"`
+	Usable       bool              `json:"usable"`
+	OnlyForced   bool              `json:"onlyforced"` // never chosen unless asked for
+	Reason       string            `json:"reason,omitempty"`
+	Remedy       string            `json:"remedy,omitempty"`
+	Description  core.Description  `json:"description"`
+	Capabilities core.Capabilities `json:"capabilities"`
+}
+
+func (a *app) doctorCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Show every runtime, whether it is usable, and what it guarantees",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := a.cancelOnSignal(cmd.Context())
+			defer stop()
+			candidates, err := a.env.Candidates(a.env, nil, slog.New(slog.DiscardHandler))
+			if err != nil {
+				return err
+			}
+			all := diagnoseAll(ctx, candidates)
+			if err := a.printDiagnoses(all); err != nil {
+				return err
+			}
+			return noneUsable(all)
+		},
+	}
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+func noneUsable(all []diagnosis) error {
+	for _, d := range all {
+		if d.Usable && !d.OnlyForced {
+			return nil
+		}
+	}
+	return errors.New("no runtime is usable; follow a remedy above")
+}
+
+func diagnoseAll(ctx context.Context, candidates []core.Candidate) []diagnosis {
+	all := make([]diagnosis, len(candidates))
+	var wg sync.WaitGroup
+	for i, candidate := range candidates {
+		wg.Go(func() { all[i] = diagnose(ctx, candidate) })
+	}
+	wg.Wait()
+	return all
+}
+
+func diagnose(ctx context.Context, candidate core.Candidate) diagnosis {
+	ctx, cancel := context.WithTimeout(ctx, diagnosisTimeout)
+	defer cancel()
+	d := diagnosis{
+		Runtime: candidate.Type, Endpoint: candidate.Endpoint,
+		OnlyForced: candidate.Type == core.RuntimeMemory || candidate.Type == core.RuntimeRemote,
+	}
+	rt, err := candidate.New()
+	if err != nil {
+		d.fail(err)
+		return d
+	}
+	defer rt.Close()
+	d.Capabilities = core.CapabilitiesOf(rt)
+	if err := rt.Ping(ctx); err != nil {
+		d.fail(err)
+		return d
+	}
+	if verifier, ok := core.As[core.Verifier](rt); ok {
+		if err := verifier.Verify(ctx); err != nil {
+			d.fail(err)
+		}
+	}
+	if describer, ok := core.As[core.Describer](rt); ok {
+		if d.Description, err = describer.Describe(ctx); err != nil {
+			d.fail(err)
+		}
+	}
+	d.Usable = d.Reason == ""
+	return d
+}
+
+// fail keeps the first reason and its remedy.
+func (d *diagnosis) fail(err error) {
+	if d.Reason != "" {
+		return
+	}
+	if failure, ok := errors.AsType[*core.Error](err); ok {
+		bare := *failure
+		bare.Remedy = ""
+		d.Reason, d.Remedy = bare.Error(), failure.Remedy
+		return
+	}
+	d.Reason = err.Error()
+}
+
+func (a *app) printDiagnoses(all []diagnosis) error {
+	if a.json {
+		return printJSON(a.env.Stdout, all)
+	}
+	var b strings.Builder
+	for _, d := range all {
+		d.print(&b)
+	}
+	_, err := fmt.Fprint(a.env.Stdout, b.String())
+	return err
+}
+
+func (d *diagnosis) print(b *strings.Builder) {
+	status := "usable"
+	switch {
+	case !d.Usable:
+		status = "NOT usable"
+	case d.OnlyForced:
+		status = "usable with --runtime " + string(d.Runtime)
+	}
+	fmt.Fprintf(b, "%s %s: %s\n", d.Runtime, d.Endpoint, status)
+	for _, line := range [][2]string{
+		{"reason", d.Reason}, {"remedy", d.Remedy}, {"engine", d.Description.Engine},
+		{"platform", d.Description.Platform}, {"sandbox", d.Description.Sandbox}, {"kernel", d.Description.Kernel},
+		{"isolation", string(d.Capabilities.Isolation)}, {"guarantees", guarantees(d.Capabilities)},
+	} {
+		if line[1] != "" {
+			fmt.Fprintf(b, "  %-11s %s\n", line[0]+":", strings.ReplaceAll(line[1], "\n", "\n              "))
+		}
+	}
+	b.WriteString("\n")
+}
+
+func guarantees(c core.Capabilities) string {
+	var held, missing []string
+	for _, guarantee := range []struct {
+		name string
+		held bool
+	}{
+		{"exit codes", c.ExitCodes}, {"memory limit", c.MemoryLimit}, {"CPU limit", c.CPULimit},
+		{"process limit", c.PidsLimit}, {"no new privileges", c.NoNewPrivileges},
+		{"enforced egress", c.EnforcedEgress}, {"user namespaces", c.UserNamespaces},
+	} {
+		if guarantee.held {
+			held = append(held, guarantee.name)
+		} else {
+			missing = append(missing, guarantee.name)
+		}
+	}
+	text := strings.Join(held, ", ")
+	if len(missing) > 0 {
+		text += "\nnot: " + strings.Join(missing, ", ")
+	}
+	return strings.TrimPrefix(text, "\n")
+}

@@ -1,0 +1,226 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/moatproject/moat/apps/internal/wiring"
+	"github.com/moatproject/moat/core"
+	"github.com/spf13/cobra"
+)
+
+// Docker's exit statuses for what is not the workload's own.
+const (
+	statusMoatFailed    = 125
+	statusNotExecutable = 126
+	statusNotFound      = 127
+)
+
+// forceAfter is how many times a user has to interrupt a workload that goes on
+// regardless before it is killed.
+const forceAfter = 3
+
+func (a *app) runCommand() *cobra.Command {
+	var options runOptions
+	cmd := &cobra.Command{
+		Use:   "run [OPTIONS] IMAGE [COMMAND [ARG...]]",
+		Short: "Run a command in a new sandboxed container",
+		Long: "Run a command in a new sandboxed container and exit with its status.\n" +
+			"125: Moat or the runtime failed; 126: the command cannot be executed; 127: it does not exist.",
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			config, err := options.config(a.env, args)
+			if err != nil {
+				return err
+			}
+			if a.json && !options.detach {
+				return errors.New("--json needs -d: in the foreground, standard output is the workload's")
+			}
+			return a.run(cmd.Context(), config, options)
+		},
+	}
+	options.register(cmd.Flags())
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+// run owns its signals: until the workload runs they cancel, then they are its.
+func (a *app) run(ctx context.Context, config core.Config, options runOptions) error {
+	release, err := lockRun(a.env.StateDir, config.RunID)
+	if err != nil {
+		return err
+	}
+	defer release()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(context.Canceled)
+	relay := a.newRelay(cancel)
+	defer relay.stop()
+
+	printer := newPullPrinter(a.env)
+	err = wiring.With(ctx, a.settings(printer.show), func(ctx context.Context, engine *wiring.Engine) error {
+		workload := &workload{app: a, engine: engine, relay: relay, remove: options.remove}
+		return workload.run(ctx, config, options.detach, printer.finish)
+	})
+	printer.finish()
+	if interrupted, ok := errors.AsType[*interruptedError](context.Cause(ctx)); ok && err != nil {
+		return interrupted
+	}
+	return err
+}
+
+// workload is one container from its creation to its end.
+type workload struct {
+	app    *app
+	engine *wiring.Engine
+	relay  *relay
+	id     string
+	remove bool
+}
+
+func (w *workload) run(ctx context.Context, config core.Config, detach bool, created func()) (err error) {
+	config.AutoRemove = detach && w.remove
+	if w.id, err = w.engine.CreateContainer(ctx, config); err != nil {
+		return err
+	}
+	created()
+	started := false
+	defer func() {
+		if !started || (w.remove && !detach) {
+			// The context may be what ended the run: the removal must not end with it.
+			err = errors.Join(err, w.engine.RemoveContainer(context.WithoutCancel(ctx), w.id))
+		}
+	}()
+	if err := w.engine.StartContainer(ctx, w.id); err != nil {
+		return startFailure(err)
+	}
+	started = true
+	if detach {
+		return w.app.printStarted(w.id, config)
+	}
+	return w.follow(ctx)
+}
+
+// startFailure gives a command that cannot run the status that shells give it.
+func startFailure(err error) error {
+	switch {
+	case core.FieldOf(err) != "Cmd":
+		return err
+	case errors.Is(err, fs.ErrNotExist):
+		return &exitError{status: statusNotFound, err: err}
+	case errors.Is(err, fs.ErrPermission):
+		return &exitError{status: statusNotExecutable, err: err}
+	}
+	return err
+}
+
+// follow copies the workload's output, hands it the process's signals, and returns
+// its exit status once all output has been written.
+func (w *workload) follow(ctx context.Context) error {
+	streamer, ok := core.As[core.LogStreamer](w.engine)
+	if !ok {
+		return &core.Error{Op: "follow output", Runtime: w.engine.Type(), Class: core.ErrUnsupported, Remedy: "Run it with -d"}
+	}
+	w.relay.forward(func(sig syscall.Signal, nth int) { w.signal(ctx, sig, nth) })
+
+	output := make(chan error, 1)
+	go func() {
+		output <- streamer.StreamLogs(ctx, w.id, core.LogOptions{Follow: true, Stdout: w.app.env.Stdout, Stderr: w.app.env.Stderr})
+	}()
+	// The stream ends with the container, so that its end is the time to ask for the code.
+	if err := <-output; err != nil {
+		return w.outputLost(ctx, err)
+	}
+	code, err := w.engine.WaitContainer(ctx, w.id)
+	if err != nil || code == 0 {
+		return err
+	}
+	return &exitError{status: int(code)}
+}
+
+// outputLost ends a workload whose output nobody can read any more, as SIGPIPE
+// would end a process of this machine.
+func (w *workload) outputLost(ctx context.Context, err error) error {
+	if !errors.Is(err, syscall.EPIPE) {
+		return err
+	}
+	if err := w.signalContainer(ctx, syscall.SIGKILL); err != nil && !errors.Is(err, core.ErrNotRunning) {
+		return err
+	}
+	return &exitError{status: 128 + int(syscall.SIGPIPE)}
+}
+
+// signal hands a signal to the workload; one that is sent again and again kills it.
+func (w *workload) signal(ctx context.Context, sig syscall.Signal, nth int) {
+	if nth >= forceAfter && (sig == syscall.SIGINT || sig == syscall.SIGTERM) {
+		fmt.Fprintf(w.app.env.Stderr, "moat: the workload goes on after %d signals: killing it\n", nth)
+		sig = syscall.SIGKILL
+	}
+	err := w.signalContainer(ctx, sig)
+	if err != nil && !errors.Is(err, core.ErrNotRunning) && !errors.Is(err, core.ErrNotFound) {
+		fmt.Fprintf(w.app.env.Stderr, "moat: %v\n", err)
+	}
+}
+
+func (w *workload) signalContainer(ctx context.Context, sig syscall.Signal) error {
+	signaler, ok := core.As[core.Signaler](w.engine)
+	if !ok {
+		return &core.Error{Op: "signal container", Runtime: w.engine.Type(), Object: w.id, Class: core.ErrUnsupported}
+	}
+	return signaler.SignalContainer(ctx, w.id, int(sig))
+}
+
+func (a *app) printStarted(id string, config core.Config) error {
+	if a.json {
+		return printJSON(a.env.Stdout, []startedRow{{ID: id, Name: config.Name, RunID: config.RunID}})
+	}
+	_, err := fmt.Fprintln(a.env.Stdout, id)
+	return err
+}
+
+type startedRow struct {
+	ID    string `json:"id"`
+	Name  string `json:"name"`
+	RunID string `json:"runid"`
+}
+
+// relay is what becomes of the process's signals: first they cancel, and once the
+// workload runs they go to it.
+type relay struct {
+	target atomic.Pointer[func(syscall.Signal, int)]
+	stop   func()
+}
+
+func (a *app) newRelay(cancel context.CancelCauseFunc) *relay {
+	r := &relay{}
+	signals, stopNotify := a.env.Notify()
+	done := make(chan struct{})
+	r.stop = func() { stopNotify(); close(done) }
+	go r.loop(signals, done, cancel)
+	return r
+}
+
+func (r *relay) loop(signals <-chan os.Signal, done <-chan struct{}, cancel context.CancelCauseFunc) {
+	counts := map[syscall.Signal]int{}
+	for {
+		select {
+		case <-done:
+			return
+		case received := <-signals:
+			sig := received.(syscall.Signal)
+			target := r.target.Load()
+			if target == nil {
+				cancel(&interruptedError{signal: sig})
+				continue
+			}
+			counts[sig]++
+			(*target)(sig, counts[sig])
+		}
+	}
+}
+
+func (r *relay) forward(target func(syscall.Signal, int)) { r.target.Store(&target) }

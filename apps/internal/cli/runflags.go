@@ -1,0 +1,231 @@
+package cli
+
+import (
+	"bufio"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/moatproject/moat/core"
+	"github.com/spf13/pflag"
+)
+
+// runOptions are the flags of `moat run`, as they were typed.
+type runOptions struct {
+	interactive, tty, detach, remove, privileged bool
+
+	name, workdir, user, memory, network, pull string
+	env, envFile, volumes, publish, labels     []string
+	dns, extraHosts, capAdd, groupAdd          []string
+	cpus                                       float64
+	stopTimeout                                int
+}
+
+func (o *runOptions) register(flags *pflag.FlagSet) {
+	flags.SetInterspersed(false) // what follows IMAGE is the workload's
+	flags.BoolVarP(&o.interactive, "interactive", "i", false, "keep standard input open (needs attach, which this version has not got)")
+	flags.BoolVarP(&o.tty, "tty", "t", false, "give the workload a terminal (needs attach, which this version has not got)")
+	flags.BoolVarP(&o.detach, "detach", "d", false, "print the container's ID and leave it running")
+	flags.BoolVar(&o.remove, "rm", false, "remove the container when it has exited")
+	flags.StringVar(&o.name, "name", "", "name of the container (default: the run's ID)")
+	flags.StringArrayVarP(&o.env, "env", "e", nil, "environment `KEY=value`, or KEY to pass on this process's value")
+	flags.StringArrayVar(&o.envFile, "env-file", nil, "read environment from a `file` of KEY=value lines")
+	flags.StringArrayVarP(&o.volumes, "volume", "v", nil, "bind mount `SRC:DST[:ro]`")
+	flags.StringVarP(&o.workdir, "workdir", "w", "", "working directory in the container")
+	flags.StringVarP(&o.user, "user", "u", "", "user to run as, `USER[:GROUP]`")
+	flags.StringArrayVarP(&o.publish, "publish", "p", nil, "publish a port, `[BIND:][HOSTPORT:]PORT[/udp]`, on 127.0.0.1 and a free port unless told")
+	flags.StringVarP(&o.memory, "memory", "m", "", "memory limit, such as 512m; swap included")
+	flags.Float64Var(&o.cpus, "cpus", 0, "CPU limit, such as 1.5")
+	flags.StringVar(&o.network, "network", "", "bridge, host, none, or a network's name")
+	flags.StringArrayVar(&o.dns, "dns", nil, "DNS server `IP`")
+	flags.StringArrayVar(&o.extraHosts, "add-host", nil, "entry for /etc/hosts, `HOST:IP`")
+	flags.StringArrayVar(&o.capAdd, "cap-add", nil, "Linux capability to add, such as NET_ADMIN")
+	flags.StringArrayVar(&o.groupAdd, "group-add", nil, "supplementary group")
+	flags.BoolVar(&o.privileged, "privileged", false, "lift every restriction but the sandbox")
+	flags.StringArrayVarP(&o.labels, "label", "l", nil, "label `KEY=value`")
+	flags.StringVar(&o.pull, "pull", string(core.PullMissing), "pull the image: missing, always or never")
+	flags.IntVar(&o.stopTimeout, "stop-timeout", 0, "`seconds` between SIGTERM and SIGKILL when stopped (default 10)")
+}
+
+// config turns flags and arguments into what the runtime is asked for.
+func (o *runOptions) config(env Env, args []string) (core.Config, error) {
+	if o.interactive || o.tty {
+		return core.Config{}, errors.New("-i and -t need attach, which this version has not got; run it without them, and read its output with `moat logs`")
+	}
+	config := core.Config{
+		Name: o.name, Image: args[0], Cmd: args[1:], WorkingDir: o.workdir, User: o.user,
+		NetworkMode: o.network, DNS: o.dns, ExtraHosts: o.extraHosts, Privileged: o.privileged,
+		GroupAdd: o.groupAdd, Pull: core.PullPolicy(o.pull), RunID: newRunID(),
+		StopTimeout: time.Duration(o.stopTimeout) * time.Second,
+	}
+	if config.Name == "" {
+		config.Name = config.RunID
+	}
+	for _, name := range o.capAdd {
+		config.CapAdd = append(config.CapAdd, strings.TrimPrefix(strings.ToUpper(name), "CAP_"))
+	}
+	var errs [6]error
+	config.Env, errs[0] = environment(env, o.envFile, o.env)
+	config.Mounts, errs[1] = parseEach("-v", o.volumes, func(s string) (core.MountConfig, error) { return parseVolume(env, s) })
+	config.Ports, errs[2] = parseEach("-p", o.publish, parsePort)
+	config.MemoryMB, errs[3] = parseMemory(o.memory)
+	config.NanoCPUs, errs[4] = parseCPUs(o.cpus)
+	config.Labels, errs[5] = parseLabels(o.labels)
+	if err := errors.Join(errs[:]...); err != nil {
+		return core.Config{}, err
+	}
+	return config, config.Validate()
+}
+
+func newRunID() string {
+	var id [4]byte
+	_, _ = rand.Read(id[:]) // never fails: it ends the process instead
+	return hex.EncodeToString(id[:])
+}
+
+func parseEach[T any](flag string, values []string, parse func(string) (T, error)) ([]T, error) {
+	var parsed []T
+	for _, value := range values {
+		item, err := parse(value)
+		if err != nil {
+			return nil, fmt.Errorf("%s %q: %w", flag, value, err)
+		}
+		parsed = append(parsed, item)
+	}
+	return parsed, nil
+}
+
+// environment joins the files' lines and the flags; of two equal keys the later wins.
+func environment(env Env, files, flags []string) ([]string, error) {
+	var entries []string
+	for _, file := range files {
+		lines, err := envFileLines(file)
+		if err != nil {
+			return nil, fmt.Errorf("--env-file %q: %w", file, err)
+		}
+		entries = append(entries, lines...)
+	}
+	index := map[string]int{}
+	var joined []string
+	for _, entry := range append(entries, flags...) {
+		key, _, hasValue := strings.Cut(entry, "=")
+		if !hasValue {
+			value, set := env.LookEnv(key)
+			if !set {
+				continue // as Docker does: nothing to pass on
+			}
+			entry = key + "=" + value
+		}
+		if i, seen := index[key]; seen {
+			joined[i] = entry
+			continue
+		}
+		index[key] = len(joined)
+		joined = append(joined, entry)
+	}
+	return joined, nil
+}
+
+func envFileLines(name string) ([]string, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	var lines []string
+	scanner := bufio.NewScanner(file)
+	for scanner.Scan() {
+		if line := strings.TrimLeft(scanner.Text(), " \t"); line != "" && line[0] != '#' {
+			lines = append(lines, line)
+		}
+	}
+	return lines, scanner.Err()
+}
+
+func parseVolume(env Env, spec string) (core.MountConfig, error) {
+	parts := strings.Split(spec, ":")
+	if len(parts) < 2 || len(parts) > 3 || (len(parts) == 3 && parts[2] != "ro" && parts[2] != "rw") {
+		return core.MountConfig{}, errors.New("want SRC:DST or SRC:DST:ro")
+	}
+	source := parts[0]
+	if !filepath.IsAbs(source) && !strings.HasPrefix(source, ".") {
+		return core.MountConfig{}, errors.New("named volumes are not supported; give a path that begins with / or ./")
+	}
+	source, err := env.Abs(source)
+	return core.MountConfig{Source: source, Target: parts[1], ReadOnly: len(parts) == 3 && parts[2] == "ro"}, err
+}
+
+// parsePort reads [BIND:][HOSTPORT:]PORT[/PROTOCOL]; an IPv6 BIND stands in brackets.
+func parsePort(spec string) (core.PortMapping, error) {
+	rest, protocol, _ := strings.Cut(spec, "/")
+	mapping := core.PortMapping{Protocol: protocol}
+	host, port := "", rest
+	if i := strings.LastIndexByte(rest, ':'); i >= 0 {
+		host, port = rest[:i], rest[i+1:]
+	}
+	var err error
+	if mapping.ContainerPort, err = strconv.Atoi(port); err != nil {
+		return mapping, errors.New("want [BIND:][HOSTPORT:]PORT[/udp]")
+	}
+	if address, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil || host == "" {
+		if err == nil {
+			mapping.HostIP = address.String()
+		}
+		return mapping, nil
+	}
+	if i := strings.LastIndexByte(host, ':'); i < 0 {
+		host = ":" + host
+	}
+	bind, hostPort, err := net.SplitHostPort(host)
+	if err == nil && hostPort != "" {
+		mapping.HostPort, err = strconv.Atoi(hostPort)
+	}
+	if err != nil {
+		return mapping, errors.New("want [BIND:][HOSTPORT:]PORT[/udp]")
+	}
+	mapping.HostIP = bind
+	return mapping, nil
+}
+
+func parseMemory(value string) (int, error) {
+	if value == "" {
+		return 0, nil
+	}
+	bytes, err := units.RAMInBytes(value)
+	if err != nil || bytes <= 0 {
+		return 0, fmt.Errorf("-m %q: want a size such as 512m or 2g", value)
+	}
+	if bytes%units.MiB != 0 {
+		return 0, fmt.Errorf("-m %q: want whole megabytes", value)
+	}
+	return int(bytes / units.MiB), nil
+}
+
+func parseCPUs(value float64) (int64, error) {
+	if value < 0 || math.IsNaN(value) || value > 1e6 {
+		return 0, fmt.Errorf("--cpus %v: want a number of CPUs such as 1.5", value)
+	}
+	return int64(math.Round(value * 1e9)), nil
+}
+
+func parseLabels(values []string) (map[string]string, error) {
+	labels := make(map[string]string, len(values))
+	for _, value := range values {
+		key, text, _ := strings.Cut(value, "=")
+		if key == "" {
+			return nil, fmt.Errorf("-l %q: want KEY=value", value)
+		}
+		labels[key] = text
+	}
+	return labels, nil
+}

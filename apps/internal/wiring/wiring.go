@@ -1,0 +1,120 @@
+// Package wiring puts the commands' ports together with fx. Only this package
+// knows that there are several adapters; a command asks for the port it uses.
+package wiring
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/moatproject/moat/core"
+	"github.com/rs/zerolog"
+	"go.uber.org/fx"
+	"go.uber.org/fx/fxevent"
+)
+
+// stopTimeout bounds the closing of a runtime, which only drops connections.
+const stopTimeout = 5 * time.Second
+
+// Settings is what a command line decides about the runtime.
+type Settings struct {
+	Host       core.Host
+	Options    core.RuntimeOptions
+	Candidates func(*slog.Logger) ([]core.Candidate, error)
+	LogOutput  io.Writer
+	LogLevel   zerolog.Level
+}
+
+// Engine is the runtime that detection chose. It can be handed out before it is
+// open: calls are for after the application's start.
+type Engine struct {
+	core.Runtime
+}
+
+// Unwrap lets [core.As] find the runtime's optional ports.
+func (e *Engine) Unwrap() core.Runtime { return e.Runtime }
+
+// Module provides the chosen runtime as every port that it is.
+func Module(settings Settings) fx.Option {
+	return fx.Options(
+		fx.Supply(settings),
+		fx.Provide(
+			newLogger,
+			newPlan,
+			newEngine,
+			port[core.Runtime],
+			port[core.Identity],
+			port[core.Lifecycle],
+			port[core.Logs],
+			port[core.Attacher],
+			port[core.Images],
+			port[core.Ports],
+			port[core.Firewall],
+			port[core.Managers],
+		),
+		fx.WithLogger(func(logger *slog.Logger) fxevent.Logger {
+			events := &fxevent.SlogLogger{Logger: logger}
+			events.UseLogLevel(slog.LevelDebug)
+			events.UseErrorLevel(slog.LevelDebug) // the error itself reaches the user once, from the command
+			return events
+		}),
+	)
+}
+
+func port[P any](engine *Engine) P { return any(engine).(P) }
+
+func newLogger(settings Settings) *slog.Logger {
+	writer := zerolog.ConsoleWriter{Out: settings.LogOutput, NoColor: true, PartsExclude: []string{zerolog.TimestampFieldName}}
+	return slog.New(zerolog.NewSlogHandler(zerolog.New(writer).Level(settings.LogLevel)))
+}
+
+func newPlan(settings Settings, logger *slog.Logger) ([]core.Candidate, error) {
+	candidates, err := settings.Candidates(logger)
+	if err != nil {
+		return nil, err
+	}
+	return core.Plan(settings.Host, settings.Options, candidates)
+}
+
+func newEngine(lifecycle fx.Lifecycle, plan []core.Candidate) *Engine {
+	engine := &Engine{}
+	lifecycle.Append(fx.Hook{
+		OnStart: func(ctx context.Context) (err error) {
+			engine.Runtime, _, err = core.Detect(ctx, plan)
+			return err
+		},
+		OnStop: func(context.Context) error { return engine.Close() },
+	})
+	return engine
+}
+
+// With opens the runtime, hands f the port P, and closes the runtime again.
+func With[P any](ctx context.Context, settings Settings, f func(context.Context, P) error) (err error) {
+	var wanted P
+	app := fx.New(Module(settings), fx.Populate(&wanted), fx.StartTimeout(time.Hour)) // ctx bounds the start
+	if err := app.Err(); err != nil {
+		return rootCause(err)
+	}
+	if err := app.Start(ctx); err != nil {
+		return rootCause(err)
+	}
+	defer func() {
+		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		err = errors.Join(err, app.Stop(stopCtx))
+	}()
+	return f(ctx, wanted)
+}
+
+// rootCause drops fx's account of the dependency graph, which means nothing to a user.
+func rootCause(err error) error {
+	if failure, ok := errors.AsType[*core.NoRuntimeError](err); ok {
+		return failure
+	}
+	if failure, ok := errors.AsType[*core.Error](err); ok {
+		return failure
+	}
+	return err
+}

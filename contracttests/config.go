@@ -1,0 +1,293 @@
+package contracttests
+
+import (
+	"errors"
+	"math/bits"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/moatproject/moat/core"
+)
+
+func configCases() []Case {
+	return []Case{
+		{Number: "CF-01", Title: "Name is as good as the ID", check: names, fields: []string{"Name"}},
+		{Number: "CF-02", Title: "Image says what Config does not", check: imageDefaults, fields: []string{"Image"}},
+		{Number: "CF-03", Title: "Cmd arrives word for word", check: commandWords, fields: []string{"Cmd"}},
+		{Number: "CF-04", Title: "Env arrives unchanged", check: environment, fields: []string{"Env"}},
+		{Number: "CF-05", Title: "WorkingDir is the process's", check: workingDir, fields: []string{"WorkingDir"}},
+		{Number: "CF-06", Title: "User is the process's", check: user, fields: []string{"User"}},
+		{
+			Number: "CF-07", Title: "Mounts are shared with the host", check: mounts, fields: []string{"Mounts"},
+			ability: capability("Mounts"), unsupported: refusedConfig(mountRoot),
+		},
+		{
+			Number: "CF-08", Title: "read-only Mounts refuse writes", check: readOnlyMounts, fields: []string{"Mounts"},
+			ability: capability("Mounts"), unsupported: refusedConfig(mountRoot),
+		},
+		{
+			Number: "CF-15", Title: "CapAdd adds a capability", check: addedCapability, fields: []string{"CapAdd"},
+			ability: capability("LinuxCaps"), unsupported: refusedConfig(addPtrace),
+		},
+		{
+			Number: "CF-16", Title: "dangerous capabilities are dropped", check: droppedCapabilities, fields: []string{"CapAdd"},
+			ability: capability("LinuxCaps"), unsupported: refusedConfig(addPtrace),
+		},
+		{Number: "CF-17", Title: "GroupAdd adds groups", check: addedGroups, fields: []string{"GroupAdd"}},
+		{
+			Number: "CF-18", Title: "Privileged gives all capabilities", check: privileged, fields: []string{"Privileged"},
+			ability: capability("Privileged"), unsupported: refusedConfig(func(c *core.Config) { c.Privileged = true }),
+		},
+		{Number: "CF-19", Title: "Interactive keeps stdin open", check: interactive, fields: []string{"Interactive"}},
+		{
+			Number: "CF-20", Title: "TTY gives a terminal", check: terminal, fields: []string{"TTY"},
+			ability: capability("TTY"), unsupported: refusedConfig(func(c *core.Config) { c.TTY = true }),
+		},
+		{Number: "CF-26", Title: "Labels, RunID and Role are kept", check: labels, fields: []string{"Labels", "RunID", "Role"}},
+		{Number: "CF-28", Title: "AutoRemove removes what has exited", check: autoRemove, fields: []string{"AutoRemove"}},
+		{
+			Number: "CF-29", Title: "set-user-ID programs gain nothing", check: noNewPrivileges, fields: []string{"AllowNewPrivileges"},
+			ability: capability("NoNewPrivileges"), unsupported: refusedPrivileges,
+		},
+		{
+			Number: "CF-30", Title: "AllowNewPrivileges lets them", check: newPrivileges, fields: []string{"AllowNewPrivileges"},
+			unsupported: refusedConfig(func(c *core.Config) { c.AllowNewPrivileges = true }),
+		},
+	}
+}
+
+func names(f *fixture) {
+	cfg := f.command("echo", "by name")
+	cfg.Name = "name-" + f.runID
+	id := f.create(cfg)
+	f.start(cfg.Name)
+	want(f, "the exit code by name", f.wait(cfg.Name), 0)
+	want(f, "the output by name", f.logs(cfg.Name), "by name\n")
+	f.must(f.rt.RemoveContainer(f.ctx, cfg.Name))
+	_, err := f.rt.ContainerState(f.ctx, id)
+	f.wantClass("the state of what was removed by name", err, core.ErrNotFound)
+}
+
+func imageDefaults(f *fixture) {
+	cfg := f.shell(`echo $ENTRYPOINT_RAN $FROM_IMAGE; id -u; pwd`)
+	cfg.Image = f.h.ConfigImage
+	want(f, "what the image says", f.output(cfg), "yes yes\n1000\n/home/tester\n")
+
+	cfg.Cmd = nil // its command is a shell, which finds nothing to read
+	want(f, "the output of the image's command", f.output(cfg), "")
+}
+
+func commandWords(f *fixture) {
+	words := []string{"", "a b", "$HOME", `"\n'`, "-x", "é", "*", "#"}
+	argv := append([]string{"sh", "-c", `for word in "$@"; do printf '<%s>' "$word"; done`, "sh"}, words...)
+	want(f, "the arguments", f.output(f.command(argv...)), "<"+strings.Join(words, "><")+">")
+}
+
+func environment(f *fixture) {
+	cfg := f.shell(`printf '<%s>' "$PLAIN" "$BLANKS" "$EQUALS" "$LINES2" "${EMPTY-unset}" "$FROM_IMAGE"`)
+	cfg.Image = f.h.ConfigImage
+	cfg.Env = []string{"PLAIN=x", "BLANKS= a  b ", "EQUALS=a=b", "LINES2=a\nb", "EMPTY=", "FROM_IMAGE=replaced"}
+	want(f, "the environment", f.output(cfg), "<x>< a  b ><a=b><a\nb><><replaced>")
+}
+
+func workingDir(f *fixture) {
+	cfg := f.command("pwd")
+	cfg.WorkingDir = "/made/for/this"
+	want(f, "the working directory", f.output(cfg), "/made/for/this\n")
+}
+
+func user(f *fixture) {
+	for asked, expected := range map[string]string{"tester": "1000 1000", "1234:2345": "1234 2345"} {
+		cfg := f.shell(`echo $(id -u) $(id -g)`)
+		cfg.User = asked
+		want(f, "user and group of "+asked, f.output(cfg), expected+"\n")
+	}
+}
+
+// mounted asks for a mount of a folder of the host's with a file in it.
+func (f *fixture) mounted(script string, readOnly bool) (cfg core.Config, folder string) {
+	f.Helper()
+	folder = f.TempDir()
+	f.must(os.WriteFile(filepath.Join(folder, "in"), []byte("from the host\n"), 0o644))
+	cfg = f.shell(script)
+	cfg.Mounts = []core.MountConfig{{Source: folder, Target: "/mnt/shared", ReadOnly: readOnly}}
+	return cfg, folder
+}
+
+func mounts(f *fixture) {
+	cfg, folder := f.mounted(`cat /mnt/shared/in; echo from inside >/mnt/shared/out`, false)
+	want(f, "what the container reads", f.output(cfg), "from the host\n")
+	written, err := os.ReadFile(filepath.Join(folder, "out"))
+	f.must(err)
+	want(f, "what the host reads", string(written), "from inside\n")
+}
+
+func readOnlyMounts(f *fixture) {
+	cfg, folder := f.mounted(`cat /mnt/shared/in; (echo x >/mnt/shared/out) 2>/dev/null || echo refused`, true)
+	want(f, "the output", f.output(cfg), "from the host\nrefused\n")
+	if _, err := os.Stat(filepath.Join(folder, "out")); !errors.Is(err, os.ErrNotExist) {
+		f.Errorf("a file was written through a read-only mount: %v", err)
+	}
+}
+
+// Numbers of Linux capabilities.
+const (
+	capNetRaw    = 13
+	capSysPtrace = 19
+	capSysAdmin  = 21
+)
+
+func addPtrace(c *core.Config) { c.CapAdd = []string{"SYS_PTRACE"} }
+
+// capabilities runs a process and returns its effective capabilities.
+func (f *fixture) capabilities(change func(*core.Config)) uint64 {
+	f.Helper()
+	cfg := f.showCapabilities()
+	change(&cfg)
+	return f.parseCapabilities(f.output(cfg))
+}
+
+func (f *fixture) showCapabilities() core.Config {
+	return f.command("grep", "CapEff", "/proc/self/status")
+}
+
+func (f *fixture) parseCapabilities(out string) uint64 {
+	f.Helper()
+	mask, err := strconv.ParseUint(strings.TrimSpace(strings.TrimPrefix(out, "CapEff:")), 16, 64)
+	f.must(err)
+	return mask
+}
+
+func addedCapability(f *fixture) {
+	if f.capabilities(addPtrace)&(1<<capSysPtrace) == 0 {
+		f.Errorf("CapAdd SYS_PTRACE does not add it")
+	}
+}
+
+func droppedCapabilities(f *fixture) {
+	mask := f.capabilities(func(*core.Config) {})
+	for name, bit := range map[string]int{"NET_RAW": capNetRaw, "SYS_PTRACE": capSysPtrace, "SYS_ADMIN": capSysAdmin} {
+		if mask&(1<<bit) != 0 {
+			f.Errorf("a container has %s without having asked for it", name)
+		}
+	}
+}
+
+func privileged(f *fixture) {
+	cfg := f.showCapabilities()
+	cfg.Privileged = true
+	id := f.create(cfg)
+	err := f.rt.StartContainer(f.ctx, id)
+	if err != nil && f.h.Unprivileged != nil && f.h.Unprivileged() != "" {
+		return // refused, as what cannot be honoured has to be
+	}
+	f.must(err)
+	want(f, "the exit code", f.wait(id), 0)
+	mask := f.parseCapabilities(f.logs(id))
+	if mask&(1<<capSysAdmin) == 0 || bits.OnesCount64(mask) < 30 {
+		f.Errorf("a privileged container has the capabilities %x only", mask)
+	}
+}
+
+func addedGroups(f *fixture) {
+	cfg := f.command("id", "-G")
+	cfg.GroupAdd = []string{"2345", "3456"}
+	groups := strings.Fields(f.output(cfg))
+	for _, group := range cfg.GroupAdd {
+		if !slices.Contains(groups, group) {
+			f.Errorf("the process's groups are %v, without %s", groups, group)
+		}
+	}
+}
+
+// interactive starts a reader whose stdin is open before one whose stdin is not:
+// when the second has ended, the first has had its time to end too.
+func interactive(f *fixture) {
+	cfg := f.command("cat")
+	cfg.Interactive = true
+	open := f.started(cfg)
+	cfg.Interactive = false
+	want(f, "the exit code of a reader without stdin", f.wait(f.started(cfg)), 0)
+	f.wantState(open, core.StateRunning)
+}
+
+func terminal(f *fixture) {
+	cfg := f.shell(`[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo terminal >&2`)
+	cfg.TTY, cfg.Interactive = true, true
+	want(f, "the output", strings.TrimSpace(f.output(cfg)), "terminal")
+}
+
+func labels(f *fixture) {
+	cfg := f.command("true")
+	cfg.Labels = map[string]string{"example.org/kind": "a b", "empty": ""}
+	cfg.Role = core.RoleService
+	id := f.create(cfg)
+	for _, info := range f.list() {
+		if info.ID != id {
+			continue
+		}
+		for key, value := range cfg.ContainerLabels() {
+			got, found := info.Labels[key]
+			want(f, "label "+key, got, value)
+			want(f, "the presence of label "+key, found, true)
+		}
+		return
+	}
+	f.Errorf("the container is not listed with its run's label")
+}
+
+func autoRemove(f *fixture) {
+	cfg := f.shell(`exit 5`)
+	cfg.AutoRemove = true
+	id := f.create(cfg)
+	waiter := f.waiting(f.ctx, id)
+	waiter.goesOn(f)
+	f.start(id)
+	code, err := waiter.result(f)
+	f.must(err)
+	want(f, "the exit code", code, 5)
+	if !eventually(func() bool {
+		_, err := f.rt.ContainerState(f.ctx, id)
+		return errors.Is(err, core.ErrNotFound)
+	}) {
+		f.Errorf("the exited container is still there")
+	}
+}
+
+var noNewPrivilegesLine = regexp.MustCompile(`NoNewPrivs:\s+([01])`)
+
+// gainsPrivileges tells whether set-user-ID programs work in a container: by what
+// its kernel says, or by BusyBox's word, where the kernel does not.
+func (f *fixture) gainsPrivileges(change func(*core.Config)) bool {
+	f.Helper()
+	cfg := f.shell(`grep NoNewPrivs /proc/self/status && exit
+cp /bin/busybox /tmp/busybox && chmod 4755 /tmp/busybox && su tester -c '/tmp/busybox crontab -l' 2>&1; true`)
+	change(&cfg)
+	out := f.output(cfg)
+	if line := noNewPrivilegesLine.FindStringSubmatch(out); line != nil {
+		return line[1] == "0"
+	}
+	if !strings.Contains(out, "crontab:") {
+		f.Fatalf("neither the kernel nor BusyBox tells whether set-user-ID programs work: %q", out)
+	}
+	return !strings.Contains(out, "must be suid")
+}
+
+func noNewPrivileges(f *fixture) {
+	if f.gainsPrivileges(func(*core.Config) {}) {
+		f.Errorf("set-user-ID programs gain privileges although AllowNewPrivileges is false")
+	}
+}
+
+func newPrivileges(f *fixture) {
+	if !f.gainsPrivileges(func(c *core.Config) { c.AllowNewPrivileges = true }) {
+		f.Errorf("set-user-ID programs gain nothing although AllowNewPrivileges is true")
+	}
+}
+
+// refusedPrivileges is no call: a runtime that guarantees nothing refuses nothing.
+func refusedPrivileges(*fixture, string) error { return core.ErrUnsupported }

@@ -1,0 +1,165 @@
+package contracttests
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/moatproject/moat/core"
+)
+
+func creationCases() []Case {
+	return []Case{
+		{Number: "RT-10", Title: "a new container is created and labelled", check: createdAndLabelled},
+		{Number: "RT-11", Title: "a name is given once", check: nameTaken},
+		{Number: "RT-12", Title: "an invalid configuration names the field", check: invalidConfig},
+		{Number: "RT-13", Title: "an unknown image or network is not found", check: unknownReferences},
+		{
+			Number: "RT-14", Title: "a mount's source must exist", check: mountSourceMissing,
+			ability: capability("Mounts"), unsupported: refusedConfig(mountRoot),
+		},
+		{Number: "RT-15", Title: "a failed creation leaves nothing behind", check: failedCreations},
+	}
+}
+
+func createdAndLabelled(f *fixture) {
+	cfg := f.command("true")
+	id := f.create(cfg)
+	f.wantState(id, core.StateCreated)
+	for _, info := range f.list() {
+		if info.ID != id {
+			continue
+		}
+		for key, value := range cfg.ContainerLabels() {
+			want(f, "label "+key, info.Labels[key], value)
+		}
+		return
+	}
+	f.Errorf("the new container is not listed with label %s=%s", core.LabelRunID, f.runID)
+}
+
+func nameTaken(f *fixture) {
+	cfg := f.command("true")
+	cfg.Name = "name-" + f.runID
+	f.create(cfg)
+	_, err := f.tryCreate(cfg)
+	f.wantClass("a second container of that name", err, core.ErrAlreadyExists)
+}
+
+// invalidConfigs has one invalid value for each field that can have one.
+func invalidConfigs(f *fixture) map[string]core.Config {
+	invalid := map[string]core.Config{}
+	set := func(field string, change func(*core.Config)) {
+		cfg := f.command("true")
+		change(&cfg)
+		invalid[field] = cfg
+	}
+	set("Image", func(c *core.Config) { c.Image = "" })
+	set("Name", func(c *core.Config) { c.Name = "-" })
+	set("Cmd", func(c *core.Config) { c.Cmd = []string{"\x00"} })
+	set("WorkingDir", func(c *core.Config) { c.WorkingDir = "relative" })
+	set("Env", func(c *core.Config) { c.Env = []string{"no value"} })
+	set("User", func(c *core.Config) { c.User = "a b" })
+	set("Mounts", func(c *core.Config) { c.Mounts = []core.MountConfig{{Source: "relative", Target: "/mnt"}} })
+	set("ExtraHosts", func(c *core.Config) { c.ExtraHosts = []string{"no-address"} })
+	set("NetworkMode", func(c *core.Config) { c.NetworkMode = "container:x" })
+	set("PortBindings", func(c *core.Config) { c.PortBindings = map[int]string{0: ""} })
+	set("Ports", func(c *core.Config) { c.Ports = []core.PortMapping{{ContainerPort: 80, Protocol: "sctp"}} })
+	set("CapAdd", func(c *core.Config) { c.CapAdd = []string{"lower"} })
+	set("GroupAdd", func(c *core.Config) { c.GroupAdd = []string{""} })
+	set("MemoryMB", func(c *core.Config) { c.MemoryMB = -1 })
+	set("CPUs", func(c *core.Config) { c.CPUs = -1 })
+	set("NanoCPUs", func(c *core.Config) { c.NanoCPUs = -1 })
+	set("DNS", func(c *core.Config) { c.DNS = []string{"a name"} })
+	set("StopTimeout", func(c *core.Config) { c.StopTimeout = time.Millisecond })
+	set("Labels", func(c *core.Config) { c.Labels = map[string]string{core.LabelManaged: "false"} })
+	set("Pull", func(c *core.Config) { c.Pull = "sometimes" })
+	set("PidsLimit", func(c *core.Config) { c.PidsLimit = -2 })
+	return invalid
+}
+
+func invalidConfig(f *fixture) {
+	runtimes := map[string]core.Runtime{"": f.rt}
+	if f.h.Unreachable != nil {
+		runtimes[" while the engine does not answer"] = f.unreachable()
+	}
+	for field, cfg := range invalidConfigs(f) {
+		for when, rt := range runtimes {
+			_, err := rt.CreateContainer(f.ctx, cfg)
+			f.wantField("an invalid "+field+when, err, field)
+		}
+	}
+}
+
+func unknownReferences(f *fixture) {
+	names := func(what string, err error, name string) {
+		f.wantClass(what, err, core.ErrNotFound)
+		if err != nil && !strings.Contains(err.Error(), name) {
+			f.Errorf("%s: %v, which does not name it", what, err)
+		}
+	}
+	cfg := f.command("true")
+	cfg.Image = f.h.MissingImage
+	_, err := f.tryCreate(cfg)
+	names("an image that the registry does not have", err, cfg.Image)
+
+	cfg.Image, cfg.Pull = f.missingLocalImage(), core.PullNever
+	_, err = f.tryCreate(cfg)
+	names("an absent image that must not be pulled", err, cfg.Image)
+
+	if !core.CapabilitiesOf(f.rt).NetworkModes {
+		return
+	}
+	cfg = f.command("true")
+	cfg.NetworkMode = f.missing()
+	_, err = f.tryCreate(cfg)
+	names("a network that does not exist", err, cfg.NetworkMode)
+}
+
+// missingLocalImage returns a reference that exists nowhere.
+func (f *fixture) missingLocalImage() string { return core.ImagePrefix + f.missing() + ":latest" }
+
+// mountRoot asks for a mount, for runtimes that cannot.
+func mountRoot(c *core.Config) { c.Mounts = []core.MountConfig{{Source: "/", Target: "/mnt"}} }
+
+func mountSourceMissing(f *fixture) {
+	source := filepath.Join(f.TempDir(), "missing")
+	cfg := f.command("true")
+	cfg.Mounts = []core.MountConfig{{Source: source, Target: "/mnt"}}
+	_, err := f.tryCreate(cfg)
+	f.wantField("a mount of a missing folder", err, "Mounts")
+	if _, err := os.Stat(source); !errors.Is(err, os.ErrNotExist) {
+		f.Errorf("the mount's missing source was made: %v", err)
+	}
+}
+
+func failedCreations(f *fixture) {
+	taken := f.command("true")
+	taken.Name = "taken-" + f.runID
+	id := f.create(taken)
+	unknown := f.command("true")
+	unknown.Image, unknown.Pull = f.missingLocalImage(), core.PullNever
+	for what, cfg := range map[string]core.Config{"a taken name": taken, "an unknown image": unknown} {
+		if _, err := f.tryCreate(cfg); err == nil {
+			f.Errorf("a container with %s was created", what)
+		}
+	}
+	for wait := time.Millisecond; wait < time.Second; wait *= 4 { // at various steps of the creation
+		ctx, cancel := context.WithTimeout(f.ctx, wait)
+		if created, err := f.rt.CreateContainer(ctx, f.command("true")); err == nil {
+			f.must(f.rt.RemoveContainer(f.ctx, created))
+		}
+		cancel()
+	}
+	if !eventually(func() bool { return len(f.list()) == 1 }) {
+		for _, info := range f.list() {
+			if info.ID != id {
+				f.Errorf("a creation that failed has left %+v", info)
+				f.created = append(f.created, info.ID)
+			}
+		}
+	}
+}

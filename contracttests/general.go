@@ -1,0 +1,383 @@
+package contracttests
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/moatproject/moat/core"
+)
+
+func generalCases() []Case {
+	return []Case{
+		{Number: "RT-01", Title: "every method is safe for concurrent use", Serial: true, check: concurrency},
+		{Number: "RT-02", Title: "calls return when their context ends", check: cancellation},
+		{Number: "RT-03", Title: "Close ends everything and is idempotent", check: closing},
+		{Number: "RT-04", Title: "calls leave no goroutines behind", Serial: true, check: goroutineLeaks},
+		{Number: "RT-05", Title: "errors tell operation, runtime and object", check: errorShape},
+		{Number: "RT-06", Title: "what is missing returns ErrUnsupported", check: missingMethods},
+		{Number: "RT-07", Title: "what cannot be honoured is an error", check: missingSettings},
+		{Number: "RT-08", Title: "the type never changes", check: runtimeType},
+		{Number: "RT-09", Title: "Ping tells whether the runtime is usable", check: ping},
+		{Number: "RT-90", Title: "managers are nil where there is none", check: managers},
+	}
+}
+
+const (
+	lifecycles = 50 // how many go on at once
+
+	// startsAtOnce keeps the engine's machine usable: the boot of a sandbox loads a
+	// processor fully, and fifty on two take longer together than one after the other.
+	startsAtOnce = 4
+)
+
+func concurrency(f *fixture) {
+	var wg sync.WaitGroup
+	errs := make([]error, lifecycles)
+	starting := make(chan struct{}, startsAtOnce)
+	for i := range lifecycles {
+		wg.Go(func() { errs[i] = lifecycle(f, i, starting) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		f.Errorf("of %d lifecycles at once:\n%v", lifecycles, err)
+	}
+
+	id := f.create(f.command("sleep", "1000"))
+	for _, call := range []struct {
+		name string
+		do   func() error
+	}{
+		{"StartContainer", func() error { return f.rt.StartContainer(f.ctx, id) }},
+		{"RemoveContainer", func() error { return f.rt.RemoveContainer(f.ctx, id) }},
+	} {
+		errs := make([]error, 8)
+		for i := range errs {
+			wg.Go(func() { errs[i] = call.do() })
+		}
+		wg.Wait()
+		if err := errors.Join(errs...); err != nil {
+			f.Errorf("%d calls of %s for one container: %v", len(errs), call.name, err)
+		}
+	}
+}
+
+// lifecycle runs one container from its creation to its removal.
+func lifecycle(f *fixture, number int, starting chan struct{}) (err error) {
+	cfg := f.shell(fmt.Sprintf("echo this is %d; exit %[1]d", number))
+	id, err := f.rt.CreateContainer(f.ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.rt.RemoveContainer(f.ctx, id)) }()
+	starting <- struct{}{}
+	err = f.rt.StartContainer(f.ctx, id)
+	<-starting
+	if err != nil {
+		return err
+	}
+	code, err := f.rt.WaitContainer(f.ctx, id)
+	if err != nil {
+		return err
+	}
+	out, err := f.rt.ContainerLogsAll(f.ctx, id)
+	if err != nil {
+		return err
+	}
+	if want := fmt.Sprintf("this is %d\n", number); code != int64(number) || string(out) != want {
+		return fmt.Errorf("container %d exited with code %d and wrote %q", number, code, out)
+	}
+	return nil
+}
+
+// engineCall is a call that needs the engine, on the container id.
+type engineCall struct {
+	name string
+	do   func(ctx context.Context, id string) error
+}
+
+// containerCalls returns the calls that are about one existing container.
+func containerCalls(f *fixture) []engineCall {
+	rt := f.rt
+	calls := []engineCall{
+		{"StartContainer", rt.StartContainer},
+		{"StopContainer", rt.StopContainer},
+		{"WaitContainer", func(ctx context.Context, id string) error { _, err := rt.WaitContainer(ctx, id); return err }},
+		{"ContainerState", func(ctx context.Context, id string) error { _, err := rt.ContainerState(ctx, id); return err }},
+		{"ContainerLogs", func(ctx context.Context, id string) error { _, err := follow(ctx, rt, id); return err }},
+		{"ContainerLogsAll", func(ctx context.Context, id string) error { _, err := rt.ContainerLogsAll(ctx, id); return err }},
+		{"GetPortBindings", func(ctx context.Context, id string) error { _, err := rt.GetPortBindings(ctx, id); return err }},
+	}
+	if p, ok := core.As[core.TimedStopper](rt); ok {
+		calls = append(calls, engineCall{"StopContainerTimeout", func(ctx context.Context, id string) error {
+			return p.StopContainerTimeout(ctx, id, core.DefaultStopTimeout)
+		}})
+	}
+	if p, ok := core.As[core.Signaler](rt); ok {
+		calls = append(calls, engineCall{"SignalContainer", func(ctx context.Context, id string) error {
+			return p.SignalContainer(ctx, id, sigUSR1)
+		}})
+	}
+	if p, ok := core.As[core.Inspector](rt); ok {
+		calls = append(calls, engineCall{"Inspect", func(ctx context.Context, id string) error { _, err := p.Inspect(ctx, id); return err }})
+	}
+	if p, ok := core.As[core.LogStreamer](rt); ok {
+		calls = append(calls, engineCall{"StreamLogs", func(ctx context.Context, id string) error {
+			return p.StreamLogs(ctx, id, core.LogOptions{Follow: true})
+		}})
+	}
+	if core.CapabilitiesOf(rt).Attach {
+		calls = append(calls,
+			engineCall{"Attach", func(ctx context.Context, id string) error { return rt.Attach(ctx, id, core.AttachOptions{}) }},
+			engineCall{"StartAttached", func(ctx context.Context, id string) error { return rt.StartAttached(ctx, id, core.AttachOptions{}) }})
+	}
+	return calls
+}
+
+// engineCalls returns every call that needs the engine.
+func engineCalls(f *fixture) []engineCall {
+	rt := f.rt
+	calls := append(containerCalls(f), []engineCall{
+		{"Ping", func(ctx context.Context, _ string) error { return rt.Ping(ctx) }},
+		{"CreateContainer", func(ctx context.Context, _ string) error {
+			_, err := rt.CreateContainer(ctx, f.command("true"))
+			return err
+		}},
+		{"RemoveContainer", rt.RemoveContainer},
+		{"ListContainers", func(ctx context.Context, _ string) error { _, err := rt.ListContainers(ctx); return err }},
+		{"ListImages", func(ctx context.Context, _ string) error { _, err := rt.ListImages(ctx); return err }},
+		{"RemoveImage", func(ctx context.Context, _ string) error { return rt.RemoveImage(ctx, f.missingLocalImage()) }},
+	}...)
+	if p, ok := core.As[core.ImagePuller](rt); ok {
+		calls = append(calls, engineCall{"PullImage", func(ctx context.Context, _ string) error {
+			return p.PullImage(ctx, f.h.MissingImage, nil)
+		}})
+	}
+	return calls
+}
+
+// follow reads a container's output to its end.
+func follow(ctx context.Context, rt core.Runtime, id string) (string, error) {
+	stream, err := rt.ContainerLogs(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	defer stream.Close()
+	out, err := io.ReadAll(stream)
+	return string(out), err
+}
+
+func cancellation(f *fixture) {
+	cfg := f.shell(`trap '' TERM; echo ready; sleep 1000`)
+	cfg.StopTimeout = caseTimeout
+	id := f.ready(cfg)
+
+	ended, cancel := context.WithCancel(f.ctx)
+	cancel()
+	for _, call := range engineCalls(f) {
+		_, err := begin(call.name, func() (struct{}, error) { return struct{}{}, call.do(ended, id) }).result(f)
+		f.wantClass(call.name+" with a context that has ended", err, context.Canceled)
+	}
+	f.wantState(id, core.StateRunning)
+
+	for _, call := range containerCalls(f) {
+		if !slices.Contains([]string{"StopContainer", "WaitContainer", "ContainerLogs", "StreamLogs"}, call.name) {
+			continue // it does not take long
+		}
+		ctx, cancel := context.WithCancel(f.ctx)
+		defer cancel()
+		inProgress := begin(call.name, func() (struct{}, error) { return struct{}{}, call.do(ctx, id) })
+		inProgress.goesOn(f)
+		cancel()
+		_, err := inProgress.result(f)
+		f.wantClass(call.name+" whose context ended meanwhile", err, context.Canceled)
+	}
+}
+
+func closing(f *fixture) {
+	id := f.ready(f.shell(`echo ready; sleep 1000`))
+	waiting := begin("WaitContainer", func() (int64, error) { return f.rt.WaitContainer(f.ctx, id) })
+	following := begin("ContainerLogs", func() (string, error) { return follow(f.ctx, f.rt, id) })
+	waiting.goesOn(f)
+	following.goesOn(f)
+
+	f.must(f.close())
+	if code, err := waiting.result(f); err == nil {
+		f.Errorf("the wait that Close ended returned code %d", code)
+	}
+	_, _ = following.result(f) // how a stream ends that Close has cut off is not promised
+	for _, call := range engineCalls(f) {
+		_, err := begin(call.name, func() (struct{}, error) { return struct{}{}, call.do(f.ctx, id) }).result(f)
+		f.wantClass(call.name+" after Close", err, core.ErrUnavailable)
+	}
+	if err := f.close(); err != nil {
+		f.Errorf("the second Close returned %v", err)
+	}
+}
+
+func goroutineLeaks(f *fixture) {
+	before := goroutines()
+	id := f.ready(f.shell(`echo ready; sleep 1000`))
+	for range 2 { // connections of a pool come with the first calls
+		callEverything(f, id)
+	}
+	warm := len(newGoroutines(before))
+
+	const rounds = 8
+	for range rounds {
+		callEverything(f, id)
+	}
+	var left []string
+	if !eventually(func() bool {
+		left = newGoroutines(before)
+		return len(left)-warm < rounds
+	}) {
+		f.Errorf("%d rounds of calls left %d goroutines:\n%s", rounds, len(left)-warm, strings.Join(left, "\n\n"))
+	}
+	f.remove(id)
+	f.must(f.close())
+	failOnNewGoroutines(f, before)
+}
+
+// callEverything makes each call once, on a running container that goes on running.
+func callEverything(f *fixture, id string) {
+	f.Helper()
+	f.awaitOutput(id, "ready\n") // a stream that is closed before its end
+	ctx, cancel := context.WithCancel(f.ctx)
+	stream, err := f.rt.ContainerLogs(ctx, id)
+	f.must(err)
+	waiting := begin("WaitContainer", func() (int64, error) { return f.rt.WaitContainer(ctx, id) })
+	cancel() // before the stream is closed
+	_, _ = waiting.result(f)
+	f.must(stream.Close())
+
+	ended, cancel := context.WithCancel(f.ctx)
+	cancel()
+	for _, call := range engineCalls(f) {
+		_ = call.do(ended, id)
+	}
+	for _, call := range containerCalls(f) {
+		_ = call.do(f.ctx, f.missing())
+	}
+	f.remove(f.create(f.command("true")))
+	f.start(id)
+	_ = f.list()
+	_ = f.logs(id)
+	_ = f.state(id)
+}
+
+func errorShape(f *fixture) {
+	missing := f.missing()
+	for _, call := range containerCalls(f) {
+		err := call.do(f.ctx, missing)
+		if err == nil {
+			continue // whether it fails at all is its own obligation's affair
+		}
+		e, ok := errors.AsType[*core.Error](err)
+		if !ok {
+			f.Errorf("%s returned %T, want an error that wraps *core.Error: %[2]v", call.name, err)
+			continue
+		}
+		if e.Op == "" || e.Runtime != f.rt.Type() || e.Object != missing || e.Class == nil {
+			f.Errorf("%s: operation %q, runtime %q, object %q or class %v does not tell what failed on %q",
+				call.name, e.Op, e.Runtime, e.Object, e.Class, missing)
+		}
+	}
+}
+
+func missingMethods(f *fixture) {
+	f.refusesWhatIsMissing(func(c Case) bool { return len(c.fields) == 0 })
+}
+
+func missingSettings(f *fixture) {
+	f.refusesWhatIsMissing(func(c Case) bool { return len(c.fields) > 0 })
+
+	cfg := f.command("true")
+	cfg.User = "nobody-of-that-name"
+	id, err := f.tryCreate(cfg)
+	if err == nil {
+		err = f.rt.StartContainer(f.ctx, id)
+	}
+	if err == nil {
+		f.Errorf("a user that the image does not know was accepted")
+	}
+}
+
+// refusesWhatIsMissing makes the unsupported call of the chosen cases, where the
+// runtime says that it does not support them.
+func (f *fixture) refusesWhatIsMissing(chosen func(Case) bool) {
+	f.Helper()
+	for _, c := range Cases() {
+		if chosen(c) && c.ability != nil && !c.ability.of(f.rt) {
+			f.refuses(c)
+		}
+	}
+}
+
+func runtimeType(f *fixture) {
+	kind := f.rt.Type()
+	if kind == "" {
+		f.Errorf("the runtime's type is empty")
+	}
+	want(f, "the type of another runtime", f.another().Type(), kind)
+	f.must(f.rt.Ping(f.ctx))
+	want(f, "the type after a call", f.rt.Type(), kind)
+	f.must(f.close())
+	want(f, "the type after Close", f.rt.Type(), kind)
+}
+
+// another returns a second runtime of the harness.
+func (f *fixture) another() core.Runtime {
+	rt := f.h.New(f)
+	f.Cleanup(func() {
+		if err := rt.Close(); err != nil {
+			f.Errorf("close: %v", err)
+		}
+	})
+	return rt
+}
+
+func ping(f *fixture) {
+	f.must(f.rt.Ping(f.ctx))
+	if f.h.Unreachable == nil {
+		return
+	}
+	err := f.unreachable().Ping(f.ctx)
+	f.wantClass("Ping of an engine that does not answer", err, core.ErrUnavailable)
+	if e, ok := errors.AsType[*core.Error](err); !ok || e.Remedy == "" {
+		f.Errorf("Ping of an engine that does not answer names no remedy: %v", err)
+	}
+}
+
+// unreachable returns a runtime whose engine does not answer.
+func (f *fixture) unreachable() core.Runtime {
+	rt := f.h.Unreachable(f)
+	f.Cleanup(func() {
+		if err := rt.Close(); err != nil {
+			f.Errorf("close: %v", err)
+		}
+	})
+	return rt
+}
+
+func managers(f *fixture) {
+	told := core.CapabilitiesOf(f.rt)
+	for _, manager := range []struct {
+		name  string
+		told  bool
+		isNil bool
+	}{
+		{"NetworkManager", told.NetworkManager, f.rt.NetworkManager() == nil},
+		{"SidecarManager", told.SidecarManager, f.rt.SidecarManager() == nil},
+		{"BuildManager", told.BuildManager, f.rt.BuildManager() == nil},
+		{"ServiceManager", told.ServiceManager, f.rt.ServiceManager() == nil},
+	} {
+		if manager.isNil == manager.told {
+			f.Errorf("%s() == nil is %t although Capabilities.%[1]s is %[3]t", manager.name, manager.isNil, manager.told)
+		}
+	}
+}

@@ -1,0 +1,150 @@
+package contracttests
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/moatproject/moat/core"
+)
+
+// Harness is what the suite needs to know of an adapter.
+type Harness struct {
+	// Name is what CONTRACT_REQUIRED calls this harness.
+	Name string
+
+	// New returns a fresh runtime, which the suite closes. It is called at least once
+	// for each case, from several goroutines. Runtimes of one harness may share an
+	// engine, or have one each.
+	New func(t testing.TB) core.Runtime
+
+	// Absent tells why the engine is not there, "" when it is. nil: it always is.
+	Absent func() string
+
+	// Unreachable returns a runtime whose engine does not answer, such as one with a
+	// socket that nobody listens on; the suite closes it. nil: there is no engine
+	// that could be down.
+	Unreachable func(t testing.TB) core.Runtime
+
+	// Image is present, its tag begins with [core.ImagePrefix], and no registry that
+	// the engine reaches has it.
+	Image string
+
+	// ConfigImage is present too. It sets what a configuration may replace.
+	ConfigImage string
+
+	// PullImage is served by a registry. Cases remove and pull it, so nothing else may
+	// use it meanwhile. MissingImage is a reference that this registry does not have,
+	// UnreachableImage one of a registry that does not answer.
+	PullImage, MissingImage, UnreachableImage string
+
+	// Unprivileged tells why the engine's machine cannot start privileged containers,
+	// "" when it can. nil: it can. (A machine that is a container itself often cannot.)
+	Unprivileged func() string
+
+	// Dial connects to an address of the engine's machine, where ports are
+	// published. nil: a [net.Dialer].
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Options says what a runtime does not do, and where its results are kept.
+type Options struct {
+	// Unsupported maps the number of a case, such as "RT-100", to the reason why the
+	// runtime does not support it.
+	Unsupported map[string]string
+
+	// Golden is the file of the expected results, relative to the test's folder.
+	// "": results are not compared.
+	Golden string
+}
+
+// Run runs every case as a subtest whose name begins with the case's number.
+func Run(t *testing.T, h Harness, o Options) {
+	t.Helper()
+	if reason := h.absence(); reason != "" {
+		if isRequired(h.Name) {
+			t.Fatalf("%s is required by CONTRACT_REQUIRED and absent: %s", h.Name, reason)
+		}
+		t.Skipf("%s is absent: %s", h.Name, reason)
+	}
+	cases := Cases()
+	for _, problem := range append(h.problems(), o.problems(cases)...) {
+		t.Error(problem)
+	}
+	if t.Failed() {
+		return
+	}
+
+	results := newResults(cases)
+	before := goroutines()
+	t.Cleanup(func() { // after the parallel subtests
+		results.judge(t, o.Golden, os.Getenv("CONTRACT_UPDATE") == "1")
+		failOnNewGoroutines(t, before)
+	})
+	for _, c := range cases {
+		reason, unsupported := o.Unsupported[c.Number]
+		t.Run(c.Name(), func(t *testing.T) {
+			t.Cleanup(func() { results.record(c, reason, t.Failed()) })
+			if !c.Serial {
+				t.Parallel()
+			}
+			if unsupported {
+				c.RunUnsupported(t, h)
+			} else {
+				c.Run(t, h)
+			}
+		})
+	}
+}
+
+func (h Harness) absence() string {
+	if h.Absent == nil {
+		return ""
+	}
+	return h.Absent()
+}
+
+func isRequired(name string) bool {
+	required := strings.Split(os.Getenv("CONTRACT_REQUIRED"), ",")
+	return slices.ContainsFunc(required, func(entry string) bool { return strings.TrimSpace(entry) == name })
+}
+
+// problems tells what the harness lacks.
+func (h Harness) problems() (problems []string) {
+	for field, missing := range map[string]bool{
+		"Name":             h.Name == "",
+		"New":              h.New == nil,
+		"Image":            !strings.HasPrefix(h.Image, core.ImagePrefix),
+		"ConfigImage":      h.ConfigImage == "",
+		"PullImage":        h.PullImage == "",
+		"MissingImage":     h.MissingImage == "",
+		"UnreachableImage": h.UnreachableImage == "",
+	} {
+		if missing {
+			problems = append(problems, "the harness's field "+field+" is not as its comment says")
+		}
+	}
+	slices.Sort(problems)
+	return problems
+}
+
+// problems tells which declarations make no sense.
+func (o Options) problems(cases []Case) (problems []string) {
+	for number, reason := range o.Unsupported {
+		i := slices.IndexFunc(cases, func(c Case) bool { return c.Number == number })
+		switch {
+		case i < 0:
+			problems = append(problems, fmt.Sprintf("%s is declared unsupported, but there is no such case", number))
+		case cases[i].unsupported == nil:
+			problems = append(problems, fmt.Sprintf("%s cannot be declared unsupported: every runtime can do it", cases[i].Name()))
+		case strings.TrimSpace(reason) == "" || strings.Contains(reason, "\n"):
+			problems = append(problems, fmt.Sprintf("%s is declared unsupported without a reason of one line", cases[i].Name()))
+		}
+	}
+	slices.Sort(problems)
+	return problems
+}

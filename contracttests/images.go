@@ -1,0 +1,122 @@
+package contracttests
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/moatproject/moat/core"
+)
+
+// These cases are serial where they remove or pull the image to pull.
+func imageCases() []Case {
+	return []Case{
+		{Number: "RT-80", Title: "the list of images", check: images},
+		{Number: "RT-81", Title: "removing an image that is missing", check: removeMissingImage},
+		{Number: "RT-82", Title: "an image in use stays", Serial: true, check: removeUsedImage},
+		{
+			Number: "RT-83", Title: "pull with progress", Serial: true, check: pull,
+			ability: optional[core.ImagePuller](), unsupported: noPort,
+		},
+		{
+			Number: "RT-84", Title: "a pull that fails", check: failedPulls,
+			ability: optional[core.ImagePuller](), unsupported: noPort,
+		},
+		{Number: "CF-27", Title: "Pull says when an image is pulled", Serial: true, check: pullPolicies, fields: []string{"Pull"}},
+	}
+}
+
+func images(f *fixture) {
+	all, err := f.rt.ListImages(f.ctx)
+	f.must(err)
+	if !slices.IsSortedFunc(all, func(a, b core.ImageInfo) int { return strings.Compare(a.Tag, b.Tag) }) {
+		f.Errorf("the list is not sorted by tag")
+	}
+	for _, info := range all {
+		if !strings.HasPrefix(info.Tag, core.ImagePrefix) {
+			f.Errorf("listed although it is not ours: %+v", info)
+		}
+		if info.Tag == f.h.Image && (info.ID == "" || info.Size <= 0 || info.Created.IsZero()) {
+			f.Errorf("ID, size or creation time is missing: %+v", info)
+		}
+	}
+	if !slices.ContainsFunc(all, func(info core.ImageInfo) bool { return info.Tag == f.h.Image }) {
+		f.Errorf("%s is not listed", f.h.Image)
+	}
+}
+
+func removeMissingImage(f *fixture) {
+	f.must(f.rt.RemoveImage(f.ctx, f.missingLocalImage()))
+}
+
+// pulled creates a container of the image to pull.
+func (f *fixture) pulled(policy core.PullPolicy) (id string, err error) {
+	cfg := f.command("echo", "pulled")
+	cfg.Image, cfg.Pull = f.h.PullImage, policy
+	return f.tryCreate(cfg)
+}
+
+// dropImage removes the image to pull, now and at the case's end.
+func (f *fixture) dropImage() {
+	f.Helper()
+	f.must(f.rt.RemoveImage(f.ctx, f.h.PullImage))
+	if len(f.images) == 0 {
+		f.images = append(f.images, f.h.PullImage)
+	}
+}
+
+func removeUsedImage(f *fixture) {
+	f.dropImage()
+	id, err := f.pulled(core.PullMissing)
+	f.must(err)
+	f.wantClass("removing an image that a container uses", f.rt.RemoveImage(f.ctx, f.h.PullImage), core.ErrInUse)
+	f.remove(id)
+	f.must(f.rt.RemoveImage(f.ctx, f.h.PullImage))
+	_, err = f.pulled(core.PullNever)
+	f.wantClass("using an image that was removed", err, core.ErrNotFound)
+}
+
+func pull(f *fixture) {
+	f.dropImage()
+	var steps []core.PullProgress
+	f.must(portOf[core.ImagePuller](f).PullImage(f.ctx, f.h.PullImage, func(step core.PullProgress) {
+		steps = append(steps, step) // the race detector sees concurrent calls
+	}))
+	if len(steps) == 0 {
+		f.Errorf("no progress was told")
+	}
+	for _, step := range steps {
+		if step.Image != f.h.PullImage || step.Status == "" || step.Current < 0 || step.Total < 0 {
+			f.Errorf("a step of the pull is %+v", step)
+		}
+	}
+	id, err := f.pulled(core.PullNever)
+	f.must(err)
+	f.start(id)
+	want(f, "the exit code of the pulled image", f.wait(id), 0)
+	f.must(portOf[core.ImagePuller](f).PullImage(f.ctx, f.h.PullImage, nil))
+}
+
+func failedPulls(f *fixture) {
+	puller := portOf[core.ImagePuller](f)
+	f.wantClass("pulling what the registry does not have", puller.PullImage(f.ctx, f.h.MissingImage, nil), core.ErrNotFound)
+	f.wantClass("pulling from a registry that does not answer", puller.PullImage(f.ctx, f.h.UnreachableImage, nil), core.ErrUnavailable)
+}
+
+func pullPolicies(f *fixture) {
+	f.dropImage()
+	_, err := f.pulled(core.PullNever)
+	f.wantClass("never pulling an absent image", err, core.ErrNotFound)
+	for _, policy := range []core.PullPolicy{core.PullMissing, core.PullNever, core.PullAlways} {
+		if _, err := f.pulled(policy); err != nil {
+			f.Errorf("pull policy %q: %v", policy, err)
+		}
+	}
+
+	// No registry has this image, so an error tells that one was asked.
+	cfg := f.command("true")
+	cfg.Pull = core.PullAlways
+	if _, err := f.tryCreate(cfg); !errors.Is(err, core.ErrNotFound) && !errors.Is(err, core.ErrUnavailable) {
+		f.Errorf("pull policy %q: %v for an image that no registry has", cfg.Pull, err)
+	}
+}

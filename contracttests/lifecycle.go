@@ -1,0 +1,233 @@
+package contracttests
+
+import (
+	"context"
+	"io/fs"
+	"time"
+
+	"github.com/moatproject/moat/core"
+)
+
+const (
+	sigKILL = 9
+	sigUSR1 = 10
+	sigTERM = 15
+)
+
+func lifecycleCases() []Case {
+	return []Case{
+		{Number: "RT-20", Title: "a started container runs", check: startRuns},
+		{Number: "RT-21", Title: "start is idempotent", check: startTwice},
+		{Number: "RT-22", Title: "an exited container runs again", check: restart},
+		{Number: "RT-23", Title: "a program that cannot run is told", check: noProgram},
+		{Number: "RT-24", Title: "starting what is missing", check: missingContainer(core.Lifecycle.StartContainer)},
+		{Number: "RT-30", Title: "a program handles SIGTERM", check: stopGracefully},
+		{Number: "RT-31", Title: "SIGTERM ignored means SIGKILL", check: stopByForce, fields: []string{"StopTimeout"}},
+		{Number: "RT-32", Title: "stop is idempotent", check: stopTwice},
+		{Number: "RT-33", Title: "stopping what is missing", check: missingContainer(core.Lifecycle.StopContainer)},
+		{
+			Number: "RT-34", Title: "stop with a timeout of the caller's", check: stopTimed,
+			ability: optional[core.TimedStopper](), unsupported: noPort,
+		},
+		{
+			Number: "RT-36", Title: "a signal reaches the workload", check: signals,
+			ability: optional[core.Signaler](), unsupported: noPort,
+		},
+		{
+			Number: "RT-37", Title: "signals that cannot be sent", check: badSignals,
+			ability: optional[core.Signaler](), unsupported: noPort,
+		},
+		{Number: "RT-50", Title: "remove is idempotent", check: removeTwice},
+		{Number: "RT-51", Title: "a running container is killed and removed", check: removeRunning},
+		{Number: "RT-52", Title: "a removed container's name is free", check: removeFreesName},
+		{Number: "RT-60", Title: "states follow the calls", check: states},
+		{Number: "RT-61", Title: "the state of what is missing", check: missingContainer(
+			func(rt core.Lifecycle, ctx context.Context, id string) error {
+				_, err := rt.ContainerState(ctx, id)
+				return err
+			})},
+		{
+			Number: "RT-62", Title: "details tell what was asked for", check: inspect,
+			ability: optional[core.Inspector](), unsupported: noPort,
+		},
+	}
+}
+
+// missingContainer checks a call on a container that does not exist.
+func missingContainer(do func(core.Lifecycle, context.Context, string) error) func(*fixture) {
+	return func(f *fixture) {
+		f.wantClass("the call", do(f.rt, f.ctx, f.missing()), core.ErrNotFound)
+	}
+}
+
+// idle is a configuration of a container that runs until it is stopped.
+func (f *fixture) idle() core.Config {
+	cfg := f.command("sleep", "1000")
+	cfg.StopTimeout = time.Second // as the first process it may not know SIGTERM
+	return cfg
+}
+
+// stubborn is a configuration of a container that ignores SIGTERM.
+func (f *fixture) stubborn(timeout time.Duration) core.Config {
+	cfg := f.shell(`trap '' TERM; echo ready; sleep 1000`)
+	cfg.StopTimeout = timeout
+	return cfg
+}
+
+func startRuns(f *fixture) {
+	f.wantState(f.started(f.idle()), core.StateRunning)
+
+	id := f.started(f.command("echo", "it ran"))
+	if state := f.state(id); state != core.StateRunning && state != core.StateExited {
+		f.Errorf("after StartContainer the state is %q", state)
+	}
+	f.wait(id)
+	want(f, "the output", f.logs(id), "it ran\n")
+}
+
+func startTwice(f *fixture) {
+	id := f.ready(f.shell(`trap 'exit 0' TERM; echo ready; sleep 1000 & wait`))
+	f.start(id)
+	f.wantState(id, core.StateRunning)
+	f.must(f.rt.StopContainer(f.ctx, id))
+	want(f, "the output of the container that was started twice", f.logs(id), "ready\n")
+}
+
+func restart(f *fixture) {
+	id := f.started(f.idle())
+	f.must(f.rt.StopContainer(f.ctx, id))
+	f.wait(id)
+	f.start(id)
+	f.wantState(id, core.StateRunning)
+}
+
+func noProgram(f *fixture) {
+	for program, cause := range map[string]error{"/no/such/program": fs.ErrNotExist, "/etc/passwd": fs.ErrPermission} {
+		id := f.create(f.command(program))
+		err := f.rt.StartContainer(f.ctx, id)
+		f.wantField("starting "+program, err, "Cmd")
+		f.wantClass("starting "+program, err, cause)
+		if state := f.state(id); state == core.StateRunning {
+			f.Errorf("a container whose program is %s is running", program)
+		}
+	}
+}
+
+func stopGracefully(f *fixture) {
+	id := f.ready(f.shell(`trap 'exit 7' TERM; echo ready; sleep 1000 & wait`))
+	f.must(f.rt.StopContainer(f.ctx, id))
+	want(f, "the exit code", f.wait(id), 7)
+}
+
+func stopByForce(f *fixture) {
+	id := f.ready(f.stubborn(time.Second))
+	ctx, cancel := context.WithTimeout(f.ctx, core.DefaultStopTimeout)
+	defer cancel()
+	f.must(f.rt.StopContainer(ctx, id))
+	f.wantState(id, core.StateExited)
+}
+
+func stopTwice(f *fixture) {
+	created := f.create(f.command("true"))
+	f.must(f.rt.StopContainer(f.ctx, created))
+	f.wantState(created, core.StateCreated)
+
+	exited := f.started(f.command("true"))
+	f.wait(exited)
+	for range 2 {
+		f.must(f.rt.StopContainer(f.ctx, exited))
+	}
+	f.wantState(exited, core.StateExited)
+}
+
+func stopTimed(f *fixture) {
+	id := f.ready(f.stubborn(caseTimeout))
+	_, err := begin("StopContainerTimeout", func() (struct{}, error) {
+		return struct{}{}, portOf[core.TimedStopper](f).StopContainerTimeout(f.ctx, id, 0)
+	}).result(f)
+	f.must(err)
+	f.wantState(id, core.StateExited)
+}
+
+func signals(f *fixture) {
+	id := f.ready(f.shell(`trap 'exit 9' USR1; echo ready; sleep 1000 & wait`))
+	f.must(portOf[core.Signaler](f).SignalContainer(f.ctx, id, sigUSR1))
+	want(f, "the exit code", f.wait(id), 9)
+}
+
+func badSignals(f *fixture) {
+	signaler := portOf[core.Signaler](f)
+	f.wantClass("a signal to what is missing", signaler.SignalContainer(f.ctx, f.missing(), sigUSR1), core.ErrNotFound)
+	id := f.create(f.idle())
+	f.wantClass("a signal to what does not run", signaler.SignalContainer(f.ctx, id, sigUSR1), core.ErrNotRunning)
+	f.start(id)
+	for _, number := range []int{-1, 0, 1000} {
+		f.wantClass("a signal that does not exist", signaler.SignalContainer(f.ctx, id, number), core.ErrInvalidConfig)
+	}
+}
+
+func removeTwice(f *fixture) {
+	f.must(f.rt.RemoveContainer(f.ctx, f.missing()))
+	id := f.create(f.command("true"))
+	f.remove(id)
+	f.must(f.rt.RemoveContainer(f.ctx, id))
+}
+
+func removeRunning(f *fixture) {
+	id := f.started(f.idle())
+	f.remove(id)
+	_, err := f.rt.ContainerState(f.ctx, id)
+	f.wantClass("the state of the removed container", err, core.ErrNotFound)
+}
+
+func removeFreesName(f *fixture) {
+	cfg := f.idle()
+	cfg.Name = "name-" + f.runID
+	f.remove(f.started(cfg))
+	f.create(cfg)
+}
+
+func states(f *fixture) {
+	id := f.create(f.idle())
+	f.wantState(id, core.StateCreated)
+	f.start(id)
+	f.wantState(id, core.StateRunning)
+	f.must(f.rt.StopContainer(f.ctx, id))
+	f.wantState(id, core.StateExited)
+}
+
+func inspect(f *fixture) {
+	inspector := portOf[core.Inspector](f)
+	_, err := inspector.Inspect(f.ctx, f.missing())
+	f.wantClass("the details of what is missing", err, core.ErrNotFound)
+
+	cfg := f.shell("sleep 0.2; exit 3") // engines note start and end a few milliseconds late
+	cfg.Name, cfg.User = "name-"+f.runID, "tester"
+	id := f.create(cfg)
+	details := f.inspect(id)
+	want(f, "ID", details.ID, id)
+	want(f, "Name", details.Name, cfg.Name)
+	want(f, "Image", details.Image, cfg.Image)
+	want(f, "User", details.User, cfg.User)
+	want(f, "the label of the run", details.Labels[core.LabelRunID], f.runID)
+	want(f, "Status", details.Status, core.StateCreated)
+	want(f, "the last word of Cmd", details.Cmd[len(details.Cmd)-1], cfg.Cmd[2])
+	want(f, "Isolation", details.Isolation, core.CapabilitiesOf(f.rt).Isolation)
+
+	f.start(id)
+	f.wait(id)
+	state := f.inspect(id).State
+	want(f, "State.Status", state.Status, core.StateExited)
+	want(f, "State.Running", state.Running, false)
+	want(f, "State.ExitCode", state.ExitCode, 3)
+	if state.StartedAt.IsZero() || state.FinishedAt.Before(state.StartedAt) {
+		f.Errorf("it ran from %s to %s", state.StartedAt, state.FinishedAt)
+	}
+}
+
+func (f *fixture) inspect(id string) core.Details {
+	f.Helper()
+	details, err := portOf[core.Inspector](f).Inspect(f.ctx, id)
+	f.must(err)
+	return details
+}

@@ -1,0 +1,188 @@
+package contracttests
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/moatproject/moat/core"
+)
+
+func logCases() []Case {
+	return []Case{
+		{Number: "RT-70", Title: "following ends with the container", check: followToEnd},
+		{Number: "RT-71", Title: "Close or the context end a blocked Read", check: endRead},
+		{Number: "RT-72", Title: "ten megabytes arrive whole", check: manyBytes},
+		{Number: "RT-73", Title: "following what is missing or created", check: followCreated},
+		{Number: "RT-74", Title: "removal ends the stream", check: followRemoved},
+		{Number: "RT-75", Title: "all logs in order of arrival", check: arrivalOrder},
+		{Number: "RT-76", Title: "bytes pass unchanged", check: anyBytes},
+		{Number: "RT-77", Title: "logs of what is missing or never ran", check: logsOfNothing},
+		{
+			Number: "RT-78", Title: "stdout and stderr apart", check: streamsApart,
+			ability: optional[core.LogStreamer](), unsupported: noPort,
+		},
+		{
+			Number: "RT-79", Title: "the last lines", check: tail,
+			ability: optional[core.LogStreamer](), unsupported: noPort,
+		},
+	}
+}
+
+// following begins to read a container's output to its end.
+func (f *fixture) following(id string) *call[string] {
+	return begin("reading ContainerLogs", func() (string, error) { return follow(f.ctx, f.rt, id) })
+}
+
+func followToEnd(f *fixture) {
+	id := f.ready(f.shell(`trap 'echo two >&2; exit 0' TERM; echo ready; sleep 1000 & wait`))
+	live := f.following(id)
+	live.goesOn(f)
+	f.must(f.rt.StopContainer(f.ctx, id))
+	for _, reader := range []*call[string]{live, f.following(id)} { // while it runs, and after it has exited
+		out, err := reader.result(f)
+		f.must(err)
+		want(f, "the output", out, "ready\ntwo\n")
+	}
+}
+
+func endRead(f *fixture) {
+	id := f.ready(f.shell(`echo ready; sleep 1000`))
+	for _, end := range []string{"Close", "the context's end"} {
+		ctx, cancel := context.WithCancel(f.ctx)
+		stream, err := f.rt.ContainerLogs(ctx, id)
+		f.must(err)
+		_, err = begin("the first Read", func() ([]byte, error) { return readUntil(stream, "ready\n") }).result(f)
+		f.must(err)
+		blocked := begin("the Read that "+end+" should end", func() (int, error) { return stream.Read(make([]byte, 64)) })
+		blocked.goesOn(f)
+		if end == "Close" {
+			f.must(stream.Close())
+		} else {
+			cancel()
+		}
+		if n, err := blocked.result(f); n != 0 || err == nil {
+			f.Errorf("the Read that %s ended returned %d, %v", end, n, err)
+		}
+		cancel()
+		_ = stream.Close()
+	}
+	f.wantState(id, core.StateRunning)
+}
+
+// Ten blocks of lines, each a letter of its own, make ten megabytes and a bit.
+const (
+	blocks    = "a b c d e f g h i j"
+	blockLine = "a line of block %s of ten megabytes, long enough to be an ordinary line of a program's output"
+	blockSize = 11_500 // lines
+)
+
+func manyBytes(f *fixture) {
+	id := f.started(f.shell(fmt.Sprintf(`for block in %s; do yes "`+blockLine+`" | head -n %d; done`, blocks, "$block", blockSize)))
+	live, err := follow(f.ctx, f.rt, id)
+	f.must(err)
+	f.wait(id)
+	var expected strings.Builder
+	for block := range strings.FieldsSeq(blocks) {
+		expected.WriteString(strings.Repeat(fmt.Sprintf(blockLine+"\n", block), blockSize))
+	}
+	for what, got := range map[string]string{"ContainerLogs": live, "ContainerLogsAll": f.logs(id)} {
+		if got != expected.String() {
+			f.Errorf("%s: %s", what, firstDifference(got, expected.String()))
+		}
+	}
+}
+
+// firstDifference describes where two long texts part.
+func firstDifference(got, want string) string {
+	i := 0
+	for i < min(len(got), len(want)) && got[i] == want[i] {
+		i++
+	}
+	excerpt := func(s string) string { return strconv.Quote(s[min(i, len(s)):min(i+40, len(s))]) }
+	return fmt.Sprintf("%d bytes, want %d; at %d %s, want %s", len(got), len(want), i, excerpt(got), excerpt(want))
+}
+
+func followCreated(f *fixture) {
+	_, err := follow(f.ctx, f.rt, f.missing())
+	f.wantClass("following what is missing", err, core.ErrNotFound)
+
+	id := f.create(f.command("echo", "from the beginning"))
+	reader := f.following(id)
+	reader.goesOn(f)
+	f.start(id)
+	out, err := reader.result(f)
+	f.must(err)
+	want(f, "the output", out, "from the beginning\n")
+}
+
+func followRemoved(f *fixture) {
+	id := f.ready(f.shell(`echo ready; sleep 1000`))
+	reader := f.following(id)
+	reader.goesOn(f)
+	f.remove(id)
+	out, _ := reader.result(f) // with an error or without
+	want(f, "the output", out, "ready\n")
+}
+
+func arrivalOrder(f *fixture) {
+	// Two pipes bring the two streams: only what is written apart arrives in order.
+	out := f.output(f.shell(`echo one; sleep 0.3; echo two >&2; sleep 0.3; echo three; sleep 0.3; echo four >&2`))
+	want(f, "the output", out, "one\ntwo\nthree\nfour\n")
+}
+
+func anyBytes(f *fixture) {
+	var octal strings.Builder
+	var expected []byte
+	for b := range 256 {
+		fmt.Fprintf(&octal, `\%03o`, b)
+		expected = append(expected, byte(b))
+	}
+	expected = append(expected, bytes.Repeat([]byte("y"), 40_000)...) // a line too long for engines that cut them
+	out := f.output(f.shell(`printf '` + octal.String() + `'; yes | head -n 40000 | tr -d '\n'`))
+	if out != string(expected) {
+		f.Error(firstDifference(out, string(expected)))
+	}
+}
+
+func logsOfNothing(f *fixture) {
+	_, err := f.rt.ContainerLogsAll(f.ctx, f.missing())
+	f.wantClass("the logs of what is missing", err, core.ErrNotFound)
+	want(f, "the output of what never ran", f.logs(f.create(f.command("true"))), "")
+}
+
+func (f *fixture) stream(id string, opts core.LogOptions) {
+	f.Helper()
+	_, err := begin("StreamLogs", func() (struct{}, error) {
+		return struct{}{}, portOf[core.LogStreamer](f).StreamLogs(f.ctx, id, opts)
+	}).result(f)
+	f.must(err)
+}
+
+func streamsApart(f *fixture) {
+	id := f.started(f.shell(`echo out; echo err >&2; echo more out; echo more err >&2`))
+	var stdout, stderr bytes.Buffer
+	f.stream(id, core.LogOptions{Follow: true, Stdout: &stdout, Stderr: &stderr})
+	want(f, "stdout", stdout.String(), "out\nmore out\n")
+	want(f, "stderr", stderr.String(), "err\nmore err\n")
+	f.stream(id, core.LogOptions{})
+
+	failing := portOf[core.LogStreamer](f).StreamLogs(f.ctx, id, core.LogOptions{Stdout: brokenWriter{}})
+	f.wantClass("StreamLogs to a writer that fails", failing, io.ErrClosedPipe)
+}
+
+// brokenWriter fails every write.
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+func tail(f *fixture) {
+	id := f.started(f.shell(`echo one; echo two; sleep 0.3; echo three >&2`))
+	f.wait(id)
+	var both bytes.Buffer
+	f.stream(id, core.LogOptions{Tail: 2, Stdout: &both, Stderr: &both})
+	want(f, "the last two lines", both.String(), "two\nthree\n")
+}

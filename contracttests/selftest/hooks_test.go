@@ -1,0 +1,122 @@
+package selftest
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/moatproject/moat/core"
+)
+
+// full is a runtime with all optional ports that the suite knows.
+type full interface {
+	core.Runtime
+	core.Capable
+	core.TimedStopper
+	core.Signaler
+	core.Inspector
+	core.LogStreamer
+	core.ImagePuller
+}
+
+// hooks is a runtime whose methods can be replaced one by one.
+type hooks struct {
+	full
+
+	kind            func() core.RuntimeType
+	ping            func(context.Context) error
+	close           func() error
+	capabilities    func() core.Capabilities
+	create          func(context.Context, core.Config) (string, error)
+	start           func(context.Context, string) error
+	stop            func(context.Context, string) error
+	stopTimeout     func(context.Context, string, time.Duration) error
+	signal          func(context.Context, string, int) error
+	wait            func(context.Context, string) (int64, error)
+	remove          func(context.Context, string) error
+	state           func(context.Context, string) (string, error)
+	inspect         func(context.Context, string) (core.Details, error)
+	list            func(context.Context) ([]core.Info, error)
+	logs            func(context.Context, string) (io.ReadCloser, error)
+	logsAll         func(context.Context, string) ([]byte, error)
+	stream          func(context.Context, string, core.LogOptions) error
+	attach          func(context.Context, string, core.AttachOptions) error
+	startAttached   func(context.Context, string, core.AttachOptions) error
+	resize          func(context.Context, string, uint, uint) error
+	images          func(context.Context) ([]core.ImageInfo, error)
+	removeImage     func(context.Context, string) error
+	pull            func(context.Context, string, core.PullSink) error
+	ports           func(context.Context, string) (map[int]int, error)
+	supportsHostNet func() bool
+	firewall        func(context.Context, string, string, int) error
+	networkManager  func() core.NetworkManager
+}
+
+func hooksInto(rt full) *hooks {
+	return &hooks{
+		full: rt, kind: rt.Type, ping: rt.Ping, close: rt.Close, capabilities: rt.Capabilities,
+		create: rt.CreateContainer, start: rt.StartContainer, stop: rt.StopContainer, stopTimeout: rt.StopContainerTimeout,
+		signal: rt.SignalContainer, wait: rt.WaitContainer, remove: rt.RemoveContainer, state: rt.ContainerState,
+		inspect: rt.Inspect, list: rt.ListContainers, logs: rt.ContainerLogs, logsAll: rt.ContainerLogsAll, stream: rt.StreamLogs,
+		attach: rt.Attach, startAttached: rt.StartAttached, resize: rt.ResizeTTY,
+		images: rt.ListImages, removeImage: rt.RemoveImage, pull: rt.PullImage,
+		ports: rt.GetPortBindings, supportsHostNet: rt.SupportsHostNetwork, firewall: rt.SetupFirewall, networkManager: rt.NetworkManager,
+	}
+}
+
+func (h *hooks) Type() core.RuntimeType              { return h.kind() }
+func (h *hooks) Ping(ctx context.Context) error      { return h.ping(ctx) }
+func (h *hooks) Close() error                        { return h.close() }
+func (h *hooks) Capabilities() core.Capabilities     { return h.capabilities() }
+func (h *hooks) SupportsHostNetwork() bool           { return h.supportsHostNet() }
+func (h *hooks) NetworkManager() core.NetworkManager { return h.networkManager() }
+
+func (h *hooks) CreateContainer(ctx context.Context, cfg core.Config) (string, error) {
+	return h.create(ctx, cfg)
+}
+func (h *hooks) StartContainer(ctx context.Context, id string) error  { return h.start(ctx, id) }
+func (h *hooks) StopContainer(ctx context.Context, id string) error   { return h.stop(ctx, id) }
+func (h *hooks) RemoveContainer(ctx context.Context, id string) error { return h.remove(ctx, id) }
+func (h *hooks) StopContainerTimeout(ctx context.Context, id string, timeout time.Duration) error {
+	return h.stopTimeout(ctx, id, timeout)
+}
+func (h *hooks) SignalContainer(ctx context.Context, id string, signal int) error {
+	return h.signal(ctx, id, signal)
+}
+func (h *hooks) WaitContainer(ctx context.Context, id string) (int64, error) { return h.wait(ctx, id) }
+func (h *hooks) ContainerState(ctx context.Context, id string) (string, error) {
+	return h.state(ctx, id)
+}
+func (h *hooks) Inspect(ctx context.Context, id string) (core.Details, error) {
+	return h.inspect(ctx, id)
+}
+func (h *hooks) ListContainers(ctx context.Context) ([]core.Info, error) { return h.list(ctx) }
+func (h *hooks) ContainerLogs(ctx context.Context, id string) (io.ReadCloser, error) {
+	return h.logs(ctx, id)
+}
+func (h *hooks) ContainerLogsAll(ctx context.Context, id string) ([]byte, error) {
+	return h.logsAll(ctx, id)
+}
+func (h *hooks) StreamLogs(ctx context.Context, id string, opts core.LogOptions) error {
+	return h.stream(ctx, id, opts)
+}
+func (h *hooks) Attach(ctx context.Context, id string, opts core.AttachOptions) error {
+	return h.attach(ctx, id, opts)
+}
+func (h *hooks) StartAttached(ctx context.Context, id string, opts core.AttachOptions) error {
+	return h.startAttached(ctx, id, opts)
+}
+func (h *hooks) ResizeTTY(ctx context.Context, id string, height, width uint) error {
+	return h.resize(ctx, id, height, width)
+}
+func (h *hooks) ListImages(ctx context.Context) ([]core.ImageInfo, error) { return h.images(ctx) }
+func (h *hooks) RemoveImage(ctx context.Context, id string) error         { return h.removeImage(ctx, id) }
+func (h *hooks) PullImage(ctx context.Context, ref string, sink core.PullSink) error {
+	return h.pull(ctx, ref, sink)
+}
+func (h *hooks) GetPortBindings(ctx context.Context, id string) (map[int]int, error) {
+	return h.ports(ctx, id)
+}
+func (h *hooks) SetupFirewall(ctx context.Context, id, host string, port int) error {
+	return h.firewall(ctx, id, host, port)
+}

@@ -1,0 +1,3 @@
+module github.com/moatproject/moat/tools/rules
+
+go 1.26.0

@@ -1,0 +1,282 @@
+// Package rules checks how the modules of this repository depend on each other.
+package rules
+
+import (
+	"encoding/json"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const prefix = "github.com/moatproject/moat/"
+
+// A rule is what the modules whose folder matches may import beside the standard
+// library and themselves. The first match counts.
+type rule struct {
+	folder     string   // a pattern of [path.Match]
+	siblings   []string // patterns of folders
+	inTests    []string // siblings of test files only
+	thirdParty bool
+	frameworks bool // fx and zerolog, with thirdParty
+	noIO       bool // outside of tests
+}
+
+var table = []rule{
+	{folder: "core", noIO: true},
+	{folder: "contracttests", siblings: []string{"core"}},
+	{folder: "adapters/gvisor", siblings: []string{"core", "adapters/docker"}, inTests: []string{"contracttests"}, thirdParty: true},
+	{folder: "adapters/container", siblings: []string{"core", "adapters/*"}, inTests: []string{"contracttests"}, thirdParty: true},
+	{folder: "adapters/*", siblings: []string{"core"}, inTests: []string{"contracttests"}, thirdParty: true},
+	{folder: "apps", siblings: []string{"core", "adapters/*"}, inTests: []string{"contracttests"}, thirdParty: true, frameworks: true},
+	{folder: "tools", siblings: []string{"core", "contracttests", "adapters/*"}, thirdParty: true},
+	{folder: "tools/*", siblings: []string{"core", "contracttests", "adapters/*"}, thirdParty: true},
+}
+
+var frameworks = []string{"go.uber.org/fx", "github.com/rs/zerolog"}
+
+// Packages of the standard library by which core would reach out of its process.
+// What lies below them does so too, but for the exceptions.
+var (
+	ioPackages   = []string{"os", "net", "syscall", "io/ioutil", "log", "plugin", "C"}
+	ioExceptions = []string{"net/netip", "net/url", "log/slog"}
+)
+
+// Check returns each breach of the rules in the repository at root.
+func Check(root string) ([]string, error) {
+	repository, err := scan(root)
+	if err != nil {
+		return nil, err
+	}
+	var breaches []string
+	for _, folder := range repository.modules {
+		found, err := checkModule(root, folder)
+		if err != nil {
+			return nil, err
+		}
+		breaches = append(breaches, found...)
+	}
+	for _, file := range repository.files {
+		found, err := checkFile(root, file, repository.moduleOf(file))
+		if err != nil {
+			return nil, err
+		}
+		breaches = append(breaches, found...)
+	}
+	return breaches, nil
+}
+
+// A tree is a repository's files, by slash-separated paths in it.
+type tree struct {
+	modules []string // folders with a go.mod
+	files   []string // Go files
+}
+
+func scan(root string) (tree, error) {
+	var found tree
+	err := filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := entry.Name()
+		if entry.IsDir() {
+			if file != root && (name == "testdata" || name[0] == '.' || name[0] == '_') {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		relative, err := filepath.Rel(root, file)
+		if err != nil {
+			return err
+		}
+		switch {
+		case name == "go.mod":
+			found.modules = append(found.modules, filepath.ToSlash(filepath.Dir(relative)))
+		case strings.HasSuffix(name, ".go"):
+			found.files = append(found.files, filepath.ToSlash(relative))
+		}
+		return nil
+	})
+	if err == nil && len(found.modules) == 0 {
+		err = fmt.Errorf("no module in %s", root)
+	}
+	return found, err
+}
+
+// moduleOf returns the folder of the innermost module that a file lies in, or "".
+func (t tree) moduleOf(file string) string {
+	innermost := ""
+	for _, folder := range t.modules {
+		if strings.HasPrefix(file, folder+"/") && len(folder) > len(innermost) {
+			innermost = folder
+		}
+	}
+	return innermost
+}
+
+func ruleOf(folder string) (rule, bool) {
+	i := slices.IndexFunc(table, func(r rule) bool { return matches(folder, r.folder) })
+	if i < 0 {
+		return rule{}, false
+	}
+	return table[i], true
+}
+
+func matches(folder string, patterns ...string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		ok, _ := path.Match(pattern, folder)
+		return ok
+	})
+}
+
+// goMod is what `go mod edit -json` tells that concerns us.
+type goMod struct {
+	Module  struct{ Path string }
+	Require []struct{ Path, Version string }
+	Replace []struct {
+		Old, New struct{ Path, Version string }
+	}
+}
+
+func readGoMod(file string) (goMod, error) {
+	var mod goMod
+	output, err := exec.Command("go", "mod", "edit", "-json", file).Output()
+	if err != nil {
+		return mod, fmt.Errorf("go mod edit -json %s: %w", file, err)
+	}
+	return mod, json.Unmarshal(output, &mod)
+}
+
+// checkModule checks a module's go.mod: it builds in this tree by its relative
+// replacements, and elsewhere without them.
+func checkModule(root, folder string) (breaches []string, err error) {
+	breach := func(format string, args ...any) {
+		breaches = append(breaches, fmt.Sprintf("%s/go.mod: ", folder)+fmt.Sprintf(format, args...))
+	}
+	if folder == "." {
+		breach("a module at the root makes `go test ./...` there pass without a test")
+		return breaches, nil
+	}
+	r, known := ruleOf(folder)
+	if !known {
+		breach("no rule tells what this module may import")
+		return breaches, nil
+	}
+	mod, err := readGoMod(filepath.Join(root, folder, "go.mod"))
+	if err != nil {
+		return nil, err
+	}
+	if mod.Module.Path != prefix+folder {
+		breach("module %s should be %s", mod.Module.Path, prefix+folder)
+	}
+	replaced := map[string]bool{}
+	for _, replace := range mod.Replace {
+		sibling, ok := strings.CutPrefix(replace.Old.Path, prefix)
+		if !ok {
+			breach("%s is replaced, which whoever imports the module does not see", replace.Old.Path)
+			continue
+		}
+		replaced[replace.Old.Path] = true
+		want, err := filepath.Rel(folder, sibling)
+		if err != nil {
+			return nil, err
+		}
+		if want = filepath.ToSlash(want); replace.New.Path != want {
+			breach("%s is replaced by %s instead of %s", replace.Old.Path, replace.New.Path, want)
+		}
+	}
+	for _, require := range mod.Require {
+		if why := r.refuses(require.Path, folder, true); why != "" {
+			breach("requires %s: %s", require.Path, why)
+		}
+		if !strings.HasPrefix(require.Path, prefix) {
+			continue
+		}
+		if !replaced[require.Path] {
+			breach("%s is required and not replaced", require.Path)
+		}
+		if require.Version != "v0.0.0" {
+			breach("%s is required at %s instead of v0.0.0", require.Path, require.Version)
+		}
+	}
+	return breaches, nil
+}
+
+func checkFile(root, file, module string) (breaches []string, err error) {
+	if module == "" {
+		return []string{file + ": lies in no module"}, nil
+	}
+	r, known := ruleOf(module)
+	if !known {
+		return nil, nil // reported with the module
+	}
+	parsed, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, file), nil, parser.ImportsOnly)
+	if err != nil {
+		return nil, err
+	}
+	for _, spec := range parsed.Imports {
+		imported, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			return nil, err
+		}
+		if why := r.refuses(imported, module, strings.HasSuffix(file, "_test.go")); why != "" {
+			breaches = append(breaches, fmt.Sprintf("%s: imports %s: %s", file, imported, why))
+		}
+	}
+	return breaches, nil
+}
+
+// refuses tells why a file of a module may not import a package, or "".
+func (r rule) refuses(imported, module string, test bool) string {
+	switch sibling, ok := strings.CutPrefix(imported, prefix); {
+	case below(imported, prefix+module):
+		return ""
+	case ok:
+		allowed := r.siblings
+		if test {
+			allowed = slices.Concat(allowed, r.inTests)
+		}
+		if !slices.ContainsFunc(parents(sibling), func(folder string) bool { return matches(folder, allowed...) }) {
+			return fmt.Sprintf("%s may import of this repository only %q", module, allowed)
+		}
+	case isStandard(imported):
+		if r.noIO && !test && below(imported, ioPackages...) && !below(imported, ioExceptions...) {
+			return module + " does no I/O"
+		}
+	case !r.thirdParty:
+		return module + " depends on the standard library alone"
+	case !r.frameworks && below(imported, frameworks...):
+		return "frameworks are for apps only"
+	}
+	return ""
+}
+
+// below tells whether a package is one of those that are named, or lies below it.
+func below(imported string, names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool {
+		return imported == name || strings.HasPrefix(imported, name+"/")
+	})
+}
+
+// parents returns "a", "a/b" and "a/b/c" for "a/b/c".
+func parents(folder string) []string {
+	folders := []string{folder}
+	for i, r := range folder {
+		if r == '/' {
+			folders = append(folders, folder[:i])
+		}
+	}
+	return folders
+}
+
+// isStandard goes by what the go command reserves: a first element without a dot.
+func isStandard(imported string) bool {
+	first, _, _ := strings.Cut(imported, "/")
+	return !strings.Contains(first, ".")
+}

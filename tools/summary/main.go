@@ -1,0 +1,151 @@
+// Command summary reads `go test -json` of all modules on standard input, shows the
+// output of what failed, and closes with a table of the contract suite. It exits
+// with 1 where a test failed, a package did not build, or no test ran.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// event is one line of `go test -json`.
+type event struct {
+	Action     string
+	Package    string
+	ImportPath string
+	Test       string
+	Output     string
+}
+
+// suite counts what became of one adapter's contract cases.
+type suite struct {
+	passed, unsupported, failed int
+	absent                      string
+}
+
+type summary struct {
+	passed, failed, skipped int
+	output                  map[string][]string // of each test, until it has passed
+	suites                  map[string]*suite
+}
+
+func main() {
+	s := &summary{output: map[string][]string{}, suites: map[string]*suite{}}
+	lines := bufio.NewScanner(os.Stdin)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		var e event
+		if json.Unmarshal(lines.Bytes(), &e) != nil {
+			fmt.Println(lines.Text()) // not from go test: make's own words
+			continue
+		}
+		s.add(os.Stdout, e)
+	}
+	if err := lines.Err(); err != nil {
+		fmt.Fprintln(os.Stderr, "summary:", err)
+		os.Exit(1)
+	}
+	s.print(os.Stdout)
+	if s.failed > 0 || s.passed == 0 {
+		os.Exit(1)
+	}
+}
+
+func (s *summary) add(w io.Writer, e event) {
+	key := e.Package + " " + e.Test
+	switch e.Action {
+	case "output":
+		s.output[key] = append(s.output[key], e.Output)
+		return
+	case "build-output":
+		fmt.Fprint(w, e.Output)
+		return
+	case "pass", "fail", "skip":
+	default:
+		return
+	}
+	output := strings.Join(s.output[key], "")
+	delete(s.output, key)
+	if e.Action == "fail" {
+		fmt.Fprintf(w, "--- %s %s\n%s", e.Package, e.Test, output)
+	}
+	if e.Test == "" {
+		s.addPackage(w, e)
+		return
+	}
+	s.count(e.Action)
+	if name, numbered, found := strings.Cut(e.Test, "/"); strings.HasPrefix(name, "TestContract") {
+		s.addCase(adapter(e.Package, name), e.Action, output, found && !strings.Contains(numbered, "/"))
+	}
+}
+
+func (s *summary) addPackage(w io.Writer, e event) {
+	if e.Action == "fail" {
+		s.failed++
+	}
+	if e.Action != "skip" { // a package without tests
+		fmt.Fprintf(w, "%-4s %s\n", e.Action, e.Package)
+	}
+}
+
+func (s *summary) count(action string) {
+	switch action {
+	case "pass":
+		s.passed++
+	case "fail":
+		s.failed++
+	case "skip":
+		s.skipped++
+	}
+}
+
+// adapter names a suite by its package and test: docker's TestContractCurrent is
+// docker-current.
+func adapter(pkg, test string) string {
+	name := pkg[strings.LastIndexByte(pkg, '/')+1:]
+	if variant := strings.TrimPrefix(test, "TestContract"); variant != "" {
+		name += "-" + strings.ToLower(variant)
+	}
+	return name
+}
+
+func (s *summary) addCase(name, action, output string, isCase bool) {
+	if s.suites[name] == nil {
+		s.suites[name] = &suite{}
+	}
+	current := s.suites[name]
+	switch {
+	case !isCase && action == "skip":
+		_, reason, _ := strings.Cut(output, "is absent: ")
+		current.absent = strings.TrimSpace(strings.SplitN(reason, "\n", 2)[0])
+	case !isCase:
+	case action == "fail":
+		current.failed++
+	case strings.Contains(output, "unsupported: "):
+		current.unsupported++
+	default:
+		current.passed++
+	}
+}
+
+func (s *summary) print(w io.Writer) {
+	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(table, "\nadapter\tpass\tunsupported\tfail\tabsent")
+	names := make([]string, 0, len(s.suites))
+	for name := range s.suites {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		c := s.suites[name]
+		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%s\n", name, c.passed, c.unsupported, c.failed, c.absent)
+	}
+	_ = table.Flush()
+	fmt.Fprintf(w, "\n%d passed, %d failed, %d skipped\n", s.passed, s.failed, s.skipped)
+}
