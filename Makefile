@@ -1,15 +1,15 @@
-# The targets of a user: setup, demo, test, build, bench. `make help` lists all.
+# The targets of a user: setup, demo, test, build. `make help` lists all.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-MODULES := core contracttests $(wildcard adapters/*) apps tools $(wildcard contracttests/selftest)
-RACE    := core contracttests adapters/memory $(wildcard contracttests/selftest) apps
+MODULES := core contracttests contracttests/selftest $(wildcard adapters/*) apps tools
+RACE    := core contracttests contracttests/selftest adapters/memory apps tools
 TOOL    := bash tools/setup.sh tool
 
 include tools/engine.mk
 
-.PHONY: help build test race lint vuln standalone demo bench
+.PHONY: help build test race lint vuln standalone demo
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,3 @@ standalone: ## each module builds, and is tidy, without the workspace
 
 demo: ## an untrusted script in the sandbox, on the engine that is there
 	@bash tools/demo.sh
-
-bench: build ## ratios against the raw Engine API and docker, with their gates
-	@eval "$$(bash tools/engine.sh env)"; cd tools && go run ./bench

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,19 +27,11 @@ func creationCases() []Case {
 }
 
 func createdAndLabelled(f *fixture) {
-	cfg := f.command("true")
-	id := f.create(cfg)
+	id := f.create(f.command("true"))
 	f.wantState(id, core.StateCreated)
-	for _, info := range f.list() {
-		if info.ID != id {
-			continue
-		}
-		for key, value := range cfg.ContainerLabels() {
-			want(f, "label "+key, info.Labels[key], value)
-		}
-		return
-	}
-	f.Errorf("the new container is not listed with label %s=%s", core.LabelRunID, f.runID)
+	info := f.listed(id)
+	want(f, "label "+core.LabelManaged, info.Labels[core.LabelManaged], "true")
+	want(f, "label "+core.LabelVersion, info.Labels[core.LabelVersion], core.Version)
 }
 
 func nameTaken(f *fixture) {
@@ -137,29 +130,25 @@ func mountSourceMissing(f *fixture) {
 }
 
 func failedCreations(f *fixture) {
-	taken := f.command("true")
-	taken.Name = "taken-" + f.runID
-	id := f.create(taken)
 	unknown := f.command("true")
 	unknown.Image, unknown.Pull = f.missingLocalImage(), core.PullNever
-	for what, cfg := range map[string]core.Config{"a taken name": taken, "an unknown image": unknown} {
-		if _, err := f.tryCreate(cfg); err == nil {
-			f.Errorf("a container with %s was created", what)
-		}
+	if _, err := f.tryCreate(unknown); err == nil {
+		f.Errorf("a container with an unknown image was created")
 	}
 	for wait := time.Millisecond; wait < time.Second; wait *= 4 { // at various steps of the creation
 		ctx, cancel := context.WithTimeout(f.ctx, wait)
-		if created, err := f.rt.CreateContainer(ctx, f.command("true")); err == nil {
-			f.must(f.rt.RemoveContainer(f.ctx, created))
+		if id, err := f.rt.CreateContainer(ctx, f.command("true")); err == nil {
+			f.created = append(f.created, id)
 		}
 		cancel()
 	}
-	if !eventually(func() bool { return len(f.list()) == 1 }) {
-		for _, info := range f.list() {
-			if info.ID != id {
-				f.Errorf("a creation that failed has left %+v", info)
-				f.created = append(f.created, info.ID)
-			}
+	if eventually(func() bool { return len(f.list()) == len(f.created) }) {
+		return
+	}
+	for _, info := range f.list() {
+		if !slices.Contains(f.created, info.ID) {
+			f.Errorf("a creation that failed has left %+v", info)
+			f.created = append(f.created, info.ID)
 		}
 	}
 }

@@ -206,6 +206,17 @@ func (f *fixture) list() []core.Info {
 	return ofRun(f.runID, all)
 }
 
+// listed returns what the list tells of a container.
+func (f *fixture) listed(id string) core.Info {
+	f.Helper()
+	all := f.list()
+	i := slices.IndexFunc(all, func(info core.Info) bool { return info.ID == id })
+	if i < 0 {
+		f.Fatalf("container %s is not listed with label %s=%s", id, core.LabelRunID, f.runID)
+	}
+	return all[i]
+}
+
 // runStates returns the states of the case's containers, by ID.
 func (f *fixture) runStates() map[string]string {
 	f.Helper()

@@ -79,7 +79,7 @@ func startRuns(f *fixture) {
 
 	id := f.started(f.command("echo", "it ran"))
 	if state := f.state(id); state != core.StateRunning && state != core.StateExited {
-		f.Errorf("after StartContainer the state is %q", state)
+		f.Fatalf("after StartContainer the state is %q", state)
 	}
 	f.wait(id)
 	want(f, "the output", f.logs(id), "it ran\n")
@@ -116,7 +116,9 @@ func noProgram(f *fixture) {
 func stopGracefully(f *fixture) {
 	id := f.ready(f.shell(`trap 'exit 7' TERM; echo ready; sleep 1000 & wait`))
 	f.must(f.rt.StopContainer(f.ctx, id))
-	want(f, "the exit code", f.wait(id), 7)
+	code, err := f.waiting(f.ctx, id).result(f)
+	f.must(err)
+	want(f, "the exit code", code, 7)
 }
 
 func stopByForce(f *fixture) {
@@ -152,7 +154,9 @@ func stopTimed(f *fixture) {
 func signals(f *fixture) {
 	id := f.ready(f.shell(`trap 'exit 9' USR1; echo ready; sleep 1000 & wait`))
 	f.must(portOf[core.Signaler](f).SignalContainer(f.ctx, id, sigUSR1))
-	want(f, "the exit code", f.wait(id), 9)
+	code, err := f.waiting(f.ctx, id).result(f)
+	f.must(err)
+	want(f, "the exit code", code, 9)
 }
 
 func badSignals(f *fixture) {

@@ -38,12 +38,9 @@ func (f *fixture) following(id string) *call[string] {
 }
 
 func followToEnd(f *fixture) {
-	id := f.ready(f.shell(`trap 'echo two >&2; exit 0' TERM; echo ready; sleep 1000 & wait`))
-	live := f.following(id)
-	live.goesOn(f)
-	f.must(f.rt.StopContainer(f.ctx, id))
-	for _, reader := range []*call[string]{live, f.following(id)} { // while it runs, and after it has exited
-		out, err := reader.result(f)
+	id := f.ready(f.shell(`echo ready; sleep 1; echo two >&2`))
+	for range 2 { // while it runs, and after it has exited
+		out, err := f.following(id).result(f)
 		f.must(err)
 		want(f, "the output", out, "ready\ntwo\n")
 	}

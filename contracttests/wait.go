@@ -34,31 +34,34 @@ func exitCode(f *fixture) {
 func signalCode(f *fixture) {
 	id := f.ready(f.stubborn(time.Second))
 	f.must(f.rt.StopContainer(f.ctx, id))
-	want(f, "the exit code after SIGKILL", f.wait(id), 128+sigKILL)
+	code, err := f.waiting(f.ctx, id).result(f)
+	f.must(err)
+	want(f, "the exit code after SIGKILL", code, 128+sigKILL)
 }
 
 func manyWaiters(f *fixture) {
-	id := f.create(f.shell(`trap 'exit 42' TERM; echo ready; sleep 1000 & wait`))
+	id := f.create(f.shell(`echo ready; sleep 1; exit 42`))
 	var waiters []*call[int64]
 	waitMore := func() {
 		for range 3 {
 			waiters = append(waiters, f.waiting(f.ctx, id))
 		}
-		waiters[len(waiters)-1].goesOn(f)
+	}
+	check := func() {
+		for _, waiter := range waiters {
+			code, err := waiter.result(f)
+			f.must(err)
+			want(f, "a waiter's exit code", code, 42)
+		}
 	}
 	waitMore()
+	waiters[0].goesOn(f)
 	f.start(id)
 	f.awaitOutput(id, "ready\n")
 	waitMore()
-	f.must(f.rt.StopContainer(f.ctx, id))
-	for range 3 {
-		waiters = append(waiters, f.waiting(f.ctx, id))
-	}
-	for _, waiter := range waiters {
-		code, err := waiter.result(f)
-		f.must(err)
-		want(f, "a waiter's exit code", code, 42)
-	}
+	check()
+	waitMore() // after the exit
+	check()
 }
 
 func waitCancelled(f *fixture) {
@@ -89,11 +92,9 @@ func waitRemoved(f *fixture) {
 // unknownCode lets a runtime wait that has not started the container: it knows the
 // code, or says that it does not.
 func unknownCode(f *fixture) {
-	id := f.ready(f.shell(`trap 'exit 42' TERM; echo ready; sleep 1000 & wait`))
+	id := f.started(f.shell(`sleep 1; exit 42`))
 	other := f.another()
-	waiter := begin("WaitContainer", func() (int64, error) { return other.WaitContainer(f.ctx, id) })
-	f.must(f.rt.StopContainer(f.ctx, id))
-	code, err := waiter.result(f)
+	code, err := begin("WaitContainer", func() (int64, error) { return other.WaitContainer(f.ctx, id) }).result(f)
 	if err == nil {
 		want(f, "the code that another runtime waited for", code, 42)
 	} else if core.CapabilitiesOf(f.rt).ExitCodes && !errors.Is(err, core.ErrNotFound) {

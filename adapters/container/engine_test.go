@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,7 +18,7 @@ import (
 // take. What it creates "runs" under gVisor.
 type engine struct {
 	runtimes []string // that it lists
-	pulls    bool     // whether images must be pulled first
+	pulls    bool     // whether alpine must be pulled first
 
 	mu      sync.Mutex
 	created []string // OCI runtimes of the containers, "" for the default
@@ -61,19 +62,29 @@ func (e *engine) start(t *testing.T) (host string) {
 }
 
 func (e *engine) create(w http.ResponseWriter, r *http.Request) {
-	var request struct{ HostConfig struct{ Runtime string } }
+	var request struct {
+		Image      string
+		HostConfig struct{ Runtime string }
+	}
 	err := json.NewDecoder(r.Body).Decode(&request)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
 	case err != nil:
 		answerJSON(w, http.StatusBadRequest, map[string]string{"message": err.Error()})
-	case e.pulls && !e.pulled:
+	case e.pulls && !e.pulled && request.Image == "alpine":
 		answerJSON(w, http.StatusNotFound, map[string]string{"message": "No such image: alpine:latest"})
 	default:
 		e.created = append(e.created, request.HostConfig.Runtime)
 		answerJSON(w, http.StatusCreated, map[string]string{"Id": strings.Repeat("a", 64)})
 	}
+}
+
+// ociRuntimes returns those of the containers that were created.
+func (e *engine) ociRuntimes() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.created)
 }
 
 // serveGVisorProbe is what the gvisor adapter's probe writes under gVisor: the six

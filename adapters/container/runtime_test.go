@@ -122,8 +122,8 @@ func TestEngineWithoutGVisor(t *testing.T) {
 		}
 		defer rt.Close()
 		create(t, rt)
-		if want := []string{""}; !slices.Equal(fake.created, want) {
-			t.Errorf("containers were created with runtimes %q, want %q", fake.created, want)
+		if got, want := fake.ociRuntimes(), []string{""}; !slices.Equal(got, want) {
+			t.Errorf("containers were created with runtimes %q, want %q", got, want)
 		}
 	})
 }
@@ -144,8 +144,8 @@ func TestEngineWithGVisor(t *testing.T) {
 			_ = rt.Close()
 		}
 		// One proof for all in this process, and the two containers.
-		if want := []string{"runsc", "runsc", "runsc"}; !slices.Equal(fake.created, want) {
-			t.Errorf("containers were created with runtimes %q, want %q", fake.created, want)
+		if got, want := fake.ociRuntimes(), []string{"runsc", "runsc", "runsc"}; !slices.Equal(got, want) {
+			t.Errorf("containers were created with runtimes %q, want %q", got, want)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/moatproject/moat/core"
@@ -33,26 +34,39 @@ type call struct {
 
 // call begins a method that ends at the caller's deadline, or a usual one.
 func (r *Runtime) call(ctx context.Context, op, object string) (*call, error) {
-	return r.timed(ctx, r.timeout, op, object)
+	return r.begin(ctx, r.timeout, op, object)
 }
 
-// timed begins a method that ends at the caller's deadline, or after timeout.
-func (r *Runtime) timed(ctx context.Context, timeout time.Duration, op, object string) (*call, error) {
+// on begins a method on a container, as [Runtime.begin] does.
+func (r *Runtime) on(ctx context.Context, timeout time.Duration, op, id string) (*call, error) {
+	c, err := r.begin(ctx, timeout, op, id)
+	if err != nil {
+		return nil, err
+	}
+	// The SDK makes a path of it, in which "../networks/x" would be another object.
+	if id == "" || id == "." || id == ".." || strings.Contains(id, "/") {
+		defer c.end()
+		return nil, c.wrong(core.ErrInvalidConfig, "id", "it is no container's name or ID", "")
+	}
+	return c, nil
+}
+
+// begin begins a method that ends at the caller's deadline, or after timeout. Without
+// one (0) it lasts as long as the caller wants. Close ends it.
+func (r *Runtime) begin(ctx context.Context, timeout time.Duration, op, object string) (*call, error) {
 	c, err := r.open(ctx, op, object)
 	if err != nil {
 		return nil, err
 	}
 	c.limit(timeout)
-	return r.ready(c)
-}
-
-// stream begins a method that lasts as long as the caller wants, or until Close.
-func (r *Runtime) stream(ctx context.Context, op, object string) (*call, error) {
-	c, err := r.open(ctx, op, object)
-	if err != nil {
-		return nil, err
+	if _, err = r.negotiate(c.ctx); err == nil {
+		err = c.ctx.Err() // nobody waits any more
 	}
-	return r.ready(c)
+	if err != nil {
+		defer c.end()
+		return nil, c.failed(err)
+	}
+	return c, nil
 }
 
 // open begins a method that has not asked the engine for anything yet.
@@ -67,22 +81,9 @@ func (r *Runtime) open(ctx context.Context, op, object string) (*call, error) {
 	return c, nil
 }
 
-// ready makes sure that the API's version is settled, and that somebody still waits.
-func (r *Runtime) ready(c *call) (*call, error) {
-	_, err := r.negotiate(c.ctx)
-	if err == nil {
-		err = c.ctx.Err()
-	}
-	if err != nil {
-		defer c.end()
-		return nil, c.failed(err)
-	}
-	return c, nil
-}
-
-// limit gives the call a deadline, unless the caller has set one.
+// limit gives the call a deadline, unless the caller has set one or timeout is 0.
 func (c *call) limit(timeout time.Duration) {
-	if _, limited := c.caller.Deadline(); !limited {
+	if _, limited := c.caller.Deadline(); !limited && timeout > 0 {
 		c.ctx, c.unlimit = context.WithTimeoutCause(c.ctx, timeout, errCallTimeout)
 	}
 }

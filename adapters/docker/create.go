@@ -46,7 +46,7 @@ func (r *Runtime) CreateContainer(ctx context.Context, cfg core.Config) (string,
 	if object == "" {
 		object = cfg.Image
 	}
-	c, err := r.stream(ctx, "create container", object)
+	c, err := r.begin(ctx, 0, "create container", object)
 	if err != nil {
 		return "", err
 	}

@@ -180,6 +180,8 @@ func (r *Runtime) negotiate(ctx context.Context) (asked bool, err error) {
 	if r.negotiated.Load() {
 		return false, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, r.timeout) // also where the method has none
+	defer cancel()
 	if err := r.engine.NewVersionError(ctx, minimumAPI, "Moat"); err != nil {
 		return true, err
 	}

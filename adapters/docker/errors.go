@@ -36,8 +36,7 @@ func (c *call) failed(err error) error {
 	case errors.Is(cause, errStreamClosed):
 		failure.Err = errStreamClosed
 	case errors.Is(cause, errCallTimeout):
-		failure.Class, failure.Err = core.ErrTimeout, errCallTimeout
-		failure.Remedy = "Check that the engine is healthy"
+		failure.Class, failure.Err, failure.Remedy = core.ErrTimeout, errCallTimeout, checkEngine
 	case c.caller.Err() != nil:
 		failure.Err = c.caller.Err()
 		if errors.Is(failure.Err, context.DeadlineExceeded) {
@@ -104,12 +103,14 @@ func (r rule) matches(text string, err error) bool {
 }
 
 const (
+	checkEngine = "Check that the engine is healthy"
 	startEngine = "Start the engine, or name another endpoint with DOCKER_HOST"
 	otherPort   = "Choose another host port, or 0 for a free one"
 	askRegistry = "Check the registry's address and the network"
 )
 
 var rules = []rule{
+	{is: isDeadline, class: core.ErrTimeout, remedy: checkEngine},
 	{texts: []string{"requires api version"}, class: core.ErrUnavailable, remedy: "Upgrade the engine to Docker 20.10 or newer"},
 	{is: unpermitted, class: core.ErrUnavailable, remedy: "Join the group that owns the socket (sudo usermod -aG docker $USER, then log in again), or use a rootless engine"},
 	{is: unreachable, class: core.ErrUnavailable, remedy: startEngine},
@@ -163,6 +164,9 @@ var rules = []rule{
 	{texts: []string{"unauthorized"}, class: core.ErrUnavailable, remedy: "The registry wants a login"},
 	{texts: []string{"toomanyrequests"}, class: core.ErrUnavailable, remedy: "The registry limits pulls: try again later"},
 }
+
+// isDeadline tells a deadline that is not the whole call's.
+func isDeadline(err error) bool { return errors.Is(err, context.DeadlineExceeded) }
 
 // unreachable tells an engine that is down, refuses, or died in mid-call.
 func unreachable(err error) bool {

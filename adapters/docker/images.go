@@ -60,7 +60,7 @@ func (r *Runtime) RemoveImage(ctx context.Context, id string) error {
 
 // PullImage pulls an image even where it is present.
 func (r *Runtime) PullImage(ctx context.Context, ref string, sink core.PullSink) error {
-	c, err := r.stream(ctx, "pull image", ref)
+	c, err := r.begin(ctx, 0, "pull image", ref)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 
 // Inspect returns a container's details. With a sandbox, the first call proves it.
 func (r *Runtime) Inspect(ctx context.Context, id string) (core.Details, error) {
-	c, err := r.call(ctx, "inspect container", id)
+	c, err := r.on(ctx, r.timeout, "inspect container", id)
 	if err != nil {
 		return core.Details{}, err
 	}
@@ -86,7 +86,7 @@ func parseTime(text string) time.Time {
 
 // Describe asks the engine what it is, and its sandbox if it has one.
 func (r *Runtime) Describe(ctx context.Context) (core.Description, error) {
-	c, err := r.stream(ctx, "describe engine", r.options.Host)
+	c, err := r.begin(ctx, 0, "describe engine", r.options.Host)
 	if err != nil {
 		return core.Description{}, err
 	}

@@ -20,7 +20,7 @@ const (
 
 // StartContainer starts a created or exited container.
 func (r *Runtime) StartContainer(ctx context.Context, id string) error {
-	c, err := r.timed(ctx, startTimeout, "start container", id)
+	c, err := r.on(ctx, startTimeout, "start container", id)
 	if err != nil {
 		return err
 	}
@@ -51,7 +51,7 @@ func (r *Runtime) StopContainerTimeout(ctx context.Context, id string, timeout t
 }
 
 func (r *Runtime) stop(ctx context.Context, id string, deadline time.Duration, options container.StopOptions) error {
-	c, err := r.timed(ctx, deadline, "stop container", id)
+	c, err := r.on(ctx, deadline, "stop container", id)
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (r *Runtime) stop(ctx context.Context, id string, deadline time.Duration, o
 
 // SignalContainer sends a signal, by number, to the container's first process.
 func (r *Runtime) SignalContainer(ctx context.Context, id string, signal int) error {
-	c, err := r.call(ctx, "signal container", id)
+	c, err := r.on(ctx, r.timeout, "signal container", id)
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (r *Runtime) SignalContainer(ctx context.Context, id string, signal int) er
 
 // RemoveContainer kills and removes a container with its anonymous volumes.
 func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
-	c, err := r.call(ctx, "remove container", id)
+	c, err := r.on(ctx, r.timeout, "remove container", id)
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
 
 // ContainerState returns one of core's State constants.
 func (r *Runtime) ContainerState(ctx context.Context, id string) (string, error) {
-	c, err := r.call(ctx, "inspect container", id)
+	c, err := r.on(ctx, r.timeout, "inspect container", id)
 	if err != nil {
 		return "", err
 	}

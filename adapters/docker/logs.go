@@ -17,7 +17,7 @@ import (
 // ContainerLogs follows the container's output from its beginning. The caller closes
 // the reader, from any goroutine.
 func (r *Runtime) ContainerLogs(ctx context.Context, id string) (io.ReadCloser, error) {
-	c, err := r.stream(ctx, "follow logs", id)
+	c, err := r.on(ctx, 0, "follow logs", id)
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +31,7 @@ func (r *Runtime) ContainerLogs(ctx context.Context, id string) (io.ReadCloser, 
 
 // ContainerLogsAll returns all output so far.
 func (r *Runtime) ContainerLogsAll(ctx context.Context, id string) ([]byte, error) {
-	c, err := r.stream(ctx, "read logs", id)
+	c, err := r.on(ctx, 0, "read logs", id)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func (r *Runtime) ContainerLogsAll(ctx context.Context, id string) ([]byte, erro
 
 // StreamLogs copies the container's output, stdout and stderr apart.
 func (r *Runtime) StreamLogs(ctx context.Context, id string, opts core.LogOptions) error {
-	c, err := r.stream(ctx, "read logs", id)
+	c, err := r.on(ctx, 0, "read logs", id)
 	if err != nil {
 		return err
 	}

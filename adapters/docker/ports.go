@@ -17,7 +17,7 @@ import (
 
 // GetPortBindings returns the first IPv4 binding of each published TCP port.
 func (r *Runtime) GetPortBindings(ctx context.Context, id string) (map[int]int, error) {
-	c, err := r.call(ctx, "read port bindings", id)
+	c, err := r.on(ctx, r.timeout, "read port bindings", id)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +92,7 @@ func (r *Runtime) SupportsHostNetwork() bool {
 }
 
 func (r *Runtime) askHost() (address string, native bool) {
-	c, err := r.timed(context.Background(), hostTimeout, "describe host", r.options.Host)
+	c, err := r.begin(context.Background(), hostTimeout, "describe host", r.options.Host)
 	if err != nil {
 		return "", false
 	}

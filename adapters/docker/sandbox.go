@@ -38,7 +38,7 @@ func (r *Runtime) Verify(ctx context.Context) error {
 	if r.options.Sandbox == nil {
 		return r.Ping(ctx)
 	}
-	c, err := r.stream(ctx, "verify sandbox", r.options.Host)
+	c, err := r.begin(ctx, 0, "verify sandbox", r.options.Host)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 // WaitContainer blocks until the container exits and returns its exit code. For a
 // container that this process has started it is one request, for others two.
 func (r *Runtime) WaitContainer(ctx context.Context, id string) (int64, error) {
-	c, err := r.stream(ctx, "wait for container", id)
+	c, err := r.on(ctx, 0, "wait for container", id)
 	if err != nil {
 		return 0, err
 	}

@@ -30,6 +30,7 @@ func unsupportedSettings(cfg core.Config) string {
 		{cfg.PidsLimit > 0, "PidsLimit: it cannot limit processes"},
 		{len(cfg.PublishedPorts()) > 0, "Ports: its containers have no network"},
 		{cfg.NetworkMode == "host", "NetworkMode: its containers have no network"},
+		{slices.ContainsFunc(cfg.ExtraHosts, isGateway), "ExtraHosts: no address leads to the host"},
 	} {
 		if setting.asked {
 			return setting.reason
@@ -37,6 +38,9 @@ func unsupportedSettings(cfg core.Config) string {
 	}
 	return ""
 }
+
+// isGateway tells whether an entry of ExtraHosts means the host, whatever its address.
+func isGateway(entry string) bool { return strings.HasSuffix(entry, ":host-gateway") }
 
 // CreateContainer creates a container. Beside [core.Config.Validate] it refuses what
 // [Runtime.Capabilities] does not promise.
@@ -47,7 +51,7 @@ func (r *Runtime) CreateContainer(ctx context.Context, cfg core.Config) (string,
 		object = cfg.Image
 	}
 	if err := cfg.Validate(); err != nil {
-		return "", invalid(op, object, core.FieldOf(err), errors.Unwrap(err))
+		return "", refused(op, object, err)
 	}
 	if err := r.check(ctx, op, object); err != nil {
 		return "", err
@@ -77,7 +81,7 @@ func (r *Runtime) add(op string, c *container) error {
 		return closedError(op, c.info.Name)
 	}
 	if slices.ContainsFunc(r.containers, func(other *container) bool { return other.info.Name == c.info.Name }) {
-		return failure(op, c.info.Name, core.ErrAlreadyExists, nil)
+		return failure(op, c.info.Name, core.ErrAlreadyExists, errors.New("another container has the name; remove it or choose another name"))
 	}
 	if r.images[c.image.Ref] != c.image {
 		return failure(op, c.image.Ref, core.ErrNotFound, errors.New("it has just been removed"))

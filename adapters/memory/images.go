@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io/fs"
 	"slices"
 	"strings"
@@ -140,7 +141,7 @@ func (r *Runtime) RemoveImage(ctx context.Context, id string) error {
 			continue
 		}
 		if slices.ContainsFunc(r.containers, func(c *container) bool { return c.image == image }) {
-			return failure(op, id, core.ErrInUse, nil)
+			return failure(op, id, core.ErrInUse, errors.New("a container is made of it; remove that first"))
 		}
 		delete(r.images, ref)
 	}
@@ -173,11 +174,11 @@ func (r *Runtime) PullImage(ctx context.Context, ref string, sink core.PullSink)
 func (r *Runtime) pull(op, ref string) (*image, error) {
 	tagged := normalRef(ref)
 	if r.unreachable[tagged] {
-		return nil, failure(op, ref, core.ErrUnavailable, nil)
+		return nil, failure(op, ref, core.ErrUnavailable, errors.New("the image's registry does not answer"))
 	}
 	found, ok := r.registry[tagged]
 	if !ok {
-		return nil, failure(op, ref, core.ErrNotFound, nil)
+		return nil, failure(op, ref, core.ErrNotFound, errors.New("the registry has no such image"))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -194,7 +195,7 @@ func (r *Runtime) imageFor(op string, cfg core.Config) (*image, error) {
 	case cfg.Pull == core.PullAlways, present == nil && cfg.Pull != core.PullNever:
 		return r.pull(op, cfg.Image)
 	case present == nil:
-		return nil, failure(op, cfg.Image, core.ErrNotFound, nil)
+		return nil, failure(op, cfg.Image, core.ErrNotFound, errors.New("there is no such image, and it may not be pulled"))
 	}
 	return present, nil
 }

@@ -2,16 +2,21 @@ package memory
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/moatproject/moat/core"
 )
 
-// chunkSize is how much output of one stream is kept in one piece.
-const chunkSize = 32 << 10
+const (
+	chunkSize = 32 << 10 // how much output of one stream is kept in one piece
+	chunkCost = 64       // what the limit counts for a piece beside its bytes
+)
 
 // output keeps what a container wrote, in order of arrival.
 type output struct {
@@ -19,14 +24,16 @@ type output struct {
 
 	mu      sync.Mutex
 	chunks  []chunk
-	dropped int           // chunks that the limit has cost
-	size    int           // bytes in chunks
+	size    int           // what the limit counts of chunks
+	written int64         // bytes since the beginning
 	writer  *streams      // of the run in progress; nil: none is
 	begun   bool          // a run has begun
 	changed chan struct{} // closed, and replaced, at every change
 }
 
+// chunk is a piece of the output of one stream.
 type chunk struct {
+	start  int64 // how many bytes of output were before it
 	stderr bool
 	data   []byte
 }
@@ -69,31 +76,47 @@ func (w streamWriter) Write(data []byte) (int, error) {
 	if o.writer != w.streams {
 		return 0, os.ErrClosed
 	}
-	o.size += len(data)
 	for rest := data; len(rest) > 0; {
 		last := len(o.chunks) - 1
 		if last < 0 || o.chunks[last].stderr != w.stderr || len(o.chunks[last].data) == chunkSize {
-			o.chunks = append(o.chunks, chunk{stderr: w.stderr})
+			o.chunks = append(o.chunks, chunk{start: o.written, stderr: w.stderr})
+			o.size += chunkCost
 			last++
 		}
 		n := min(len(rest), chunkSize-len(o.chunks[last].data))
 		o.chunks[last].data = append(o.chunks[last].data, rest[:n]...)
+		o.size += n
+		o.written += int64(n)
 		rest = rest[n:]
 	}
-	for o.size > o.limit && len(o.chunks) > 1 {
-		o.size -= len(o.chunks[0].data)
-		o.chunks = o.chunks[1:]
-		o.dropped++
-	}
+	o.trim()
 	o.announce()
 	return len(data), nil
+}
+
+// trim drops the oldest chunks, down to the limit.
+func (o *output) trim() {
+	for o.size > o.limit && len(o.chunks) > 1 {
+		o.size -= chunkCost + len(o.chunks[0].data)
+		o.chunks[0].data = nil // the slice's array outlives this
+		o.chunks = o.chunks[1:]
+	}
+}
+
+// oldest returns the place of the oldest byte that is kept.
+func (o *output) oldest() int64 {
+	if len(o.chunks) == 0 {
+		return o.written
+	}
+	return o.chunks[0].start
 }
 
 // cursor is a place in an output.
 type cursor struct {
 	*output
-	chunk  int // counted with the dropped ones
-	offset int
+	place  int64  // how many bytes of output are before it
+	end    int64  // where reading ends that does not follow
+	notice []byte // what is left of the line about lost bytes
 }
 
 // next copies what follows to p. Where nothing does yet, it returns the channel that
@@ -101,30 +124,32 @@ type cursor struct {
 func (c *cursor) next(p []byte, follow bool) (n int, stderr bool, more <-chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.chunk < c.dropped {
-		c.chunk, c.offset = c.dropped, 0
+	if lost := c.oldest() - c.place; lost > 0 {
+		c.notice = fmt.Appendf(nil, "[memory: %d bytes of output are gone; Options.LogLimit is %d]\n", lost, c.limit)
+		c.place += lost
 	}
-	for i := c.chunk - c.dropped; i < len(c.chunks); i++ {
-		current := c.chunks[i]
-		if n = copy(p, current.data[c.offset:]); n > 0 {
-			c.offset += n
-			return n, current.stderr, nil, nil
-		}
-		if i+1 < len(c.chunks) {
-			c.chunk, c.offset = c.chunk+1, 0
-		}
+	if n = copy(p, c.notice); n > 0 {
+		c.notice = c.notice[n:]
+		return n, true, nil, nil
 	}
-	if !follow || (c.begun && c.writer == nil) {
+	switch {
+	case !follow && c.place >= c.end, c.place == c.written && c.begun && c.writer == nil:
 		return 0, false, nil, io.EOF
+	case c.place == c.written:
+		return 0, false, c.changed, nil
 	}
-	return 0, false, c.changed, nil
+	after, _ := slices.BinarySearchFunc(c.chunks, c.place+1, func(chunk chunk, place int64) int { return cmp.Compare(chunk.start, place) })
+	current := c.chunks[after-1]
+	n = copy(p, current.data[c.place-current.start:])
+	c.place += int64(n)
+	return n, current.stderr, nil, nil
 }
 
 // tail returns the place where the last lines begin; 0 means all.
 func (o *output) tail(lines int) *cursor {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	start := &cursor{output: o, chunk: o.dropped}
+	start := &cursor{output: o, end: o.written}
 	if lines <= 0 {
 		return start
 	}
@@ -139,7 +164,8 @@ func (o *output) tail(lines int) *cursor {
 				break
 			}
 			if lines--; lines == 0 {
-				return &cursor{output: o, chunk: o.dropped + i, offset: at + 1}
+				start.place = o.chunks[i].start + int64(at) + 1
+				return start
 			}
 			data = data[:at]
 		}
@@ -209,8 +235,8 @@ func (r *Runtime) logStream(ctx context.Context, op, id string, tail int) (*logS
 	}, nil
 }
 
-// ContainerLogs follows the output from its beginning, or from the oldest byte that
-// [Options.LogLimit] has left.
+// ContainerLogs follows the output from its beginning, of which [Options.LogLimit] may
+// have cost some.
 func (r *Runtime) ContainerLogs(ctx context.Context, id string) (io.ReadCloser, error) {
 	stream, err := r.logStream(ctx, "follow logs", id, 0)
 	if err != nil {

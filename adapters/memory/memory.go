@@ -3,16 +3,15 @@ package memory
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime"
 	"sync"
 
 	"github.com/moatproject/moat/core"
 )
 
-// DefaultLogLimit is how many bytes of output a container keeps where
+// DefaultLogLimit is how much output, in bytes, a container keeps where
 // [Options.LogLimit] is zero.
-const DefaultLogLimit = 16 << 20
+const DefaultLogLimit = 64 << 20
 
 // Options configures a runtime. The zero value has the built-in images, and a registry
 // that has nothing.
@@ -28,8 +27,9 @@ type Options struct {
 	// [core.ErrUnavailable].
 	Unreachable []string
 
-	// LogLimit is how many bytes of output each container keeps, the newest; 0 means
-	// [DefaultLogLimit].
+	// LogLimit is how much output, in bytes, each container keeps; 0 means
+	// [DefaultLogLimit]. Beyond it the oldest goes, and whoever reads finds on stderr,
+	// in its place, a line that tells how many bytes are gone.
 	LogLimit int
 }
 
@@ -122,6 +122,9 @@ func closedError(op, object string) error {
 }
 
 func failure(op, object string, class, cause error) error {
+	if class == nil && errors.Is(cause, context.DeadlineExceeded) {
+		class = core.ErrTimeout
+	}
 	return &core.Error{Op: op, Runtime: core.RuntimeMemory, Object: object, Class: class, Err: cause}
 }
 
@@ -129,6 +132,12 @@ func invalid(op, object, field string, cause error) error {
 	return &core.Error{
 		Op: op, Runtime: core.RuntimeMemory, Object: object, Field: field, Class: core.ErrInvalidConfig, Err: cause,
 	}
+}
+
+// refused is invalid with what one of core's checks has found.
+func refused(op, object string, err error) error {
+	found, _ := errors.AsType[*core.Error](err)
+	return invalid(op, object, found.Field, found.Err)
 }
 
 func unsupported(op, object, reason string) error {
@@ -198,8 +207,8 @@ func (r *Runtime) SetupFirewall(ctx context.Context, id, proxyHost string, proxy
 	if err := r.check(ctx, op, id); err != nil {
 		return err
 	}
-	if proxyHost == "" || proxyPort < 1 || proxyPort > 65535 {
-		return invalid(op, id, "proxy", fmt.Errorf("proxy %q:%d is no host with a port from 1 to 65535", proxyHost, proxyPort))
+	if err := core.ValidateProxy(proxyHost, proxyPort); err != nil {
+		return refused(op, id, err)
 	}
 	return unsupported(op, id, "its containers have no network")
 }

@@ -2,7 +2,9 @@ package memory_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -205,12 +207,42 @@ func TestLogLimit(t *testing.T) {
 	rt := newRuntime(t, memory.Options{LogLimit: limit})
 	id := start(t, rt, core.Config{Cmd: []string{"seq", "100000"}})
 	_, out := finish(t, rt, id)
-	if len(out) > limit || len(out) < limit/2 || !strings.HasSuffix(out, "99999\n100000\n") {
-		t.Errorf("%d bytes are kept, the last of them %q", len(out), out[max(0, len(out)-20):])
+	notice, kept, _ := strings.Cut(out, "\n")
+	var lost, told int
+	if _, err := fmt.Sscanf(notice, "[memory: %d bytes of output are gone; Options.LogLimit is %d]", &lost, &told); err != nil || told != limit {
+		t.Errorf("the output begins with %q: %v", notice, err)
+	}
+	if len(kept) > limit || len(kept) < limit/2 || !strings.HasSuffix(kept, "99999\n100000\n") {
+		t.Errorf("%d bytes are kept, the last of them %q", len(kept), kept[max(0, len(kept)-20):])
+	}
+	if total := 588_895; lost+len(kept) != total {
+		t.Errorf("%d bytes are told to be gone and %d are kept, of %d", lost, len(kept), total)
 	}
 	var last bytes.Buffer
 	if err := rt.StreamLogs(t.Context(), id, core.LogOptions{Tail: 1, Stdout: &last}); err != nil || last.String() != "100000\n" {
 		t.Errorf("%q, %v", last.String(), err)
+	}
+}
+
+func TestLogLimitCountsPieces(t *testing.T) {
+	const limit = 64 << 10
+	rt := newRuntime(t, memory.Options{LogLimit: limit})
+	id := start(t, rt, shell("i=0; while [ $i -lt 2000 ]; do echo; echo >&2; i=$((i+1)); done; echo end"))
+	if _, out := finish(t, rt, id); len(out) > limit/32 || !strings.HasSuffix(out, "\n\nend\n") {
+		t.Errorf("%d bytes are kept, in as many pieces", len(out))
+	}
+}
+
+func TestLogsSoFarOfAnEndlessWriter(t *testing.T) {
+	const limit = 4 << 20
+	rt := newRuntime(t, memory.Options{LogLimit: limit})
+	id := start(t, rt, core.Config{Cmd: []string{"yes"}})
+	awaitOutput(t, rt, id, "bytes of output are gone")
+	for range 5 {
+		out, err := rt.ContainerLogsAll(t.Context(), id)
+		if err != nil || len(out) > limit+limit/8 {
+			t.Errorf("%d bytes, %v", len(out), err)
+		}
 	}
 }
 
@@ -226,6 +258,13 @@ func TestRestartKeepsFilesAndLogs(t *testing.T) {
 	}
 }
 
+func TestUnreadRedirectionEnds(t *testing.T) {
+	before := runtime.NumGoroutine()
+	rt := newRuntime(t, memory.Options{})
+	finish(t, rt, start(t, rt, shell("seq 100000 >/tmp/f; exec </tmp/f")))
+	awaitGoroutines(t, before)
+}
+
 func TestThousandsOfLifecycles(t *testing.T) {
 	before := runtime.NumGoroutine()
 	rt := memory.New(memory.Options{})
@@ -239,6 +278,11 @@ func TestThousandsOfLifecycles(t *testing.T) {
 		}
 	}
 	rt.Close()
+	awaitGoroutines(t, before)
+}
+
+func awaitGoroutines(t *testing.T, before int) {
+	t.Helper()
 	deadline := time.Now().Add(patience)
 	for runtime.NumGoroutine() > before {
 		if time.Now().After(deadline) {
@@ -248,11 +292,37 @@ func TestThousandsOfLifecycles(t *testing.T) {
 	}
 }
 
+func TestFailuresTellTheReason(t *testing.T) {
+	rt := newRuntime(t, memory.Options{})
+	past, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
+	defer cancel()
+	create := func(change func(*core.Config)) error {
+		cfg := core.Config{Image: memory.BaseImage}
+		change(&cfg)
+		_, err := rt.CreateContainer(t.Context(), cfg)
+		return err
+	}
+	for _, test := range []struct {
+		err    error
+		class  error
+		field  string
+		reason string
+	}{
+		{create(func(c *core.Config) { c.Name = "-" }), core.ErrInvalidConfig, "Name", "must be two or more"},
+		{create(func(c *core.Config) { c.User = "nobody" }), core.ErrInvalidConfig, "User", `no user "nobody"`},
+		{create(func(c *core.Config) { c.ExtraHosts = []string{"db:host-gateway"} }), core.ErrUnsupported, "", "ExtraHosts: no address"},
+		{create(func(c *core.Config) { c.Image = "other" }), core.ErrNotFound, "", "the registry has no such image"},
+		{rt.SetupFirewall(t.Context(), "any", "", 80), core.ErrInvalidConfig, "proxyHost", "is empty"},
+		{rt.Ping(past), core.ErrTimeout, "", "deadline"},
+	} {
+		if !errors.Is(test.err, test.class) || core.FieldOf(test.err) != test.field || !strings.Contains(test.err.Error(), test.reason) {
+			t.Errorf("%v, want class %v, field %q and %q", test.err, test.class, test.field, test.reason)
+		}
+	}
+}
+
 func TestSetupFirewall(t *testing.T) {
 	rt := newRuntime(t, memory.Options{})
-	if err := rt.SetupFirewall(t.Context(), "any", "", 80); !errors.Is(err, core.ErrInvalidConfig) {
-		t.Errorf("no host: %v", err)
-	}
 	if err := rt.SetupFirewall(t.Context(), "any", "127.0.0.1", 80); !errors.Is(err, core.ErrUnsupported) {
 		t.Errorf("valid arguments: %v", err)
 	}

@@ -395,9 +395,17 @@ func (s *shell) which(hc interp.HandlerContext, names []string) int {
 
 // open opens files for redirections. What the shell reads must come from a pipe.
 func (s *shell) open(ctx context.Context, name string, flag int, mode fs.FileMode) (io.ReadWriteCloser, error) {
-	full := absolute(interp.HandlerCtx(ctx).Dir, name)
-	if full == "/dev/null" && flag != os.O_RDONLY {
-		return discard{}, nil
+	hc := interp.HandlerCtx(ctx)
+	full := absolute(hc.Dir, name)
+	if flag != os.O_RDONLY {
+		switch full {
+		case "/dev/null":
+			return sink{io.Discard}, nil
+		case "/dev/stdout":
+			return sink{hc.Stdout}, nil
+		case "/dev/stderr":
+			return sink{hc.Stderr}, nil
+		}
 	}
 	file, err := s.files().open(full, flag, mode)
 	if err != nil || flag != os.O_RDONLY {
@@ -409,18 +417,19 @@ func (s *shell) open(ctx context.Context, name string, flag int, mode fs.FileMod
 		return nil, pathError("open", name, err)
 	}
 	go func() {
-		_, _ = io.Copy(writer, file) // until the shell closes the reader
+		defer context.AfterFunc(s.ctx, func() { _ = writer.SetWriteDeadline(time.Now()) })()
+		_, _ = io.Copy(writer, file) // until the shell closes the reader, or ends
 		writer.Close()
 		file.Close()
 	}()
 	return reader, nil
 }
 
-type discard struct{}
+// sink is a device to write to.
+type sink struct{ io.Writer }
 
-func (discard) Read([]byte) (int, error)    { return 0, io.EOF }
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
-func (discard) Close() error                { return nil }
+func (sink) Read([]byte) (int, error) { return 0, io.EOF }
+func (sink) Close() error             { return nil }
 
 func (s *shell) readDir(ctx context.Context, name string) ([]fs.DirEntry, error) {
 	infos, err := s.files().readDir(absolute(interp.HandlerCtx(ctx).Dir, name))

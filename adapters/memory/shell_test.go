@@ -64,6 +64,7 @@ func TestShell(t *testing.T) {
 		{"files", "cd /tmp; echo a >f; echo b >>f; cat <f; echo *; rm f; ls", 0, "a\nb\nf\n"},
 		{"no such folder", "echo x >/none/f", 1, "open /none/f: no such file or directory\n"},
 		{"dev null", "echo x >/dev/null; cat /dev/null; read x </dev/null; echo $?", 0, "1\n"},
+		{"output devices", "echo a >/dev/stdout; echo b >/dev/stderr; (echo c >/dev/stderr) 2>/dev/null", 0, "a\nb\n"},
 		{"a redirected file too long for a pipe", "seq 100000 >/tmp/f; head -n 1 </tmp/f", 0, "1\n"},
 		{"status in a subshell", "false; (echo $?); false; x=$(echo $?); echo $x; (exit 4); echo $?", 0, "1\n1\n4\n"},
 		{"subshell under set -e", "set -e; false || (echo in); false; echo no", 1, "in\n"},

@@ -36,11 +36,7 @@ func (a *app) doctorCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := a.cancelOnSignal(cmd.Context())
 			defer stop()
-			candidates, err := a.env.Candidates(a.env, nil, slog.New(slog.DiscardHandler))
-			if err != nil {
-				return err
-			}
-			all := diagnoseAll(ctx, candidates)
+			all := diagnoseAll(ctx, a.env.Candidates(a.env, nil, slog.New(slog.DiscardHandler)))
 			if err := a.printDiagnoses(all); err != nil {
 				return err
 			}
@@ -136,7 +132,7 @@ func (d *diagnosis) print(b *strings.Builder) {
 	case d.OnlyForced:
 		status = "usable with --runtime " + string(d.Runtime)
 	}
-	fmt.Fprintf(b, "%s %s: %s\n", d.Runtime, d.Endpoint, status)
+	fmt.Fprintf(b, "%s: %s\n", strings.TrimSpace(string(d.Runtime)+" "+d.Endpoint), status)
 	for _, line := range [][2]string{
 		{"reason", d.Reason}, {"remedy", d.Remedy}, {"engine", d.Description.Engine},
 		{"platform", d.Description.Platform}, {"sandbox", d.Description.Sandbox}, {"kernel", d.Description.Kernel},

@@ -33,7 +33,7 @@ type Env struct {
 	CacheDir string
 
 	// Candidates lists the runtimes of this build; progress is for pulls.
-	Candidates func(env Env, progress core.PullSink, logger *slog.Logger) ([]core.Candidate, error)
+	Candidates func(env Env, progress core.PullSink, logger *slog.Logger) []core.Candidate
 }
 
 // ProcessEnv is the environment of this process.
@@ -65,7 +65,7 @@ func notify() (<-chan os.Signal, func()) {
 	return signals, func() { signal.Stop(signals) }
 }
 
-func bundledCandidates(env Env, progress core.PullSink, logger *slog.Logger) ([]core.Candidate, error) {
+func bundledCandidates(env Env, progress core.PullSink, logger *slog.Logger) []core.Candidate {
 	return container.Candidates(container.CandidateOptions{
 		PullProgress: progress,
 		Logger:       logger,

@@ -88,7 +88,7 @@ func (a *app) settings(progress core.PullSink) wiring.Settings {
 	return wiring.Settings{
 		Host:    host,
 		Options: options,
-		Candidates: func(logger *slog.Logger) ([]core.Candidate, error) {
+		Candidates: func(logger *slog.Logger) []core.Candidate {
 			return a.env.Candidates(a.env, progress, logger)
 		},
 		LogOutput: a.env.Stderr,

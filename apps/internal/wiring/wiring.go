@@ -22,7 +22,7 @@ const stopTimeout = 5 * time.Second
 type Settings struct {
 	Host       core.Host
 	Options    core.RuntimeOptions
-	Candidates func(*slog.Logger) ([]core.Candidate, error)
+	Candidates func(*slog.Logger) []core.Candidate
 	LogOutput  io.Writer
 	LogLevel   zerolog.Level
 }
@@ -71,11 +71,7 @@ func newLogger(settings Settings) *slog.Logger {
 }
 
 func newPlan(settings Settings, logger *slog.Logger) ([]core.Candidate, error) {
-	candidates, err := settings.Candidates(logger)
-	if err != nil {
-		return nil, err
-	}
-	return core.Plan(settings.Host, settings.Options, candidates)
+	return core.Plan(settings.Host, settings.Options, settings.Candidates(logger))
 }
 
 func newEngine(lifecycle fx.Lifecycle, plan []core.Candidate) *Engine {

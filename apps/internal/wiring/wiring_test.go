@@ -35,8 +35,8 @@ func settingsFor(forced string, rt *stub, log *bytes.Buffer) Settings {
 			}
 			return ""
 		}},
-		Candidates: func(*slog.Logger) ([]core.Candidate, error) {
-			return []core.Candidate{{Type: rt.kind, New: func() (core.Runtime, error) { return rt, nil }}}, nil
+		Candidates: func(*slog.Logger) []core.Candidate {
+			return []core.Candidate{{Type: rt.kind, New: func() (core.Runtime, error) { return rt, nil }}}
 		},
 		LogOutput: log, LogLevel: zerolog.WarnLevel,
 	}

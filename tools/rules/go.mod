@@ -1,3 +1,0 @@
-module github.com/moatproject/moat/tools/rules
-
-go 1.26.0
