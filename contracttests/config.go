@@ -205,13 +205,14 @@ func addedGroups(f *fixture) {
 }
 
 // interactive starts a reader whose stdin is open before one whose stdin is not:
-// when the second has ended, the first has had its time to end too.
+// when the second has ended, the first has had time to end too.
 func interactive(f *fixture) {
 	cfg := f.command("cat")
 	cfg.Interactive = true
 	open := f.started(cfg)
 	cfg.Interactive = false
 	want(f, "the exit code of a reader without stdin", f.wait(f.started(cfg)), 0)
+	f.waiting(f.ctx, open).goesOn(f)
 	f.wantState(open, core.StateRunning)
 }
 
@@ -234,7 +235,7 @@ func labels(f *fixture) {
 }
 
 func autoRemove(f *fixture) {
-	cfg := f.shell(`exit 5`)
+	cfg := f.shell(`sleep 1; exit 5`) // time enough for the waiter to be there
 	cfg.AutoRemove = true
 	id := f.create(cfg)
 	waiter := f.waiting(f.ctx, id)

@@ -93,6 +93,7 @@ func Run(t *testing.T, h Harness, o Options) {
 				t.Parallel()
 			}
 			if unsupported {
+				t.Log("unsupported: " + reason)
 				c.RunUnsupported(t, h)
 			} else {
 				c.Run(t, h)

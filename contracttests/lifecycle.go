@@ -87,8 +87,10 @@ func startRuns(f *fixture) {
 
 func startTwice(f *fixture) {
 	id := f.ready(f.shell(`trap 'exit 0' TERM; echo ready; sleep 1000 & wait`))
+	firstRun := f.waiting(f.ctx, id)
+	firstRun.goesOn(f)
 	f.start(id)
-	f.wantState(id, core.StateRunning)
+	firstRun.goesOn(f)
 	f.must(f.rt.StopContainer(f.ctx, id))
 	want(f, "the output of the container that was started twice", f.logs(id), "ready\n")
 }

@@ -118,7 +118,13 @@ func followCreated(f *fixture) {
 
 func followRemoved(f *fixture) {
 	id := f.ready(f.shell(`echo ready; sleep 1000`))
-	reader := f.following(id)
+	stream, err := f.rt.ContainerLogs(f.ctx, id)
+	f.must(err)
+	defer stream.Close()
+	reader := begin("reading ContainerLogs", func() (string, error) {
+		out, err := io.ReadAll(stream)
+		return string(out), err
+	})
 	reader.goesOn(f)
 	f.remove(id)
 	out, _ := reader.result(f) // with an error or without

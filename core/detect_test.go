@@ -159,7 +159,7 @@ func TestDetectTakesTheFirstUsable(t *testing.T) {
 			t.Errorf("attempt %d is of %s", i, attempt.Endpoint)
 		}
 	}
-	if attempts[0].Err != error(errDown) || attempts[1].Err != nil {
+	if !errors.Is(attempts[0].Err, errDown) || attempts[1].Err != nil {
 		t.Errorf("attempts tell %v and %v", attempts[0].Err, attempts[1].Err)
 	}
 }
@@ -169,7 +169,7 @@ func TestDetectReportsAFailingConstructor(t *testing.T) {
 	plan := planOf(nil, &fake{})
 	plan[0].New = func() (core.Runtime, error) { return nil, boom }
 	rt, attempts, err := core.Detect(t.Context(), plan)
-	if err != nil || rt == nil || attempts[0].Err != boom {
+	if err != nil || rt == nil || !errors.Is(attempts[0].Err, boom) {
 		t.Errorf("got %v, %v, %v", rt, attempts, err)
 	}
 }

@@ -178,32 +178,46 @@ func create(t *testing.T, rt container.Runtime) {
 	}
 }
 
+func TestNewRuntimeTakesTheDefaultOptions(t *testing.T) {
+	t.Setenv("MOAT_RUNTIME", "")
+	(&engine{runtimes: []string{"runc"}}).start(t)
+	for _, noSandbox := range []string{"", "1"} {
+		t.Setenv("MOAT_NO_SANDBOX", noSandbox)
+		rt, err := container.NewRuntime()
+		if refused := errors.Is(err, container.ErrGVisorNotAvailable); refused != container.DefaultRuntimeOptions().Sandbox {
+			t.Errorf("MOAT_NO_SANDBOX=%q: %v", noSandbox, err)
+		}
+		if rt != nil {
+			_ = rt.Close()
+		}
+	}
+}
+
+func TestGVisorAvailableObeysItsContext(t *testing.T) {
+	(&engine{runtimes: []string{"runsc"}}).start(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if container.GVisorAvailable(ctx) {
+		t.Error("it went on after its context had ended")
+	}
+}
+
 func TestHungEngineIsGivenUp(t *testing.T) {
 	t.Setenv("MOAT_RUNTIME", "")
 	listen(t) // connects, and never answers
-
-	t.Run("with the caller's context", func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		if container.GVisorAvailable(ctx) {
-			t.Error("gVisor is available on a hung engine")
+	given := make(chan error, 1)
+	go func() {
+		_, err := container.NewRuntime()
+		given <- err
+	}()
+	select {
+	case err := <-given:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("given up with %v", err)
 		}
-	})
-	t.Run("without one", func(t *testing.T) {
-		given := make(chan error, 1)
-		go func() {
-			_, err := container.NewRuntime()
-			given <- err
-		}()
-		select {
-		case err := <-given:
-			if !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("given up with %v", err)
-			}
-		case <-time.After(deadline):
-			t.Error("it is waited for without end")
-		}
-	})
+	case <-time.After(deadline):
+		t.Error("it is waited for without end")
+	}
 }
 
 func TestBrokenDockerContext(t *testing.T) {

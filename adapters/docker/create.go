@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -56,6 +57,9 @@ func (r *Runtime) CreateContainer(ctx context.Context, cfg core.Config) (string,
 	}
 	ociRuntime, err := r.ociRuntime(c)
 	if err != nil {
+		return "", err
+	}
+	if err := r.checkSandbox(c, ociRuntime, cfg); err != nil {
 		return "", err
 	}
 	r.warn()
@@ -138,9 +142,6 @@ func (r *Runtime) refuse(c *call, cfg core.Config) error {
 	if cfg.TTY {
 		return c.wrong(core.ErrUnsupported, "TTY", "this adapter has no terminals", "")
 	}
-	if r.options.Sandbox != nil && cfg.AllowNewPrivileges {
-		return c.wrong(core.ErrUnsupported, "AllowNewPrivileges", "the sandbox ignores set-user-ID bits", "")
-	}
 	if !cfg.Privileged {
 		if err := checkMounts(c, cfg.Mounts, r.options.Host); err != nil {
 			return err
@@ -207,7 +208,7 @@ func createRequest(cfg core.Config, ociRuntime string) (*container.Config, *cont
 // one, engines report a program that does not exist as started.
 func harden(hostConfig *container.HostConfig, cfg core.Config) {
 	hostConfig.CapDrop = []string{"ALL"}
-	hostConfig.CapAdd = append(capabilities[:len(capabilities):len(capabilities)], cfg.CapAdd...)
+	hostConfig.CapAdd = slices.Concat(capabilities, cfg.CapAdd)
 	if !cfg.AllowNewPrivileges {
 		hostConfig.SecurityOpt = []string{"no-new-privileges"}
 	}

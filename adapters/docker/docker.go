@@ -8,7 +8,6 @@ package docker
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -162,7 +161,7 @@ func (r *Runtime) Ping(ctx context.Context) error {
 		_, err = r.engine.Ping(c.ctx)
 	}
 	if err != nil {
-		return c.failed(fmt.Errorf("%w: %w", errNoPing, err))
+		return c.failed(&causedError{err, errNoPing})
 	}
 	return nil
 }

@@ -181,4 +181,3 @@ func invalidHost(host string, err error, remedy string) error {
 		Class: core.ErrInvalidConfig, Err: err, Remedy: remedy,
 	}
 }
-

@@ -13,8 +13,8 @@ import (
 	"github.com/moatproject/moat/core"
 )
 
-// errNoPing marks what came instead of an answer to a ping.
-var errNoPing = errors.New("the engine does not answer as an engine")
+// errNoPing is matched by whatever came instead of an answer to a ping.
+var errNoPing = errors.New("no answer to a ping")
 
 // failed turns what an engine call returned into Moat's error: the only way by which
 // an engine's failure leaves this package. nil stays nil, Moat's errors what they are.
@@ -114,6 +114,7 @@ var rules = []rule{
 	{texts: []string{"requires api version"}, class: core.ErrUnavailable, remedy: "Upgrade the engine to Docker 20.10 or newer"},
 	{is: unpermitted, class: core.ErrUnavailable, remedy: "Join the group that owns the socket (sudo usermod -aG docker $USER, then log in again), or use a rootless engine"},
 	{is: unreachable, class: core.ErrUnavailable, remedy: startEngine},
+	{texts: []string{"error reading remote info"}, class: core.ErrUnavailable, remedy: startEngine}, // whose cause the SDK drops
 
 	// The OCI runtime's program, before it has become a container.
 	{texts: []string{"unable to retrieve oci runtime error"}, class: core.ErrUnavailable, remedy: "Check the engine's OCI runtime"},
@@ -215,8 +216,7 @@ func discardedLimit(warning string) string {
 // writeError is the failure of a caller's writer, not the engine's.
 type writeError struct{ error }
 
-// causedError is an engine's error that also matches what caused it, with the
-// engine's text.
+// causedError is an error that also matches cause, with its own text only.
 type causedError struct {
 	error
 	cause error

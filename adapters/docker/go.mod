@@ -7,7 +7,7 @@ require (
 	github.com/distribution/reference v0.6.0
 	github.com/docker/docker v28.5.2+incompatible
 	github.com/docker/go-connections v0.8.2
-	github.com/moatproject/moat/contracttests v0.0.0-00010101000000-000000000000
+	github.com/moatproject/moat/contracttests v0.0.0
 	github.com/moatproject/moat/core v0.0.0
 	go.opentelemetry.io/otel/trace v1.47.0
 	golang.org/x/sys v0.48.0

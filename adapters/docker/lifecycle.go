@@ -13,14 +13,15 @@ import (
 	"github.com/moatproject/moat/core"
 )
 
+// How many times as long as other requests some may take.
 const (
-	startTimeout = 5 * time.Minute  // a sandbox on a busy machine takes its time
-	stopTimeout  = 10 * time.Minute // for the container's own timeout, which need not be known here
+	startFactor = 5  // a sandbox on a busy machine takes its time
+	stopFactor  = 10 // the container's own timeout need not be known here
 )
 
 // StartContainer starts a created or exited container.
 func (r *Runtime) StartContainer(ctx context.Context, id string) error {
-	c, err := r.on(ctx, startTimeout, "start container", id)
+	c, err := r.on(ctx, startFactor*r.timeout, "start container", id)
 	if err != nil {
 		return err
 	}
@@ -37,7 +38,7 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 // StopContainer sends SIGTERM, then SIGKILL after the container's stop timeout. Where
 // the context has no deadline it gives up after ten minutes.
 func (r *Runtime) StopContainer(ctx context.Context, id string) error {
-	return r.stop(ctx, id, stopTimeout, container.StopOptions{})
+	return r.stop(ctx, id, stopFactor*r.timeout, container.StopOptions{})
 }
 
 // StopContainerTimeout sends SIGTERM, then SIGKILL after timeout.

@@ -17,6 +17,10 @@ type Sandbox interface {
 	// work. A [Runtime] remembers a success.
 	Resolve(ctx context.Context, engine client.APIClient) (ociRuntime string, err error)
 
+	// Check reports what the sandbox cannot honour of a valid configuration, as
+	// [core.ErrUnsupported]. It asks the engine for nothing where it need not.
+	Check(ctx context.Context, engine client.APIClient, ociRuntime string, cfg core.Config) error
+
 	// Forget drops what Resolve keeps of the engine beyond this process, once it has
 	// turned out wrong.
 	Forget(engine client.APIClient)
@@ -66,6 +70,14 @@ func (r *Runtime) ociRuntime(c *call) (string, error) {
 	}
 	r.sandbox.name = name
 	return name, nil
+}
+
+// checkSandbox reports what the sandbox cannot honour.
+func (r *Runtime) checkSandbox(c *call, ociRuntime string, cfg core.Config) error {
+	if r.options.Sandbox == nil {
+		return nil
+	}
+	return c.failed(r.options.Sandbox.Check(c.ctx, r.engine, ociRuntime, cfg))
 }
 
 // warn tells once that there is no sandbox, where there could be one.

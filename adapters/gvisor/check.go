@@ -5,21 +5,13 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
 	"github.com/moatproject/moat/core"
 )
 
 // Check reports what gVisor cannot honour of a configuration, as
-// [core.ErrUnsupported]. It asks the engine for something only where
-// AllowNewPrivileges is set.
+// [core.ErrUnsupported]. It asks the engine only where AllowNewPrivileges is set.
 func (s *Sandbox) Check(ctx context.Context, engine client.APIClient, ociRuntime string, cfg core.Config) error {
-	if cfg.NetworkMode == network.NetworkHost {
-		// On an engine in a network namespace of its own, a rootless one for instance,
-		// it would take the addresses of the engine's interfaces away.
-		return unsupported(ociRuntime, "NetworkMode", "gVisor has a network stack of its own",
-			"Publish ports, or run without the sandbox")
-	}
 	if !cfg.AllowNewPrivileges {
 		return nil
 	}
@@ -30,8 +22,12 @@ func (s *Sandbox) Check(ctx context.Context, engine client.APIClient, ociRuntime
 	if slices.ContainsFunc(candidatesOf(probe.info), func(c candidate) bool { return c.name == ociRuntime && c.allowsSUID() }) {
 		return nil
 	}
-	return unsupported(ociRuntime, "AllowNewPrivileges", "gVisor ignores set-user-ID bits as the engine starts it",
-		"Add --allow-suid to the runtimeArgs of this runtime in the engine's daemon.json")
+	return &core.Error{
+		Op: "check configuration", Runtime: core.RuntimeGVisor, Object: ociRuntime,
+		Field: "AllowNewPrivileges", Class: core.ErrUnsupported,
+		Err:    errors.New("gVisor ignores set-user-ID bits, as the engine starts it"),
+		Remedy: "Add --allow-suid to the runtimeArgs of this runtime in the engine's daemon.json",
+	}
 }
 
 // allowsSUID tells whether set-user-ID programs gain privileges. Without the flag
@@ -39,11 +35,4 @@ func (s *Sandbox) Check(ctx context.Context, engine client.APIClient, ociRuntime
 func (c candidate) allowsSUID() bool {
 	value, given := c.flag("allow-suid")
 	return given && (value == "" || value == "true")
-}
-
-func unsupported(ociRuntime, field, why, remedy string) error {
-	return &core.Error{
-		Op: "check configuration", Runtime: core.RuntimeGVisor, Object: ociRuntime,
-		Field: field, Class: core.ErrUnsupported, Err: errors.New(why), Remedy: remedy,
-	}
 }

@@ -17,8 +17,7 @@ func TestCheck(t *testing.T) {
 		field string // at fault
 		asks  bool
 	}{
-		{"nothing special", nil, core.Config{NetworkMode: "bridge"}, "", false},
-		{"the host's network", nil, core.Config{NetworkMode: "host"}, "NetworkMode", false},
+		{"nothing special", nil, core.Config{Privileged: true}, "", false},
 		{"privileges as usual", []string{"--platform=systrap"}, suid, "AllowNewPrivileges", true},
 		{"privileges refused", []string{"--allow-suid=false"}, suid, "AllowNewPrivileges", true},
 		{"privileges allowed", []string{"--allow-suid"}, suid, "", true},

@@ -1,76 +1,120 @@
-package gvisor_test
+package gvisor
 
 import (
 	"context"
 	"net"
 	"os"
-	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/docker/docker/client"
 	"github.com/moatproject/moat/adapters/docker"
-	"github.com/moatproject/moat/adapters/gvisor"
 	"github.com/moatproject/moat/contracttests"
 	"github.com/moatproject/moat/core"
 	"golang.org/x/sys/unix"
 )
 
-func newRuntime(t testing.TB, host string) core.Runtime {
-	rt, err := gvisor.New(docker.Options{Host: host}, gvisor.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return rt
-}
+const (
+	baseImage   = "moat/test-base:latest"
+	harnessName = "gvisor"
+)
 
 func TestContract(t *testing.T) {
-	engine := os.Getenv("MOAT_TEST_ENGINE")
+	host := os.Getenv("MOAT_TEST_ENGINE")
+	cache := &memoryCache{} // or every case's runtime would verify anew
+	open := func(t testing.TB, host string) core.Runtime {
+		rt, err := New(docker.Options{Host: host}, Options{Cache: cache})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rt
+	}
 	contracttests.Run(t, contracttests.Harness{
-		Name: "gvisor",
-		New:  func(t testing.TB) core.Runtime { return newRuntime(t, engine) },
-		Absent: func() string {
-			if engine == "" {
-				return "MOAT_TEST_ENGINE does not name an engine"
-			}
-			return ""
-		},
-		Unreachable: func(t testing.TB) core.Runtime {
-			return newRuntime(t, "unix://"+filepath.Join(t.TempDir(), "none.sock"))
-		},
-		Dial: dialFromEngine,
+		Name:        harnessName,
+		New:         func(t testing.TB) core.Runtime { return open(t, host) },
+		Absent:      absence,
+		Unreachable: func(t testing.TB) core.Runtime { return open(t, "unix:///nonexistent/docker.sock") },
 
-		Image:            "moat/test-base:latest",
+		Image:            baseImage,
 		ConfigImage:      "moat/test-config:latest",
 		PullImage:        "127.0.0.1:5000/moat/test-pull:latest",
 		MissingImage:     "127.0.0.1:5000/moat/missing:latest",
 		UnreachableImage: "127.0.0.1:1/moat/unreachable:latest",
+
+		Dial: dialIn(os.Getenv("MOAT_TEST_NETNS")),
 	}, contracttests.Options{
-		Unsupported: map[string]string{},
-		Golden:      "testdata/contract.golden",
+		Unsupported: map[string]string{
+			"RT-100": "attach is not implemented",
+			"RT-101": "attach is not implemented",
+			"RT-105": "attach is not implemented",
+			"RT-106": "attach is not implemented",
+			"RT-110": "terminals are not implemented",
+			"RT-111": "terminals are not implemented",
+			"CF-20":  "terminals are not implemented",
+			"CF-12":  "gVisor has a network stack of its own",
+		},
+		Golden: "testdata/contract.golden",
 	})
 }
 
-func dialFromEngine(ctx context.Context, network, address string) (net.Conn, error) {
-	type result struct {
-		conn net.Conn
-		err  error
+// absence tells why there is no engine to test with, or "".
+func absence() string {
+	host := os.Getenv("MOAT_TEST_ENGINE")
+	if host == "" {
+		return "MOAT_TEST_ENGINE is not set"
 	}
-	done := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		ns, err := os.Open(os.Getenv("MOAT_TEST_NETNS"))
-		if err != nil {
-			done <- result{nil, err}
-			return
+	api, err := client.NewClientWithOpts(client.WithHost(host))
+	if err != nil {
+		return err.Error()
+	}
+	defer api.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	if _, err := api.Ping(ctx); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// realEngine returns a client of the engine to test with. Its absence skips the
+// test, unless CONTRACT_REQUIRED names this adapter.
+func realEngine(t *testing.T) client.APIClient {
+	t.Helper()
+	if reason := absence(); reason != "" {
+		if slices.Contains(strings.Split(os.Getenv("CONTRACT_REQUIRED"), ","), harnessName) {
+			t.Fatal(reason)
 		}
-		defer ns.Close()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- result{nil, err}
-			return
+		t.Skip(reason)
+	}
+	return newClient(t, os.Getenv("MOAT_TEST_ENGINE"))
+}
+
+// dialIn connects from inside a network namespace, "" for this process's own.
+func dialIn(namespace string) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+		if namespace == "" {
+			return new(net.Dialer).DialContext(ctx, network, address)
 		}
-		conn, err := new(net.Dialer).DialContext(ctx, network, address)
-		done <- result{conn, err}
-	}()
-	r := <-done
-	return r.conn, r.err
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			runtime.LockOSThread() // for ever: the thread ends with this goroutine
+			if err = enter(namespace); err == nil {
+				conn, err = new(net.Dialer).DialContext(ctx, network, address)
+			}
+		}()
+		<-done
+		return conn, err
+	}
+}
+
+func enter(namespace string) error {
+	file, err := os.Open(namespace)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return unix.Setns(int(file.Fd()), unix.CLONE_NEWNET)
 }

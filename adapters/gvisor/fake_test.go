@@ -28,6 +28,7 @@ type fakeEngine struct {
 
 	start  map[string]http.HandlerFunc // by runtime; nil starts it
 	create http.HandlerFunc            // runs before a container is created
+	refuse map[string]http.HandlerFunc // instead of creating, by runtime
 	load   http.HandlerFunc            // instead of loading
 	output map[string]string           // what a container writes, by runtime
 
@@ -112,6 +113,7 @@ func (e *fakeEngine) handler() http.Handler {
 			answer(w, r)
 		})
 	}
+	mux.HandleFunc("/_ping", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Api-Version", "1.41") })
 	handle("GET /info", e.serveInfo)
 	handle("POST /images/load", e.serveLoad)
 	handle("POST /containers/create", e.serveCreate)
@@ -173,6 +175,10 @@ func (e *fakeEngine) serveCreate(w http.ResponseWriter, r *http.Request) {
 	}
 	if e.create != nil {
 		e.create(w, r)
+	}
+	if refuse := e.refuse[request.HostConfig.Runtime]; refuse != nil {
+		refuse(w, r)
+		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

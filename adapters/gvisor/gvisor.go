@@ -31,6 +31,8 @@ type Sandbox struct {
 	cache Cache
 }
 
+var _ docker.Sandbox = (*Sandbox)(nil)
+
 // NewSandbox returns a sandbox. It makes no call.
 func NewSandbox(opts Options) *Sandbox {
 	if opts.Cache == nil {

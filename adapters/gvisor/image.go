@@ -29,7 +29,7 @@ type archive struct {
 func probeImage(architecture string) (archive, error) {
 	program, ok := probeCode[architecture]
 	if !ok {
-		return archive{}, fmt.Errorf("Moat cannot verify gVisor on %s engines", architecture)
+		return archive{}, fmt.Errorf("no program to verify gVisor with on %s engines", architecture)
 	}
 	layer, err := packTar(tarFile{probePath, 0o755, executable(program.machine, program.code)})
 	if err != nil {

@@ -298,7 +298,7 @@ func TestResolveCancelled(t *testing.T) {
 				cancel()
 				<-r.Context().Done()
 			})
-			mustEndWith(t, ctx, func() error {
+			mustEndWith(ctx, t, func() error {
 				_, err := NewSandbox(Options{}).Resolve(ctx, api)
 				return err
 			})
@@ -317,7 +317,7 @@ func TestResolveCancelled(t *testing.T) {
 				engine.waitFor("DELETE /containers/NAME")
 			}
 		}
-		mustEndWith(t, ctx, func() error {
+		mustEndWith(ctx, t, func() error {
 			_, err := NewSandbox(Options{}).Resolve(ctx, api)
 			return err
 		})
@@ -329,7 +329,7 @@ func TestResolveCancelled(t *testing.T) {
 }
 
 // mustEndWith fails unless f returns ctx's error, soon after it.
-func mustEndWith(t *testing.T, ctx context.Context, f func() error) {
+func mustEndWith(ctx context.Context, t *testing.T, f func() error) {
 	t.Helper()
 	ended := make(chan error, 1)
 	go func() { ended <- f() }()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -268,7 +269,7 @@ func (r *Runtime) streamLogs(ctx context.Context, op, id string, opts core.LogOp
 	buf := make([]byte, chunkSize)
 	for {
 		n, stderr, err := stream.read(buf, opts.Follow)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -154,13 +154,13 @@ func TestUnknownUserAndGroup(t *testing.T) {
 	rt := newRuntime(t, memory.Options{})
 	for field, cfg := range map[string]core.Config{
 		"User":       {User: "nobody-of-that-name"},
-		"User ":      {User: "tester:none"},
+		"User/group": {User: "tester:none"},
 		"GroupAdd":   {GroupAdd: []string{"none"}},
 		"WorkingDir": {WorkingDir: "/etc/passwd/sub"},
 	} {
 		cfg.Image = memory.BaseImage
 		_, err := rt.CreateContainer(t.Context(), cfg)
-		if !errors.Is(err, core.ErrInvalidConfig) || core.FieldOf(err) != strings.TrimSpace(field) {
+		if !errors.Is(err, core.ErrInvalidConfig) || !strings.HasPrefix(field, core.FieldOf(err)) || core.FieldOf(err) == "" {
 			t.Errorf("%+v: %v", cfg, err)
 		}
 	}

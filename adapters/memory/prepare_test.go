@@ -17,7 +17,7 @@ func FuzzPrepare(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, script string) {
 		file, err := syntax.NewParser().Parse(strings.NewReader(script), "")
-		if err != nil || !isScript(printed(t, file)) { // the printer has errors of its own
+		if err != nil || !isShells(file) || !isScript(printed(t, file)) { // the printer has errors of its own
 			return
 		}
 		changed, err := prepare(script, "")
@@ -28,6 +28,19 @@ func FuzzPrepare(f *testing.F) {
 			t.Errorf("%q became %q", script, text)
 		}
 	})
+}
+
+// isShells is false of the functions that no shell accepts, but the parser does.
+func isShells(file *syntax.File) bool {
+	accepted := true
+	syntax.Walk(file, func(node syntax.Node) bool {
+		if function, ok := node.(*syntax.FuncDecl); ok {
+			_, isBlock := function.Body.Cmd.(*syntax.Block)
+			accepted = accepted && isBlock && function.Name != nil
+		}
+		return true
+	})
+	return accepted
 }
 
 func printed(t *testing.T, file *syntax.File) string {

@@ -3,6 +3,7 @@ package memory
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -264,7 +265,7 @@ func (c *command) firstLine(name string) (string, error) {
 	defer file.Close()
 	head := make([]byte, 256)
 	n, err := io.ReadFull(file, head)
-	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return "", pathError("read", name, err)
 	}
 	line, _, _ := strings.Cut(string(head[:n]), "\n")
@@ -319,7 +320,7 @@ func (c *command) execute(program program) int {
 
 // statusOf is the status of what a context has ended.
 func statusOf(ctx context.Context) int {
-	if cause, ok := context.Cause(ctx).(killed); ok {
+	if cause, ok := errors.AsType[killed](context.Cause(ctx)); ok {
 		return cause.status()
 	}
 	return 1

@@ -200,7 +200,7 @@ func (s *shell) contextOf(hc interp.HandlerContext) context.Context {
 // system: what depends on them becomes something else.
 func (s *shell) beforeCall(ctx context.Context, args []string) ([]string, error) {
 	hc := interp.HandlerCtx(ctx)
-	if cause, ok := context.Cause(s.contextOf(hc)).(killed); ok && args[0] != endJob {
+	if cause, ok := errors.AsType[killed](context.Cause(s.contextOf(hc))); ok && args[0] != endJob {
 		if !isMain(hc) {
 			return []string{"exit", strconv.Itoa(cause.status())}, nil
 		}

@@ -3,6 +3,7 @@ package selftest
 import (
 	"context"
 	"io"
+	"testing"
 	"time"
 
 	"github.com/moatproject/moat/core"
@@ -21,7 +22,8 @@ type full interface {
 
 // hooks is a runtime whose methods can be replaced one by one.
 type hooks struct {
-	full
+	full            // the sound runtime
+	t    testing.TB // the case that uses it
 
 	kind            func() core.RuntimeType
 	ping            func(context.Context) error
@@ -52,9 +54,9 @@ type hooks struct {
 	networkManager  func() core.NetworkManager
 }
 
-func hooksInto(rt full) *hooks {
+func hooksInto(t testing.TB, rt full) *hooks {
 	return &hooks{
-		full: rt, kind: rt.Type, ping: rt.Ping, close: rt.Close, capabilities: rt.Capabilities,
+		full: rt, t: t, kind: rt.Type, ping: rt.Ping, close: rt.Close, capabilities: rt.Capabilities,
 		create: rt.CreateContainer, start: rt.StartContainer, stop: rt.StopContainer, stopTimeout: rt.StopContainerTimeout,
 		signal: rt.SignalContainer, wait: rt.WaitContainer, remove: rt.RemoveContainer, state: rt.ContainerState,
 		inspect: rt.Inspect, list: rt.ListContainers, logs: rt.ContainerLogs, logsAll: rt.ContainerLogsAll, stream: rt.StreamLogs,
@@ -63,6 +65,9 @@ func hooksInto(rt full) *hooks {
 		ports: rt.GetPortBindings, supportsHostNet: rt.SupportsHostNetwork, firewall: rt.SetupFirewall, networkManager: rt.NetworkManager,
 	}
 }
+
+// ended is closed when the case has ended, before its clean-up.
+func (h *hooks) ended() <-chan struct{} { return h.t.Context().Done() }
 
 func (h *hooks) Type() core.RuntimeType              { return h.kind() }
 func (h *hooks) Ping(ctx context.Context) error      { return h.ping(ctx) }

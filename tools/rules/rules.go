@@ -31,12 +31,12 @@ type rule struct {
 var table = []rule{
 	{folder: "core", noIO: true},
 	{folder: "contracttests", siblings: []string{"core"}},
+	{folder: "contracttests/selftest", siblings: []string{"core", "contracttests", "adapters/memory"}},
 	{folder: "adapters/gvisor", siblings: []string{"core", "adapters/docker"}, inTests: []string{"contracttests"}, thirdParty: true},
 	{folder: "adapters/container", siblings: []string{"core", "adapters/*"}, inTests: []string{"contracttests"}, thirdParty: true},
 	{folder: "adapters/*", siblings: []string{"core"}, inTests: []string{"contracttests"}, thirdParty: true},
 	{folder: "apps", siblings: []string{"core", "adapters/*"}, inTests: []string{"contracttests"}, thirdParty: true, frameworks: true},
 	{folder: "tools", siblings: []string{"core", "contracttests", "adapters/*"}, thirdParty: true},
-	{folder: "tools/*", siblings: []string{"core", "contracttests", "adapters/*"}, thirdParty: true},
 }
 
 var frameworks = []string{"go.uber.org/fx", "github.com/rs/zerolog"}

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -80,9 +82,28 @@ func (s *summary) add(w io.Writer, e event) {
 		return
 	}
 	s.count(e.Action)
-	if name, numbered, found := strings.Cut(e.Test, "/"); strings.HasPrefix(name, "TestContract") {
-		s.addCase(adapter(e.Package, name), e.Action, output, found && !strings.Contains(numbered, "/"))
+	if name, isCase, ok := contract(e); ok {
+		s.addCase(name, e.Action, output, isCase)
 	}
+}
+
+// caseName is how the name of a contract case begins.
+var caseName = regexp.MustCompile(`^[A-Z]{2}-[0-9]+_`)
+
+// contract tells which adapter's suite a test is, or is a case of. A package with
+// several adapters has a subtest for each: TestContract/NAME/RT-01_….
+func contract(e event) (adapter string, isCase, ok bool) {
+	parts := strings.Split(e.Test, "/")
+	adapter = path.Base(e.Package)
+	if parts[0] != "TestContract" {
+		return "", false, false
+	}
+	if len(parts) > 1 && !caseName.MatchString(parts[1]) {
+		adapter, parts = parts[1], parts[1:]
+	} else if len(parts) == 1 && e.Action == "pass" {
+		return "", false, false // only holds what was counted
+	}
+	return adapter, len(parts) == 2, len(parts) <= 2
 }
 
 func (s *summary) addPackage(w io.Writer, e event) {
@@ -103,16 +124,6 @@ func (s *summary) count(action string) {
 	case "skip":
 		s.skipped++
 	}
-}
-
-// adapter names a suite by its package and test: docker's TestContractCurrent is
-// docker-current.
-func adapter(pkg, test string) string {
-	name := pkg[strings.LastIndexByte(pkg, '/')+1:]
-	if variant := strings.TrimPrefix(test, "TestContract"); variant != "" {
-		name += "-" + strings.ToLower(variant)
-	}
-	return name
 }
 
 func (s *summary) addCase(name, action, output string, isCase bool) {

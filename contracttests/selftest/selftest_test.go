@@ -1,0 +1,175 @@
+package selftest
+
+import (
+	"context"
+	"flag"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/moatproject/moat/adapters/memory"
+	"github.com/moatproject/moat/contracttests"
+	"github.com/moatproject/moat/contracttests/internal/record"
+	"github.com/moatproject/moat/core"
+)
+
+// TestMain runs many tests at once: most of the time they wait.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "8")
+	m.Run()
+}
+
+const (
+	pullImage        = "registry.example/tool:latest"
+	unreachableImage = "unreachable.example/tool:latest"
+)
+
+// harness is the memory runtime's, with an engine that can be unreachable. change
+// and down are applied to each runtime of their kind.
+func harness(change, down func(*hooks)) contracttests.Harness {
+	return contracttests.Harness{
+		Name: "memory",
+		New: func(t testing.TB) core.Runtime {
+			h := hooksInto(t, memory.New(memory.Options{
+				Registry:    []memory.Image{{Ref: pullImage}},
+				Unreachable: []string{unreachableImage},
+			}))
+			change(h)
+			return h
+		},
+		Unreachable: func(t testing.TB) core.Runtime {
+			h := hooksInto(t, memory.New(memory.Options{}))
+			unavailable := &core.Error{Op: "ping", Runtime: core.RuntimeMemory, Class: core.ErrUnavailable, Remedy: "Start it"}
+			h.ping = func(context.Context) error { return unavailable }
+			h.create = func(_ context.Context, cfg core.Config) (string, error) {
+				if err := cfg.Validate(); err != nil {
+					return "", err
+				}
+				return "", unavailable
+			}
+			down(h)
+			return h
+		},
+		Image:            memory.BaseImage,
+		ConfigImage:      memory.ConfigImage,
+		PullImage:        pullImage,
+		MissingImage:     "registry.example/missing:latest",
+		UnreachableImage: unreachableImage,
+	}
+}
+
+func nothing(*hooks) {}
+
+// unsupported are the cases that the memory runtime does not support.
+func unsupported() map[string]string {
+	numbers := map[string]string{}
+	for _, i := range imitations {
+		numbers[i.number] = "it takes a kernel, a network or a terminal"
+	}
+	return numbers
+}
+
+// run runs a case as the memory runtime supports it.
+func run(t testing.TB, c contracttests.Case, h contracttests.Harness) record.Result {
+	return record.Run(t, func(t testing.TB) {
+		if _, lacking := unsupported()[c.Number]; lacking {
+			c.RunUnsupported(t, h)
+		} else {
+			c.Run(t, h)
+		}
+	})
+}
+
+func caseOf(t testing.TB, number string) contracttests.Case {
+	t.Helper()
+	cases := contracttests.Cases()
+	i := slices.IndexFunc(cases, func(c contracttests.Case) bool { return c.Number == number })
+	if i < 0 {
+		t.Fatalf("there is no case %s", number)
+	}
+	return cases[i]
+}
+
+// TestBreakages breaks one obligation after another. The case of that obligation
+// must fail, and no other.
+func TestBreakages(t *testing.T) {
+	for _, b := range breakages {
+		do, down := b.do, b.down
+		if do == nil {
+			do = nothing
+		}
+		if down == nil {
+			down = nothing
+		}
+		t.Run(b.number+" "+b.how, func(t *testing.T) {
+			if b.number == "RT-04" { // it counts this process's goroutines
+				if !run(t, caseOf(t, b.number), harness(do, down)).Failed {
+					t.Error("the case passes")
+				}
+				return
+			}
+			t.Parallel()
+			checkFailures(t, harness(do, down), append([]string{b.number}, b.also...))
+		})
+	}
+}
+
+// checkFailures runs all cases at once, and compares which fail.
+func checkFailures(t *testing.T, h contracttests.Harness, want []string) {
+	t.Helper()
+	var wg sync.WaitGroup
+	for _, c := range contracttests.Cases() {
+		if c.Number == "RT-04" {
+			continue
+		}
+		wg.Go(func() {
+			result := run(t, c, h)
+			switch expected := slices.Contains(want, c.Number); {
+			case expected && !result.Failed:
+				t.Errorf("%s passes", c.Name())
+			case !expected && result.Failed:
+				t.Errorf("%s fails too:\n%s", c.Name(), result)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestImitations shows that the cases that the memory runtime does not support can
+// pass and can fail.
+func TestImitations(t *testing.T) {
+	for _, i := range imitations {
+		t.Run(i.number+" "+i.how, func(t *testing.T) {
+			t.Parallel()
+			for _, half := range []struct {
+				imitate func(*world)
+				fails   bool
+			}{{i.good, false}, {i.bad, true}} {
+				var h contracttests.Harness
+				h = harness(func(hooks *hooks) { half.imitate(&world{hooks: hooks, harness: &h}) }, nothing)
+				// Dial is set when the first runtime is made, and a case has copied its harness by then.
+				h.New(t).Close()
+				result := record.Run(t, func(t testing.TB) { caseOf(t, i.number).Run(t, h) })
+				if result.Failed != half.fails {
+					t.Errorf("failed is %t, want %t:\n%s", result.Failed, half.fails, result)
+				}
+			}
+		})
+	}
+}
+
+func TestEachCaseCanFail(t *testing.T) {
+	proven := map[string]bool{}
+	for _, b := range breakages {
+		proven[b.number] = true
+	}
+	for _, i := range imitations {
+		proven[i.number] = true
+	}
+	for _, c := range contracttests.Cases() {
+		if !proven[c.Number] {
+			t.Errorf("nothing shows that %s can fail", c.Name())
+		}
+	}
+}
