@@ -80,7 +80,7 @@ func cpuLimit(f *fixture) {
 }
 
 const burn = `read began rest </proc/uptime
-i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done
+i=0; while [ $i -lt 40000 ]; do i=$((i+1)); done
 read ended rest </proc/uptime
 echo $began $ended
 times`

@@ -3,6 +3,7 @@ package contracttests
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/moatproject/moat/core"
@@ -25,9 +26,8 @@ func (f *fixture) waiting(ctx context.Context, id string) *call[int64] {
 }
 
 func exitCode(f *fixture) {
-	for _, code := range []int64{0, 42, 255} {
-		script := map[int64]string{0: "true", 42: "exit 42", 255: "exit 255"}[code]
-		want(f, "the exit code", f.wait(f.started(f.shell(script))), code)
+	for _, code := range []int64{42, 255} {
+		want(f, "the exit code", f.wait(f.started(f.shell(fmt.Sprint("exit ", code)))), code)
 	}
 }
 

@@ -82,6 +82,7 @@ settings() { # writes the settings of all three daemons into the folder $1
 		[plugins."io.containerd.internal.v1.opt"]
 		path = "$data/opt"
 	END
+	# runsc ignores set-user-ID bits unless told, and then refuses nothing that Config.AllowNewPrivileges asks for.
 	# moat-sandbox: people give the runtime other names. runsc-broken and runsc-missing: a runtime that is listed need not work.
 	cat >"$1/dockerd.json" <<-END
 		{
@@ -91,7 +92,7 @@ settings() { # writes the settings of all three daemons into the folder $1
 		  "exec-root": "$run/exec",
 		  "containerd": "$run/containerd.sock",
 		  "runtimes": {
-		    "runsc": {"path": "$bin/runsc-$RUNSC_VERSION"},
+		    "runsc": {"path": "$bin/runsc-$RUNSC_VERSION", "runtimeArgs": ["--allow-suid"]},
 		    "moat-sandbox": {"path": "$bin/runsc-$RUNSC_VERSION"},
 		    "runsc-broken": {"path": "/bin/false"},
 		    "runsc-missing": {"path": "/nonexistent/runsc"}

@@ -6,9 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
-	"io"
+	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,16 +23,16 @@ import (
 	"github.com/moatproject/moat/core"
 )
 
-var update = flag.Bool("update", false, "rewrite testdata/create")
+var update = flag.Bool("update", false, "rewrite testdata/create.golden")
 
 const createRoute = "POST /containers/create"
 
-// TestCreateRequest compares what is sent, to the byte, with testdata/create: there
-// is a file for each setting, and what differs from default.json is what it does.
+// TestCreateRequest compares what is sent with testdata/create.golden: for an image
+// alone, and then what each setting adds to that (+) and takes from it (-).
 func TestCreateRequest(t *testing.T) {
 	folder := t.TempDir()
-	for name, cfg := range map[string]core.Config{
-		"default":              {},
+	plain := sentFor(t, core.Config{}, folder)
+	settings := map[string]core.Config{
 		"name":                 {Name: "a-name"},
 		"command":              {Cmd: []string{"sh", "-c", "echo $HOME"}},
 		"working-dir":          {WorkingDir: "/work"},
@@ -60,27 +61,81 @@ func TestCreateRequest(t *testing.T) {
 		"auto-remove":          {AutoRemove: true},
 		"allow-new-privileges": {AllowNewPrivileges: true},
 		"moat-user":            {HasMoatUser: true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			engine := startFake(t)
-			var sent string
-			engine.on(createRoute, func(w http.ResponseWriter, r *http.Request) {
-				body, _ := io.ReadAll(r.Body)
-				var indented bytes.Buffer
-				if err := json.Indent(&indented, body, "", "  "); err != nil {
-					t.Error(err)
-				}
-				sent = r.URL.RequestURI() + "\n" + strings.ReplaceAll(indented.String(), folder, "/FOLDER")
-				answer(http.StatusCreated, container.CreateResponse{ID: testID})(w, r)
-			})
-			cfg.Image = "image"
-			id, err := engine.runtime(t).CreateContainer(t.Context(), cfg)
-			if err != nil || id != testID {
-				t.Fatalf("CreateContainer returned %q, %v", id, err)
-			}
-			compareGolden(t, filepath.Join("testdata", "create", name+".json"), sent)
-		})
 	}
+	var all strings.Builder
+	all.WriteString("an image\n" + lines("  ", plain))
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		sent := sentFor(t, settings[name], folder)
+		added, taken := maps.Clone(sent), maps.Clone(plain)
+		maps.DeleteFunc(added, func(path, value string) bool { return plain[path] == value })
+		maps.DeleteFunc(taken, func(path, value string) bool { return sent[path] == value })
+		all.WriteString(name + "\n" + lines("- ", taken) + lines("+ ", added))
+	}
+	compareGolden(t, filepath.Join("testdata", "create.golden"), all.String())
+}
+
+// sentFor returns what is sent for a configuration: the query and each value of the
+// body that is not empty, by path.
+func sentFor(t *testing.T, cfg core.Config, folder string) map[string]string {
+	t.Helper()
+	engine := startFake(t)
+	sent := map[string]string{}
+	engine.on(createRoute, func(w http.ResponseWriter, r *http.Request) {
+		if query := r.URL.RawQuery; query != "" {
+			sent["?"] = query
+		}
+		var body any
+		decoder := json.NewDecoder(r.Body)
+		decoder.UseNumber()
+		if err := decoder.Decode(&body); err != nil {
+			t.Error(err)
+		}
+		flatten(sent, "", body, folder)
+		answer(http.StatusCreated, container.CreateResponse{ID: testID})(w, r)
+	})
+	cfg.Image = "image"
+	id, err := engine.runtime(t).CreateContainer(t.Context(), cfg)
+	if err != nil || id != testID {
+		t.Fatalf("CreateContainer returned %q, %v", id, err)
+	}
+	return sent
+}
+
+func flatten(into map[string]string, path string, value any, folder string) {
+	switch value := value.(type) {
+	case map[string]any:
+		for key, element := range value {
+			flatten(into, path+"/"+strings.ReplaceAll(key, "/", "~"), element, folder)
+		}
+		if strings.HasPrefix(path, "/ExposedPorts/") {
+			into[path] = "{}"
+		}
+	case []any:
+		if len(value) > 0 && !isObject(value[0]) {
+			into[path] = fmt.Sprintf("%q", value)
+			return
+		}
+		for i, element := range value {
+			flatten(into, fmt.Sprintf("%s/%d", path, i), element, folder)
+		}
+	default:
+		if !slices.Contains([]any{nil, "", json.Number("0"), false}, value) {
+			into[path] = strings.ReplaceAll(fmt.Sprint(value), folder, "FOLDER")
+		}
+	}
+}
+
+func isObject(value any) bool {
+	_, ok := value.(map[string]any)
+	return ok
+}
+
+func lines(mark string, values map[string]string) string {
+	var b strings.Builder
+	for _, path := range slices.Sorted(maps.Keys(values)) {
+		fmt.Fprintf(&b, "%s%s %s\n", mark, path, values[path])
+	}
+	return b.String()
 }
 
 func compareGolden(t *testing.T, file, got string) {
@@ -114,7 +169,7 @@ func TestUnsupportedSettings(t *testing.T) {
 		r   *Runtime
 	}{
 		"TTY":                {core.Config{TTY: true}, engine.runtime(t)},
-		"AllowNewPrivileges": {core.Config{AllowNewPrivileges: true}, engine.runtime(t, sandboxedBy(&fakeSandbox{}))},
+		"AllowNewPrivileges": {core.Config{AllowNewPrivileges: true}, engine.runtime(t, sandboxedBy(&fakeSandbox{name: "runsc"}))},
 	} {
 		test.cfg.Image = "image"
 		_, err := test.r.CreateContainer(t.Context(), test.cfg)
@@ -228,27 +283,33 @@ func TestHostNetworkHasToBeThisMachines(t *testing.T) {
 
 // The engine goes on with a creation when its caller has given up.
 func TestCreationThatIsGivenUpLeavesNothing(t *testing.T) {
-	for name, giveUp := range map[string]func(cancel context.CancelFunc, r *Runtime){
-		"by the caller": func(cancel context.CancelFunc, _ *Runtime) { cancel() },
-		"by Close":      func(_ context.CancelFunc, r *Runtime) { r.Close() },
-	} {
-		t.Run(name, func(t *testing.T) {
-			engine := startFake(t)
-			held := newGate()
-			engine.on(createRoute, held.then(answer(http.StatusCreated, container.CreateResponse{ID: testID})))
-			r := engine.runtime(t)
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			creating := begin(func() (string, error) { return r.CreateContainer(ctx, core.Config{Image: "image"}) })
-			await(t, held.arrived, "the creation")
-			giveUp(cancel, r)
-			close(held.open)
-			if id, err := creating.result(t); id != "" || !errors.Is(err, context.Canceled) && !errors.Is(err, core.ErrUnavailable) {
-				t.Errorf("CreateContainer returned %q, %v", id, err)
-			}
-			engine.wantRequests(t, createURI, "DELETE /containers/"+testID+"?force=1&v=1")
-		})
+	engine := startFake(t)
+	held := newGate()
+	engine.on(createRoute, held.then(answer(http.StatusCreated, container.CreateResponse{ID: testID})))
+	r := engine.runtime(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	creating := begin(func() (string, error) { return r.CreateContainer(ctx, core.Config{Image: "image"}) })
+	await(t, held.arrived, "the creation")
+	cancel()
+	close(held.open)
+	if id, err := creating.result(t); id != "" || !errors.Is(err, context.Canceled) {
+		t.Errorf("CreateContainer returned %q, %v", id, err)
 	}
+	engine.wantRequests(t, createURI, "DELETE /containers/"+testID+"?force=1&v=1")
+}
+
+func TestCreationThatHangsEndsWithClose(t *testing.T) {
+	engine := startFake(t)
+	held := newGate()
+	engine.on(createRoute, held.then(silence))
+	r := engine.runtime(t)
+	creating := begin(func() (string, error) { return r.CreateContainer(t.Context(), core.Config{Image: "image"}) })
+	await(t, held.arrived, "the creation")
+	r.Close()
+	if id, err := creating.result(t); id != "" || !errors.Is(err, core.ErrUnavailable) {
+		t.Errorf("CreateContainer returned %q, %v", id, err)
+	}
+	engine.wantRequests(t, createURI)
 }
 
 func TestLimitsThatTheKernelLacksAreErrors(t *testing.T) {

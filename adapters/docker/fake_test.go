@@ -80,6 +80,7 @@ func usualRoutes() map[string]http.HandlerFunc {
 		"GET /images/json":            answer(http.StatusOK, []any{}),
 		"DELETE /images/{name...}":    answer(http.StatusOK, []any{}),
 		"POST /images/create":         answer(http.StatusOK, map[string]string{"status": "Download complete"}),
+		"GET /version":                answer(http.StatusOK, map[string]string{"Version": "20.10.24"}),
 		"GET /info":                   answer(http.StatusOK, map[string]string{"OSType": "linux"}),
 		"GET /networks/{name}":        answer(http.StatusOK, map[string]string{"Name": "bridge"}),
 		"/":                           failure(http.StatusNotFound, "page not found"),
@@ -393,7 +394,7 @@ func methods(host string) []method {
 		}},
 		{"PullImage", "image", "POST /images/create?fromImage=docker.io%2Flibrary%2Fimage&tag=latest", "POST /images/create",
 			func(ctx context.Context, r *Runtime) error { return r.PullImage(ctx, "image", nil) }},
-		{"Describe", host, "GET /info", "GET /info", func(ctx context.Context, r *Runtime) error {
+		{"Describe", host, "GET /version", "GET /version", func(ctx context.Context, r *Runtime) error {
 			_, err := r.Describe(ctx)
 			return err
 		}},

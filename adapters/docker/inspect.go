@@ -6,9 +6,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
-	"github.com/docker/docker/api/types/system"
 	"github.com/moatproject/moat/core"
 )
 
@@ -91,15 +91,15 @@ func (r *Runtime) Describe(ctx context.Context) (core.Description, error) {
 		return core.Description{}, err
 	}
 	defer c.end()
-	info, err := r.info(c)
+	version, err := r.version(c)
 	if err != nil {
 		return core.Description{}, err
 	}
 	description := core.Description{
-		Engine:   fmt.Sprintf("Docker Engine %s (API %s)", info.ServerVersion, r.engine.ClientVersion()),
+		Engine:   fmt.Sprintf("Docker Engine %s (API %s)", version.Version, version.APIVersion),
 		Endpoint: r.options.Host,
-		Platform: info.OSType + "/" + info.Architecture,
-		Kernel:   info.KernelVersion,
+		Platform: version.Os + "/" + version.Arch,
+		Kernel:   version.KernelVersion,
 	}
 	if r.options.Sandbox != nil {
 		description.Sandbox, description.Kernel, err = r.options.Sandbox.Describe(c.ctx, r.engine)
@@ -107,12 +107,12 @@ func (r *Runtime) Describe(ctx context.Context) (core.Description, error) {
 	return description, c.failed(err)
 }
 
-func (r *Runtime) info(c *call) (system.Info, error) {
+func (r *Runtime) version(c *call) (types.Version, error) {
 	one, err := r.call(c.ctx, c.op, c.object)
 	if err != nil {
-		return system.Info{}, err
+		return types.Version{}, err
 	}
 	defer one.end()
-	info, err := r.engine.Info(one.ctx)
-	return info, one.failed(err)
+	version, err := r.engine.ServerVersion(one.ctx)
+	return version, one.failed(err)
 }

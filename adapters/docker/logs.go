@@ -3,7 +3,6 @@ package docker
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"strconv"
 
@@ -142,17 +141,20 @@ func (f *follower) Read(p []byte) (int, error) {
 	for {
 		n, err := f.body.Read(p)
 		f.started = f.started || n > 0
-		if f.started || !errors.Is(err, io.EOF) {
+		if f.started || err != io.EOF {
 			return n, err
 		}
 		if err := f.awaitStart(); err != nil {
 			return 0, err
 		}
+		if !f.started {
+			return 0, io.EOF
+		}
 	}
 }
 
-// awaitStart opens the output once the container has been started. It returns io.EOF
-// where that can be no more.
+// awaitStart opens the output once the container has been started, or returns when
+// that can be no more.
 func (f *follower) awaitStart() error {
 	ctx, cancel := context.WithCancel(f.ctx)
 	defer cancel()
@@ -165,7 +167,7 @@ func (f *follower) awaitStart() error {
 	found, err := engine.ContainerInspect(ctx, f.id)
 	switch {
 	case errdefs.IsNotFound(err):
-		return io.EOF
+		return nil
 	case err != nil:
 		return err
 	}
@@ -173,7 +175,7 @@ func (f *follower) awaitStart() error {
 		select {
 		case message := <-messages:
 			if message.Action == events.ActionDestroy {
-				return io.EOF
+				return nil
 			}
 		case err := <-failures:
 			return err
@@ -192,7 +194,7 @@ type logReader struct {
 
 func (l *logReader) Read(p []byte) (int, error) {
 	n, err := l.plain.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && err != io.EOF {
 		err = l.call.failed(err)
 	}
 	return n, err

@@ -37,6 +37,14 @@ func (s *fakeSandbox) Resolve(ctx context.Context, _ client.APIClient) (string, 
 	return s.name, s.err
 }
 
+// Check refuses a configuration with AllowNewPrivileges.
+func (s *fakeSandbox) Check(_ context.Context, _ client.APIClient, ociRuntime string, cfg core.Config) error {
+	if cfg.AllowNewPrivileges {
+		return &core.Error{Op: "check configuration", Object: ociRuntime, Field: "AllowNewPrivileges", Class: core.ErrUnsupported}
+	}
+	return nil
+}
+
 func (s *fakeSandbox) Forget(client.APIClient) { s.forgot.Add(1) }
 
 func (s *fakeSandbox) Describe(context.Context, client.APIClient) (string, string, error) {

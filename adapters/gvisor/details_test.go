@@ -17,8 +17,9 @@ func TestDetails(t *testing.T) {
 	if err != nil || got != want {
 		t.Fatalf("%+v, %v, want %+v", got, err, want)
 	}
-	if text := got.String(); text != "gVisor release-20260224.0 systrap as runtime gvisor" {
-		t.Error(text)
+	sandbox, kernel, err := NewSandbox(Options{}).Describe(t.Context(), api)
+	if err != nil || sandbox != "gVisor release-20260224.0 systrap as runtime gvisor" || kernel != want.Kernel {
+		t.Errorf("%q, %q, %v", sandbox, kernel, err)
 	}
 	asked := engine.created[1].HostConfig
 	if asked.Runtime != "gvisor" || len(asked.Mounts) != 1 ||

@@ -100,6 +100,18 @@ func TestEngineDetails(t *testing.T) {
 	}
 }
 
+// TestEnginePrivileges: one of the engine's two gVisors honours set-user-ID bits.
+// That it does, the contract suite shows.
+func TestEnginePrivileges(t *testing.T) {
+	api := realEngine(t)
+	for runtime, want := range map[string]error{"runsc": nil, "moat-sandbox": core.ErrUnsupported} {
+		err := NewSandbox(Options{}).Check(t.Context(), api, runtime, core.Config{AllowNewPrivileges: true})
+		if !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", runtime, err, want)
+		}
+	}
+}
+
 // TestEngineWorkload: it is the workload's kernel that counts.
 func TestEngineWorkload(t *testing.T) {
 	realEngine(t)

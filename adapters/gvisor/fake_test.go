@@ -217,6 +217,10 @@ func (e *fakeEngine) serveRemove(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusNotFound, "No such container: "+name)(w, r)
 		return
 	}
+	if r.FormValue("force") != "1" {
+		refuse(http.StatusConflict, "You cannot remove a running container")(w, r)
+		return
+	}
 	delete(e.containers, name)
 	w.WriteHeader(http.StatusNoContent)
 }

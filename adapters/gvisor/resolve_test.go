@@ -91,7 +91,7 @@ func TestResolveChooses(t *testing.T) {
 		},
 		{
 			name: "runsc before others",
-			set:  []func(*fakeEngine){runtimes(map[string]string{"a": "/opt/runsc", "runsc": "/opt/runsc"})}, want: "runsc",
+			set:  []func(*fakeEngine){runtimes(map[string]string{"a": "/runsc", "b": "/runsc", "runsc": "/runsc", "z": "/runsc"})}, want: "runsc",
 		},
 		{
 			name: "by its name alone",
@@ -143,6 +143,10 @@ func TestResolveChooses(t *testing.T) {
 				e.output["runsc"] = ""
 			}},
 			reason: "wrote 0 bytes",
+		},
+		{
+			name: "others in order",
+			set:  []func(*fakeEngine){runtimes(map[string]string{"z": "/runsc", "b": "/runsc", "a": "/runsc", "c": "/runsc"})}, want: "a",
 		},
 		{
 			name: "the first is broken, the second works",
@@ -221,17 +225,17 @@ func TestResolveBlamesTheEngine(t *testing.T) {
 	}
 }
 
-// stuckEngine never answers one of the calls.
+// stuckEngine never answers some of the calls.
 type stuckEngine struct {
 	client.APIClient
-	stuck   string
+	stuck   []string
 	removed []string
 }
 
 func (*stuckEngine) DaemonHost() string { return "tcp://stuck" }
 
 func (e *stuckEngine) answer(ctx context.Context, call string) error {
-	if call == e.stuck {
+	if slices.Contains(e.stuck, call) {
 		<-ctx.Done()
 	}
 	return ctx.Err()
@@ -268,7 +272,7 @@ func TestDeadlines(t *testing.T) {
 	} {
 		t.Run(stuck, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				engine := &stuckEngine{stuck: stuck}
+				engine := &stuckEngine{stuck: []string{stuck}}
 				_, err := NewSandbox(Options{}).Resolve(t.Context(), engine)
 				if !errors.Is(err, want.class) || !strings.Contains(err.Error(), want.text) {
 					t.Errorf("%v, want %v with %q", err, want.class, want.text)
@@ -279,6 +283,20 @@ func TestDeadlines(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestCancelledWhileNothingAnswers: no removal keeps the caller waiting either.
+func TestCancelledWhileNothingAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		engine := &stuckEngine{stuck: []string{"create", "remove"}}
+		began := time.Now()
+		_, err := NewSandbox(Options{}).Resolve(ctx, engine)
+		if late := time.Since(began) - time.Second; late >= time.Second || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v after its context, %v", late, err)
+		}
+	})
 }
 
 // TestResolveCancelled: whatever hangs, the call ends with its context and leaves

@@ -14,15 +14,34 @@
 // A POSIX shell with the common commands (the folder /bin of each image lists them), in
 // a file system in memory that each container has of its own. Signals and traps, exit
 // codes, jobs, logs, users, and states are those of a Linux container. Bind mounts are
-// the host's real files, everything else ends with the container. What a program needs
-// that is not there can come as shell scripts, in the Files of an [Image].
+// the host's real files, everything else ends with the container.
 //
 // There is no isolation: scripts run in this process, with its rights on what is
-// mounted and without a limit of memory or depth. It is for scripts that you trust.
+// mounted (where links lead to the host's files) and without a limit of memory or
+// depth. It is for scripts that you trust.
+//
+// # Images
+//
+// [BaseImage] and [ConfigImage] are built in. What a program of yours runs can come as
+// shell scripts, in the Files of an [Image]: the example shows it. [Options.Images] are
+// present from the beginning; those in [Options.Registry] can be pulled, with progress,
+// and [Options.Unreachable] stands for registries that are down. All else is not found.
+//
+// # What is missing
 //
 // There is no network: the modes "bridge" and "none" differ in what /proc/net/dev
-// shows. What takes a kernel (limits, capabilities, published ports, the host's
-// network) is refused with [core.ErrUnsupported], as is attaching.
+// shows, and named networks are not found. What takes a kernel (limits, capabilities,
+// privileges, published ports, the host's network or its address) is refused with
+// [core.ErrUnsupported], as are terminals and attaching. [Runtime.Capabilities] says the
+// same as data.
+//
+// The shell has neither process substitution, umask and ulimit, nor file descriptors
+// beside 0, 1 and 2. Modes of files restrict nobody but say what can be executed. A
+// signal with a handler interrupts the command in the foreground, which then ends.
+// Signals that would suspend are refused.
+//
+// Of each container's output the newest 64 MiB are kept ([Options.LogLimit]), with a
+// line in place of what is gone.
 //
 // Unlike those of an engine, containers end with their runtime: Close kills them.
 package memory

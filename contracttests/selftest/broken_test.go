@@ -397,15 +397,22 @@ var breakages = []breakage{
 			return h.full.ContainerLogs(ctx, id)
 		}
 	}},
-	{number: "RT-74", how: "the stream of what is gone goes on", do: reading(func(h *hooks, id string, stream io.ReadCloser) io.ReadCloser {
-		return readCloser{readerFunc(func(p []byte) (int, error) {
-			n, err := stream.Read(p)
-			if _, missing := h.full.ContainerState(context.Background(), id); errors.Is(missing, core.ErrNotFound) {
-				<-h.ended()
-			}
-			return n, err
-		}), stream}
-	})},
+	{number: "RT-74", how: "the stream of what is gone goes on", do: func(h *hooks) {
+		var removed sync.Map
+		h.remove = func(ctx context.Context, id string) error {
+			removed.Store(id, true)
+			return h.full.RemoveContainer(ctx, id)
+		}
+		reading(func(h *hooks, id string, stream io.ReadCloser) io.ReadCloser {
+			return readCloser{readerFunc(func(p []byte) (int, error) {
+				n, err := stream.Read(p)
+				if _, ok := removed.Load(id); ok {
+					<-h.ended()
+				}
+				return n, err
+			}), stream}
+		})(h)
+	}},
 	{number: "RT-75", how: "stderr comes last", do: func(h *hooks) {
 		h.logsAll = func(ctx context.Context, id string) ([]byte, error) {
 			var stdout, stderr bytes.Buffer

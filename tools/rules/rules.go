@@ -138,7 +138,10 @@ func matches(folder string, patterns ...string) bool {
 // goMod is what `go mod edit -json` tells that concerns us.
 type goMod struct {
 	Module  struct{ Path string }
-	Require []struct{ Path, Version string }
+	Require []struct {
+		Path, Version string
+		Indirect      bool // follows from what the others require
+	}
 	Replace []struct {
 		Old, New struct{ Path, Version string }
 	}
@@ -192,7 +195,7 @@ func checkModule(root, folder string) (breaches []string, err error) {
 		}
 	}
 	for _, require := range mod.Require {
-		if why := r.refuses(require.Path, folder, true); why != "" {
+		if why := r.refuses(require.Path, folder, true); why != "" && !require.Indirect {
 			breach("requires %s: %s", require.Path, why)
 		}
 		if !strings.HasPrefix(require.Path, prefix) {

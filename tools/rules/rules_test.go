@@ -70,8 +70,10 @@ var good = map[string]string{
 	"apps/go.mod":               module("apps", ""),
 	"apps/cmd/moat/main.go":     imports("go.uber.org/fx", "go.uber.org/fx/fxevent", "github.com/rs/zerolog", prefix+"adapters/container", prefix+"core"),
 	"tools/go.mod":              module("tools", ""),
-	"tools/rules/go.mod":        module("tools/rules", ""),
 	"tools/rules/a.go":          imports("os"),
+
+	"contracttests/selftest/go.mod": module("contracttests/selftest", requireCore+"require example.com/lib v1.0.0 // indirect\n"),
+	"contracttests/selftest/a.go":   imports(prefix+"contracttests", prefix+"adapters/memory"),
 }
 
 func TestCheck(t *testing.T) {
@@ -114,6 +116,15 @@ func TestCheck(t *testing.T) {
 		{
 			"contracttests's test uses an adapter", "contracttests/b_test.go", imports(prefix + "adapters/memory"),
 			"contracttests/b_test.go: imports " + prefix + `adapters/memory: contracttests may import of this repository only ["core"]`,
+		},
+		{
+			"the suite's own test uses a library", "contracttests/selftest/b.go", imports("example.com/lib"),
+			"contracttests/selftest/b.go: imports example.com/lib: contracttests/selftest depends on the standard library alone",
+		},
+		{
+			"the suite's own test uses an engine", "contracttests/selftest/b.go", imports(prefix + "adapters/docker"),
+			"contracttests/selftest/b.go: imports " + prefix +
+				`adapters/docker: contracttests/selftest may import of this repository only ["core" "contracttests" "adapters/memory"]`,
 		},
 		{
 			"an adapter uses another", "adapters/memory/b.go", imports(prefix + "adapters/docker/internal/y"),

@@ -78,7 +78,7 @@ func diagnose(ctx context.Context, candidate core.Candidate) diagnosis {
 		d.fail(err)
 		return d
 	}
-	defer rt.Close()
+	defer func() { _ = rt.Close() }()
 	d.Capabilities = core.CapabilitiesOf(rt)
 	if err := rt.Ping(ctx); err != nil {
 		d.fail(err)

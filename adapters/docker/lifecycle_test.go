@@ -1,0 +1,140 @@
+package docker
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/moatproject/moat/core"
+)
+
+func TestIdempotentCalls(t *testing.T) {
+	engine := startFake(t)
+	engine.on("POST /containers/{id}/start", status(http.StatusNotModified))
+	engine.on("POST /containers/{id}/stop", status(http.StatusNotModified))
+	engine.on("DELETE /containers/{id}", gone)
+	engine.on("DELETE /images/{name...}", failure(http.StatusNotFound, "No such image: x"))
+	r := engine.runtime(t)
+	for name, err := range map[string]error{
+		"StartContainer":  r.StartContainer(t.Context(), testID),
+		"StopContainer":   r.StopContainer(t.Context(), testID),
+		"RemoveContainer": r.RemoveContainer(t.Context(), testID),
+		"RemoveImage":     r.RemoveImage(t.Context(), "image"),
+	} {
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestRemovalThatIsUnderWayIsWaitedFor(t *testing.T) {
+	underWay := failure(http.StatusConflict, "removal of container x is already in progress")
+	for name, test := range map[string]struct {
+		wait  http.HandlerFunc
+		class error
+	}{
+		"it ends":          {exits(0), nil},
+		"it has ended":     {gone, nil},
+		"the engine dies":  {die, core.ErrUnavailable},
+		"it does not work": {answer(http.StatusOK, container.WaitResponse{Error: &container.WaitExitError{Message: "device busy"}}), errAny},
+	} {
+		engine := startFake(t)
+		engine.on("DELETE /containers/{id}", underWay)
+		engine.on(waitRoute, test.wait)
+		err := engine.runtime(t).RemoveContainer(t.Context(), testID)
+		if test.class == errAny && err != nil {
+			err = errAny
+		}
+		if !errors.Is(err, test.class) {
+			t.Errorf("%s: %v, want %v", name, err, test.class)
+		}
+		engine.wantRequests(t, "DELETE /containers/"+testID+"?force=1&v=1", "POST /containers/"+testID+"/wait?condition=removed")
+	}
+}
+
+// errAny stands for whatever error.
+var errAny = errors.New("any")
+
+func TestArgumentsThatNoEngineIsAskedAbout(t *testing.T) {
+	engine := startFake(t)
+	r := engine.runtime(t)
+	for field, err := range map[string]error{
+		"signal":    r.SignalContainer(t.Context(), testID, 0),
+		"timeout":   r.StopContainerTimeout(t.Context(), testID, time.Millisecond),
+		"proxyPort": r.SetupFirewall(t.Context(), testID, "127.0.0.1", 0),
+		"proxyHost": r.SetupFirewall(t.Context(), testID, "", 3128),
+	} {
+		if !errors.Is(err, core.ErrInvalidConfig) || core.FieldOf(err) != field {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	if err := r.StopContainerTimeout(t.Context(), testID, -time.Second); !errors.Is(err, core.ErrInvalidConfig) {
+		t.Errorf("a negative timeout: %v", err)
+	}
+	engine.wantRequests(t)
+}
+
+func TestStates(t *testing.T) {
+	engine := startFake(t)
+	r := engine.runtime(t)
+	for theirs, ours := range map[string]string{
+		"created": core.StateCreated, "running": core.StateRunning, "paused": core.StatePaused, "restarting": core.StateRunning,
+		"removing": core.StateStopping, "exited": core.StateExited, "dead": core.StateDead,
+	} {
+		engine.on(inspectRoute, inspected(theirs))
+		if got, err := r.ContainerState(t.Context(), testID); got != ours || err != nil {
+			t.Errorf("%s is %q, %v; want %q", theirs, got, err, ours)
+		}
+	}
+}
+
+func TestListContainersTellsOurs(t *testing.T) {
+	managed := map[string]string{core.LabelManaged: "true"}
+	engine := startFake(t)
+	engine.on("GET /containers/json", answer(http.StatusOK, []container.Summary{
+		{ID: "second of its second", Names: []string{"/b"}, Labels: managed, Created: 1000, State: "exited"},
+		{ID: "first of its second", Names: []string{"/a"}, Labels: managed, Created: 1000, State: "created"},
+		{ID: "by its name", Names: []string{"/other/alias", "/0123abcd"}, Created: 2000, State: "running", Image: "image:tag"},
+		{ID: "another's", Names: []string{"/0123abcde"}, Labels: map[string]string{core.LabelManaged: "false"}, Created: 3000},
+		{ID: "nameless", Labels: managed, Created: 500, State: "removing"},
+	}))
+	infos, err := engine.runtime(t).ListContainers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, info := range infos {
+		ids = append(ids, info.ID)
+	}
+	if want := []string{"by its name", "second of its second", "first of its second", "nameless"}; !slices.Equal(ids, want) {
+		t.Errorf("listed are %q, want %q", ids, want)
+	}
+	newest := infos[0]
+	if newest.Name != "0123abcd" || newest.Image != "image:tag" || newest.Status != core.StateRunning || !newest.Created.Equal(time.Unix(2000, 0)) {
+		t.Errorf("the newest is %+v", newest)
+	}
+	if infos[3].Name != "" || infos[3].Status != core.StateStopping {
+		t.Errorf("the oldest is %+v", infos[3])
+	}
+}
+
+func TestUnsupportedMethods(t *testing.T) {
+	r := startFake(t).runtime(t)
+	for name, err := range map[string]error{
+		"Attach":        r.Attach(t.Context(), testID, core.AttachOptions{}),
+		"StartAttached": r.StartAttached(t.Context(), testID, core.AttachOptions{}),
+		"ResizeTTY":     r.ResizeTTY(t.Context(), testID, 24, 80),
+		"SetupFirewall": r.SetupFirewall(t.Context(), testID, "127.0.0.1", 3128),
+	} {
+		failure, ok := errors.AsType[*core.Error](err)
+		if !ok || !errors.Is(err, core.ErrUnsupported) || failure.Object != testID {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if r.NetworkManager() != nil || r.SidecarManager() != nil || r.BuildManager() != nil || r.ServiceManager() != nil {
+		t.Error("there is a manager")
+	}
+}
