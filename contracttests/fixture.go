@@ -299,15 +299,17 @@ func portOf[P any](f *fixture) P {
 // call is a call in progress, in a goroutine of its own.
 type call[T any] struct {
 	what  string
+	begun chan struct{}
 	done  chan struct{}
 	value T
 	err   error
 }
 
 func begin[T any](what string, do func() (T, error)) *call[T] {
-	c := &call[T]{what: what, done: make(chan struct{})}
+	c := &call[T]{what: what, begun: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(c.done)
+		close(c.begun)
 		c.value, c.err = do()
 	}()
 	return c
@@ -316,6 +318,7 @@ func begin[T any](what string, do func() (T, error)) *call[T] {
 // goesOn fails the case when the call has returned within a moment.
 func (c *call[T]) goesOn(f *fixture) {
 	f.Helper()
+	<-c.begun
 	select {
 	case <-c.done:
 		f.Fatalf("%s has returned too early: %v, %v", c.what, c.value, c.err)

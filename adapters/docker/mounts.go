@@ -31,7 +31,7 @@ func checkMounts(c *call, mounts []core.MountConfig, endpoint string) error {
 		case errors.Is(err, fs.ErrNotExist):
 			source = filepath.Clean(mount.Source)
 		case err != nil:
-			return c.wrong(core.ErrInvalidConfig, "Mounts", err.Error(), "")
+			return c.wrong(core.ErrInvalidConfig, "Mounts", err.Error(), "Check the path, and that you may look into it")
 		}
 		if what := exposed(source, endpoint); what != "" {
 			return c.wrong(core.ErrInvalidConfig, "Mounts", "mounting "+mount.Source+" would give the workload "+what,

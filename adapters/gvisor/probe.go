@@ -37,7 +37,6 @@ var errProbeImage = errors.New("load the probe image")
 // kernel is what the kernel inside a container said of itself.
 type kernel struct {
 	release string // "4.4.0"
-	version string // "#1 SMP Sun Jan 10 15:06:54 PST 2016"
 	log     string // the beginning of its log; empty where it gave none
 }
 
@@ -78,11 +77,9 @@ func parseKernel(output []byte) (kernel, error) {
 	if len(output) < utsSize {
 		return kernel{}, fmt.Errorf("the probe wrote %d bytes instead of %d or more", len(output), utsSize)
 	}
-	field := func(i int) string {
-		text, _, _ := bytes.Cut(output[i*utsField:(i+1)*utsField], []byte{0})
-		return string(text)
-	}
-	return kernel{release: field(2), version: field(3), log: string(output[utsSize:])}, nil
+	const release = 2 // of the utsname's fields
+	text, _, _ := bytes.Cut(output[release*utsField:(release+1)*utsField], []byte{0})
+	return kernel{release: string(text), log: string(output[utsSize:])}, nil
 }
 
 // mustBeGVisor returns an error unless the kernel is gVisor's: Linux refuses its

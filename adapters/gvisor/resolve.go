@@ -90,6 +90,7 @@ func (p prober) find(ctx context.Context) (verified, error) {
 		if err == nil {
 			return verified{candidate, inside}, nil
 		}
+		// Neither the caller's patience nor the engine's state tells of gVisor.
 		if ctx.Err() != nil || client.IsErrConnectionFailed(err) || errors.Is(err, errProbeImage) {
 			return verified{}, fmt.Errorf("verify runtime %q: %w", candidate.name, err)
 		}
