@@ -45,7 +45,7 @@ func demultiplex(stdout, stderr io.Writer, src io.Reader) error {
 		}
 		switch {
 		case err == nil:
-		case err != io.EOF:
+		case !errors.Is(err, io.EOF):
 			return err
 		case d.kept > 0 || d.left > 0:
 			return io.ErrUnexpectedEOF
@@ -155,7 +155,7 @@ func (f *frameReader) Read(p []byte) (n int, err error) {
 			m, err = f.src.Read(p[n:min(uint64(len(p)), uint64(n)+f.left)])
 			n += m
 			f.left -= uint64(m)
-			if err == io.EOF && f.left > 0 {
+			if errors.Is(err, io.EOF) && f.left > 0 {
 				err = io.ErrUnexpectedEOF
 			}
 		}
@@ -170,7 +170,7 @@ func (f *frameReader) Read(p []byte) (n int, err error) {
 func (f *frameReader) next() error {
 	header, err := f.src.Peek(frameHeader)
 	if err != nil {
-		if err == io.EOF && len(header) > 0 {
+		if errors.Is(err, io.EOF) && len(header) > 0 {
 			err = io.ErrUnexpectedEOF
 		}
 		return err

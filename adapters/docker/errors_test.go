@@ -95,7 +95,7 @@ func TestClassify(t *testing.T) {
 			engine.on(inspectRoute, failure(test.status, test.text))
 			_, err := engine.runtime(t).ContainerState(t.Context(), testID)
 			failure, ok := errors.AsType[*core.Error](err)
-			if !ok || failure.Class != test.class || failure.Field != test.field {
+			if !ok || !errors.Is(failure.Class, test.class) || failure.Field != test.field {
 				t.Errorf("got %#v, want %v, field %q", failure, test.class, test.field)
 			}
 			if test.cause != nil && !errors.Is(err, test.cause) {

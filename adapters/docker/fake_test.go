@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -283,6 +284,17 @@ func (g gate) then(handler http.HandlerFunc) http.HandlerFunc {
 		}
 		handler(w, r)
 	}
+}
+
+// errAny stands for whatever error.
+var errAny = errors.New("any")
+
+// matches tells whether a call failed as it should: nil for not at all.
+func matches(err, want error) bool {
+	if errors.Is(want, errAny) {
+		return err != nil
+	}
+	return errors.Is(err, want)
 }
 
 func await(t testing.TB, event <-chan struct{}, what string) {

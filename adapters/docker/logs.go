@@ -3,6 +3,7 @@ package docker
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"strconv"
 
@@ -141,7 +142,7 @@ func (f *follower) Read(p []byte) (int, error) {
 	for {
 		n, err := f.body.Read(p)
 		f.started = f.started || n > 0
-		if f.started || err != io.EOF {
+		if f.started || !errors.Is(err, io.EOF) {
 			return n, err
 		}
 		if err := f.awaitStart(); err != nil {
@@ -194,7 +195,7 @@ type logReader struct {
 
 func (l *logReader) Read(p []byte) (int, error) {
 	n, err := l.plain.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = l.call.failed(err)
 	}
 	return n, err
