@@ -19,14 +19,14 @@ build: ## the binaries, into bin/
 
 test: build ## every test against all engines that are present, and a table of the contract suite
 	@eval "$$(bash tools/engine.sh env)"; \
-	for module in $(MODULES); do (cd $$module && go test -json ./...) || true; done | (cd tools && go run ./summary)
+	for module in $(MODULES); do (cd $$module && go test -count=1 -json ./...) || true; done | (cd tools && go run ./summary)
 
 race: ## the tests that need no engine, under the race detector
-	@for module in $(RACE); do (cd $$module && go test -race ./...); done
+	@for module in $(RACE); do (cd $$module && go test -count=1 -race ./...); done
 
 lint: ## golangci-lint on every module
 	@linter=$$($(TOOL) golangci-lint); \
-	for module in $(MODULES); do (cd $$module && "$$linter" run --config $(CURDIR)/.golangci.yml ./...); done
+	for module in $(MODULES); do (cd $$module && "$$linter" run --allow-parallel-runners --config $(CURDIR)/.golangci.yml ./...); done
 
 vuln: ## govulncheck on every module, where its database can be had
 	@bash tools/vuln.sh "$$($(TOOL) govulncheck)" $(MODULES)
