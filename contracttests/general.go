@@ -39,8 +39,10 @@ func concurrency(f *fixture) {
 	var wg sync.WaitGroup
 	errs := make([]error, lifecycles)
 	starting := make(chan struct{}, startsAtOnce)
+	var created sync.WaitGroup // all exist at once, however fast the runtime is
+	created.Add(lifecycles)
 	for i := range lifecycles {
-		wg.Go(func() { errs[i] = lifecycle(f, i, starting) })
+		wg.Go(func() { errs[i] = lifecycle(f, i, &created, starting) })
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
@@ -67,13 +69,15 @@ func concurrency(f *fixture) {
 }
 
 // lifecycle runs one container from its creation to its removal.
-func lifecycle(f *fixture, number int, starting chan struct{}) (err error) {
+func lifecycle(f *fixture, number int, created *sync.WaitGroup, starting chan struct{}) (err error) {
 	cfg := f.shell(fmt.Sprintf("echo this is %d; exit %[1]d", number))
 	id, err := f.rt.CreateContainer(f.ctx, cfg)
+	created.Done()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.rt.RemoveContainer(f.ctx, id)) }()
+	created.Wait()
 	starting <- struct{}{}
 	err = f.rt.StartContainer(f.ctx, id)
 	<-starting
