@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
 	"github.com/moatproject/moat/core"
 )
 
@@ -49,6 +50,29 @@ func (r *Runtime) on(ctx context.Context, timeout time.Duration, op, id string) 
 		return nil, c.wrong(core.ErrInvalidConfig, "id", "it is no container's name or ID", "")
 	}
 	return c, nil
+}
+
+// ask makes one request with a deadline of its own, as a method or a part of one.
+func ask[T any](ctx context.Context, r *Runtime, op, object string, request func(context.Context) (T, error)) (T, error) {
+	c, err := r.call(ctx, op, object)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	defer c.end()
+	answer, err := request(c.ctx)
+	return answer, c.failed(err)
+}
+
+// inspect is ask for a container's description.
+func (r *Runtime) inspect(ctx context.Context, op, id string) (container.InspectResponse, error) {
+	c, err := r.on(ctx, r.timeout, op, id)
+	if err != nil {
+		return container.InspectResponse{}, err
+	}
+	defer c.end()
+	found, err := r.engine.ContainerInspect(c.ctx, id)
+	return found, c.failed(err)
 }
 
 // begin begins a method that ends at the caller's deadline, or after timeout. Without

@@ -55,14 +55,10 @@ func (r *Runtime) CreateContainer(ctx context.Context, cfg core.Config) (string,
 	if err := r.refuse(c, cfg); err != nil {
 		return "", err
 	}
-	ociRuntime, err := r.ociRuntime(c)
+	ociRuntime, err := r.ociRuntimeFor(c.ctx, cfg)
 	if err != nil {
-		return "", err
+		return "", c.failed(err)
 	}
-	if err := r.checkSandbox(c, ociRuntime, cfg); err != nil {
-		return "", err
-	}
-	r.warn()
 	if cfg.Pull == core.PullAlways {
 		if err := r.PullImage(c.ctx, cfg.Image, r.pullProgress); err != nil {
 			return "", err
@@ -155,20 +151,17 @@ func (r *Runtime) checkNetwork(c *call, mode string) error {
 	case "", network.NetworkBridge, network.NetworkNone:
 		return nil
 	case network.NetworkHost:
-		native, err := r.nativeHost(c)
-		if err == nil && !native {
+		host, err := ask(c.ctx, r, c.op, c.object, r.hostFacts)
+		if err == nil && !host.native {
 			err = c.wrong(core.ErrUnsupported, "NetworkMode", "the host's network is out of this engine's or its sandbox's reach", "")
 		}
 		return err
 	}
 	// The engine would create the container and fail only when it starts.
-	lookup, err := r.call(c.ctx, "find network", mode)
-	if err != nil {
-		return err
-	}
-	defer lookup.end()
-	_, err = r.engine.NetworkInspect(lookup.ctx, mode, network.InspectOptions{})
-	return lookup.failed(err)
+	_, err := ask(c.ctx, r, "find network", mode, func(ctx context.Context) (network.Inspect, error) {
+		return r.engine.NetworkInspect(ctx, mode, network.InspectOptions{})
+	})
+	return err
 }
 
 // createRequest is the pure mapping of a valid configuration.

@@ -30,6 +30,10 @@ func (c *call) failed(err error) error {
 		failure.Err = written.error
 		return failure
 	}
+	if errors.Is(err, io.EOF) { // it must not pass for the good end of a stream
+		err = &causedError{errors.New(err.Error()), io.ErrUnexpectedEOF}
+		failure.Err = err
+	}
 	switch cause := context.Cause(c.ctx); {
 	case errors.Is(cause, errRuntimeClosed):
 		failure.Class, failure.Err = core.ErrUnavailable, errRuntimeClosed
@@ -173,7 +177,7 @@ func isDeadline(err error) bool { return errors.Is(err, context.DeadlineExceeded
 func unreachable(err error) bool {
 	_, network := errors.AsType[*net.OpError](err)
 	return network || client.IsErrConnectionFailed(err) || errors.Is(err, errNoPing) ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // unpermitted tells a socket that this process may not use.

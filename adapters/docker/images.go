@@ -18,15 +18,11 @@ import (
 
 // ListImages returns a row for each tag that begins with [core.ImagePrefix].
 func (r *Runtime) ListImages(ctx context.Context) ([]core.ImageInfo, error) {
-	c, err := r.call(ctx, "list images", r.options.Host)
+	images, err := ask(ctx, r, "list images", r.options.Host, func(ctx context.Context) ([]image.Summary, error) {
+		return r.engine.ImageList(ctx, image.ListOptions{}) // its patterns match one level of names only
+	})
 	if err != nil {
 		return nil, err
-	}
-	defer c.end()
-	// The engine's patterns match one level of names only.
-	images, err := r.engine.ImageList(c.ctx, image.ListOptions{})
-	if err != nil {
-		return nil, c.failed(err)
 	}
 	infos := []core.ImageInfo{}
 	for _, summary := range images {

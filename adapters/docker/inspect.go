@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/moatproject/moat/core"
@@ -14,18 +13,16 @@ import (
 
 // Inspect returns a container's details. With a sandbox, the first call proves it.
 func (r *Runtime) Inspect(ctx context.Context, id string) (core.Details, error) {
-	c, err := r.on(ctx, r.timeout, "inspect container", id)
+	found, err := r.inspect(ctx, "inspect container", id)
 	if err != nil {
 		return core.Details{}, err
 	}
-	defer c.end()
-	found, err := r.engine.ContainerInspect(c.ctx, id)
-	if err != nil {
-		return core.Details{}, c.failed(err)
-	}
 	details := detailsOf(found)
-	if ociRuntime, err := r.ociRuntime(c); err == nil && ociRuntime == found.HostConfig.Runtime {
-		details.Isolation = core.IsolationSandbox
+	if r.options.Sandbox != nil {
+		ociRuntime, err := ask(ctx, r, "inspect container", id, r.ociRuntime)
+		if err == nil && ociRuntime == found.HostConfig.Runtime {
+			details.Isolation = core.IsolationSandbox
+		}
 	}
 	return details, nil
 }
@@ -91,7 +88,7 @@ func (r *Runtime) Describe(ctx context.Context) (core.Description, error) {
 		return core.Description{}, err
 	}
 	defer c.end()
-	version, err := r.version(c)
+	version, err := ask(c.ctx, r, c.op, c.object, r.engine.ServerVersion)
 	if err != nil {
 		return core.Description{}, err
 	}
@@ -105,14 +102,4 @@ func (r *Runtime) Describe(ctx context.Context) (core.Description, error) {
 		description.Sandbox, description.Kernel, err = r.options.Sandbox.Describe(c.ctx, r.engine)
 	}
 	return description, c.failed(err)
-}
-
-func (r *Runtime) version(c *call) (types.Version, error) {
-	one, err := r.call(c.ctx, c.op, c.object)
-	if err != nil {
-		return types.Version{}, err
-	}
-	defer one.end()
-	version, err := r.engine.ServerVersion(one.ctx)
-	return version, one.failed(err)
 }

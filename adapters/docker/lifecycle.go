@@ -94,14 +94,9 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
 
 // ContainerState returns one of core's State constants.
 func (r *Runtime) ContainerState(ctx context.Context, id string) (string, error) {
-	c, err := r.on(ctx, r.timeout, "inspect container", id)
+	found, err := r.inspect(ctx, "inspect container", id)
 	if err != nil {
 		return "", err
-	}
-	defer c.end()
-	found, err := r.engine.ContainerInspect(c.ctx, id)
-	if err != nil {
-		return "", c.failed(err)
 	}
 	return stateOf(found.State.Status), nil
 }
@@ -119,16 +114,13 @@ func stateOf(status container.ContainerState) string {
 
 // ListContainers returns the managed containers, newest first.
 func (r *Runtime) ListContainers(ctx context.Context) ([]core.Info, error) {
-	c, err := r.call(ctx, "list containers", r.options.Host)
-	if err != nil {
-		return nil, err
-	}
-	defer c.end()
 	// The engine joins filters with "and", so that "our label or a run's name" would
 	// take two requests there; it takes one, and a look at each row here.
-	all, err := r.engine.ContainerList(c.ctx, container.ListOptions{All: true})
+	all, err := ask(ctx, r, "list containers", r.options.Host, func(ctx context.Context) ([]container.Summary, error) {
+		return r.engine.ContainerList(ctx, container.ListOptions{All: true})
+	})
 	if err != nil {
-		return nil, c.failed(err)
+		return nil, err
 	}
 	infos := []core.Info{}
 	for _, summary := range all {

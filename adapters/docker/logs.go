@@ -105,7 +105,7 @@ func (r *Runtime) openLogs(c *call, opts core.LogOptions) (logOutput, error) {
 	}
 	output := logOutput{Reader: body, tty: tty}
 	if opts.Follow && phase != started {
-		output.Reader = &follower{runtime: r, ctx: c.ctx, id: c.object, request: request, body: body}
+		output.Reader = &follower{runtime: r, call: c, request: request, body: body}
 	}
 	return output, nil
 }
@@ -131,8 +131,7 @@ func (o logOutput) copyTo(stdout, stderr io.Writer) error {
 // engine ends the output of such a one at once, so its start is waited for.
 type follower struct {
 	runtime *Runtime
-	ctx     context.Context
-	id      string
+	call    *call
 	request container.LogsOptions
 	body    io.Reader
 	started bool // the end of body is the end of the output
@@ -146,7 +145,7 @@ func (f *follower) Read(p []byte) (int, error) {
 			return n, err
 		}
 		if err := f.awaitStart(); err != nil {
-			return 0, err
+			return 0, f.call.failed(err)
 		}
 		if !f.started {
 			return 0, io.EOF
@@ -157,15 +156,15 @@ func (f *follower) Read(p []byte) (int, error) {
 // awaitStart opens the output once the container has been started, or returns when
 // that can be no more.
 func (f *follower) awaitStart() error {
-	ctx, cancel := context.WithCancel(f.ctx)
+	ctx, cancel := context.WithCancel(f.call.ctx)
 	defer cancel()
 	engine := f.runtime.engine
 	// Asked for before the look at the state, so that no start falls between them.
 	messages, failures := engine.Events(ctx, events.ListOptions{Filters: filters.NewArgs(
-		filters.Arg("container", f.id),
+		filters.Arg("container", f.call.object),
 		filters.Arg("event", string(events.ActionStart)), filters.Arg("event", string(events.ActionDestroy)),
 	)})
-	found, err := engine.ContainerInspect(ctx, f.id)
+	found, err := engine.ContainerInspect(ctx, f.call.object)
 	switch {
 	case errdefs.IsNotFound(err):
 		return nil
@@ -183,7 +182,7 @@ func (f *follower) awaitStart() error {
 		}
 	}
 	f.started = true
-	f.body, err = engine.ContainerLogs(f.ctx, f.id, f.request)
+	f.body, err = engine.ContainerLogs(f.call.ctx, f.call.object, f.request)
 	return err
 }
 
@@ -195,10 +194,10 @@ type logReader struct {
 
 func (l *logReader) Read(p []byte) (int, error) {
 	n, err := l.plain.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = l.call.failed(err)
+	if errors.Is(err, io.EOF) {
+		return n, err
 	}
-	return n, err
+	return n, l.call.failed(err)
 }
 
 // Close ends what the engine sends, and with it a blocked Read.

@@ -155,36 +155,48 @@ func event(action string) http.HandlerFunc {
 
 // TestFollowingACreatedContainer follows one whose logs the engine ends at once.
 func TestFollowingACreatedContainer(t *testing.T) {
+	answers := func(handlers ...http.HandlerFunc) func() http.HandlerFunc {
+		return func() http.HandlerFunc { return inOrder(handlers...) }
+	}
 	ended, output := raw(""), logs(frame(streamStdout, "output"))
 	for name, test := range map[string]struct {
 		inspect http.HandlerFunc
 		events  http.HandlerFunc
-		logs    http.HandlerFunc
+		logs    func() http.HandlerFunc
 		want    string
 		class   error
 	}{
-		"it is started":                       {inspected("created"), event("start"), inOrder(ended, output), "output", nil},
-		"it was started meanwhile":            {inspected("running"), hang, inOrder(ended, output), "output", nil},
-		"it has exited without output":        {inspected("exited"), hang, ended, "", nil},
-		"it is removed":                       {inspected("created"), event("destroy"), ended, "", nil},
-		"it was removed meanwhile":            {gone, hang, ended, "", nil},
-		"it is started and its logs are gone": {inspected("created"), event("start"), inOrder(ended, gone), "", core.ErrNotFound},
-		"the engine dies":                     {inspected("created"), cut(hangNot), ended, "", core.ErrUnavailable},
-		"the engine dies before the look":     {die, hang, ended, "", core.ErrUnavailable},
+		"it is started":                       {inspected("created"), event("start"), answers(ended, output), "output", nil},
+		"it was started meanwhile":            {inspected("running"), hang, answers(ended, output), "output", nil},
+		"it has exited without output":        {inspected("exited"), hang, answers(ended), "", nil},
+		"it is removed":                       {inspected("created"), event("destroy"), answers(ended), "", nil},
+		"it was removed meanwhile":            {gone, hang, answers(ended), "", nil},
+		"it is started and its logs are gone": {inspected("created"), event("start"), answers(ended, gone), "", core.ErrNotFound},
+		"the engine dies":                     {inspected("created"), cut(hangNot), answers(ended), "", core.ErrUnavailable},
+		"the engine dies before the look":     {die, hang, answers(ended), "", core.ErrUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			engine := startFake(t)
 			engine.on(inspectRoute, test.inspect)
 			engine.on(eventsRoute, test.events)
-			engine.on(logsRoute, test.logs)
+			engine.on(logsRoute, test.logs())
 			stream, err := engine.created(t).ContainerLogs(t.Context(), testID)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer stream.Close()
 			reading := begin(func() ([]byte, error) { return io.ReadAll(stream) })
-			if got, err := reading.result(t); string(got) != test.want || !errors.Is(err, test.class) {
-				t.Errorf("got %q, %v; want %q, %v", got, err, test.want, test.class)
+			if got, err := reading.result(t); string(got) != test.want || !errors.Is(err, test.class) || errors.Is(err, io.EOF) {
+				t.Errorf("read: got %q, %v; want %q, %v", got, err, test.want, test.class)
+			}
+			engine.on(logsRoute, test.logs()) // from the beginning again
+			copying := begin(func() (string, error) {
+				var stdout bytes.Buffer
+				err := engine.created(t).StreamLogs(t.Context(), testID, core.LogOptions{Follow: true, Stdout: &stdout})
+				return stdout.String(), err
+			})
+			if got, err := copying.result(t); got != test.want || !errors.Is(err, test.class) {
+				t.Errorf("copied: got %q, %v; want %q, %v", got, err, test.want, test.class)
 			}
 			filters := `GET /events?filters=%7B%22container%22%3A%7B%22` + testID + `%22%3Atrue%7D%2C%22event%22%3A%7B%22destroy%22%3Atrue%2C%22start%22%3Atrue%7D%7D`
 			if !slices.Contains(engine.requests(), filters) {

@@ -17,14 +17,10 @@ import (
 
 // GetPortBindings returns the first IPv4 binding of each published TCP port.
 func (r *Runtime) GetPortBindings(ctx context.Context, id string) (map[int]int, error) {
-	c, err := r.on(ctx, r.timeout, "read port bindings", id)
+	c := call{op: "read port bindings", object: id}
+	found, err := r.inspect(ctx, c.op, id)
 	if err != nil {
 		return nil, err
-	}
-	defer c.end()
-	found, err := r.engine.ContainerInspect(c.ctx, id)
-	if err != nil {
-		return nil, c.failed(err)
 	}
 	if !found.State.Running {
 		return nil, c.wrong(core.ErrNotRunning, "", "ports are bound when it starts", "")
@@ -97,30 +93,19 @@ func (r *Runtime) askHost() (address string, native bool) {
 		return "", false
 	}
 	defer c.end()
-	facts, err := r.hostFacts(c)
+	facts, err := r.hostFacts(c.ctx)
 	return facts.address, err == nil && facts.native
 }
 
-// nativeHost is SupportsHostNetwork within a call, whose failure is an error.
-func (r *Runtime) nativeHost(c *call) (bool, error) {
-	one, err := r.call(c.ctx, c.op, c.object)
-	if err != nil {
-		return false, err
-	}
-	defer one.end()
-	facts, err := r.hostFacts(one)
-	return facts.native, one.failed(err)
-}
-
-func (r *Runtime) hostFacts(c *call) (hostFacts, error) {
-	if err := r.host.asking.lock(c.ctx); err != nil {
+func (r *Runtime) hostFacts(ctx context.Context) (hostFacts, error) {
+	if err := r.host.asking.lock(ctx); err != nil {
 		return hostFacts{}, err
 	}
 	defer r.host.asking.unlock()
 	if r.host.known {
 		return r.host, nil
 	}
-	info, err := r.engine.Info(c.ctx)
+	info, err := r.engine.Info(ctx)
 	if err != nil {
 		return hostFacts{}, err
 	}
@@ -129,7 +114,7 @@ func (r *Runtime) hostFacts(c *call) (hostFacts, error) {
 	case isVirtual(info):
 		r.host.address = desktopHost
 	default:
-		bridge, err := r.engine.NetworkInspect(c.ctx, network.NetworkBridge, network.InspectOptions{})
+		bridge, err := r.engine.NetworkInspect(ctx, network.NetworkBridge, network.InspectOptions{})
 		if err != nil {
 			return hostFacts{}, err
 		}

@@ -47,47 +47,42 @@ func (r *Runtime) Verify(ctx context.Context) error {
 		return err
 	}
 	defer c.end()
-	_, err = r.ociRuntime(c)
-	return err
+	_, err = r.ociRuntime(c.ctx)
+	return c.failed(err)
 }
 
-// ociRuntime returns the OCI runtime for new containers, "" for the engine's default.
-// Concurrent callers wait for one proof.
-func (r *Runtime) ociRuntime(c *call) (string, error) {
-	if r.options.Sandbox == nil {
-		return "", nil
-	}
-	if err := r.sandbox.proving.lock(c.ctx); err != nil {
-		return "", c.failed(err)
+// ociRuntime returns the sandbox's OCI runtime. Concurrent callers wait for one proof.
+func (r *Runtime) ociRuntime(ctx context.Context) (string, error) {
+	if err := r.sandbox.proving.lock(ctx); err != nil {
+		return "", err
 	}
 	defer r.sandbox.proving.unlock()
 	if r.sandbox.name != "" {
 		return r.sandbox.name, nil
 	}
-	name, err := r.options.Sandbox.Resolve(c.ctx, r.engine)
-	if err != nil {
-		return "", c.failed(err)
+	name, err := r.options.Sandbox.Resolve(ctx, r.engine)
+	if err == nil {
+		r.sandbox.name = name
 	}
-	r.sandbox.name = name
-	return name, nil
+	return name, err
 }
 
-// checkSandbox reports what the sandbox cannot honour.
-func (r *Runtime) checkSandbox(c *call, ociRuntime string, cfg core.Config) error {
+// ociRuntimeFor returns the OCI runtime of a new container, "" for the engine's
+// default: that is worth one warning, where there could be a sandbox.
+func (r *Runtime) ociRuntimeFor(ctx context.Context, cfg core.Config) (string, error) {
 	if r.options.Sandbox == nil {
-		return nil
+		if runtime.GOOS == "linux" {
+			r.sandbox.warned.Do(func() {
+				r.options.Logger.Warn("without a sandbox containers share the kernel of their host", "endpoint", r.options.Host)
+			})
+		}
+		return "", nil
 	}
-	return c.failed(r.options.Sandbox.Check(c.ctx, r.engine, ociRuntime, cfg))
-}
-
-// warn tells once that there is no sandbox, where there could be one.
-func (r *Runtime) warn() {
-	if r.options.Sandbox != nil || runtime.GOOS != "linux" {
-		return
+	name, err := r.ociRuntime(ctx)
+	if err != nil {
+		return "", err
 	}
-	r.sandbox.warned.Do(func() {
-		r.options.Logger.Warn("without a sandbox containers share the kernel of their host", "endpoint", r.options.Host)
-	})
+	return name, r.options.Sandbox.Check(ctx, r.engine, name, cfg)
 }
 
 // sandboxed corrects the failure of a container's creation or start that shows that
