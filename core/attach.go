@@ -19,25 +19,58 @@ type AttachOptions struct {
 }
 
 // Attacher connects a caller's streams to a container's.
+//
+// In all its methods the end of Stdin closes the container's stdin (half-close), and
+// the attachment goes on. A Read of Stdin that is in progress when the attachment ends
+// is left to itself; what it returns is lost. Stdout and Stderr are never written to at
+// the same time, nor after the method has returned.
 type Attacher interface {
-	// Attach connects to a running container and returns when it exits or ctx ends.
-	// The end of Stdin closes the container's, and the attachment goes on.
+	// Attach connects to a running container and returns when it exits or ctx ends;
+	// the container outlives ctx.
 	//
 	//   - RT-100: output written after Attach arrives; nil writers discard.
 	//   - RT-101: missing: [ErrNotFound]; not running: [ErrNotRunning].
+	//   - RT-102: when ctx ends, it returns within a second and the container runs on.
+	//   - RT-103: several at once get all output each; a writer that is slow delays
+	//     neither another attachment nor a reader of the logs.
+	//   - RT-104: a writer's failure ends the attachment with the writer's error; the
+	//     container runs on.
 	Attach(ctx context.Context, id string, opts AttachOptions) error
 
 	// StartAttached attaches, starts the container, and returns when it exits or
 	// ctx ends; the container outlives ctx.
 	//
-	//   - RT-105: not one byte is lost, from the first to the last.
-	//   - RT-106: missing: [ErrNotFound].
+	//   - RT-105: not one byte is lost, from the first to the last, and those of stdout
+	//     and stderr stay apart.
+	//   - RT-106: missing: [ErrNotFound]; a program that cannot run: as RT-23.
+	//   - RT-107: with a TTY, the first instruction sees the initial size.
+	//   - RT-108: stdin arrives unchanged, whatever its bytes, and output goes on after
+	//     its end.
+	//   - RT-109: with a TTY all output is stdout's.
 	StartAttached(ctx context.Context, id string, opts AttachOptions) error
 
-	// ResizeTTY sets the size of the container's terminal, in characters.
+	// ResizeTTY sets the size of the container's terminal, in characters, each from 1
+	// to [MaxTerminalSize].
 	//
 	//   - RT-110: the process sees the new size.
 	//   - RT-111: no TTY: [ErrInvalidConfig]; not running: [ErrNotRunning]; missing:
 	//     [ErrNotFound].
+	//   - RT-112: a size out of range: [ErrInvalidConfig], field height or width.
 	ResizeTTY(ctx context.Context, id string, height, width uint) error
+}
+
+// MaxTerminalSize is the largest height and width that a terminal can have.
+const MaxTerminalSize = 1<<16 - 1
+
+// ValidateTerminalSize reports a size that no terminal can have.
+func ValidateTerminalSize(height, width uint) error {
+	for _, side := range []struct {
+		field string
+		value uint
+	}{{"height", height}, {"width", width}} {
+		if side.value < 1 || side.value > MaxTerminalSize {
+			return invalid(side.field, "%d is not from 1 to %d", side.value, MaxTerminalSize)
+		}
+	}
+	return nil
 }
