@@ -26,6 +26,8 @@ func (r *Runtime) Capabilities() core.Capabilities {
 		DNSServers:      true,
 		LinuxCaps:       true,
 		Privileged:      true,
+		Attach:          true,
+		TTY:             true,
 	}
 }
 
@@ -40,21 +42,6 @@ func (r *Runtime) BuildManager() core.BuildManager { return nil }
 
 // ServiceManager returns nil: this adapter has none.
 func (r *Runtime) ServiceManager() core.ServiceManager { return nil }
-
-// Attach is not supported.
-func (r *Runtime) Attach(_ context.Context, id string, _ core.AttachOptions) error {
-	return lacking("attach to container", id)
-}
-
-// StartAttached is not supported.
-func (r *Runtime) StartAttached(_ context.Context, id string, _ core.AttachOptions) error {
-	return lacking("start attached", id)
-}
-
-// ResizeTTY is not supported.
-func (r *Runtime) ResizeTTY(_ context.Context, id string, _, _ uint) error {
-	return lacking("resize terminal", id)
-}
 
 // SetupFirewall is not supported.
 func (r *Runtime) SetupFirewall(_ context.Context, id string, proxyHost string, proxyPort int) error {

@@ -80,7 +80,7 @@ func (r *Runtime) CreateContainer(ctx context.Context, cfg core.Config) (string,
 	if err := r.heed(c, cfg, response); err != nil {
 		return "", err
 	}
-	r.known.add(response.ID, cfg.Name)
+	r.known.add(response.ID, cfg.Name, cfg.TTY)
 	return response.ID, nil
 }
 
@@ -135,9 +135,6 @@ func (r *Runtime) heed(c *call, cfg core.Config, response container.CreateRespon
 
 // refuse reports what the engine cannot honour, before anything is created.
 func (r *Runtime) refuse(c *call, cfg core.Config) error {
-	if cfg.TTY {
-		return c.wrong(core.ErrUnsupported, "TTY", "this adapter has no terminals", "")
-	}
 	if !cfg.Privileged {
 		if err := checkMounts(c, cfg.Mounts, r.options.Host); err != nil {
 			return err
@@ -175,6 +172,7 @@ func createRequest(cfg core.Config, ociRuntime string) (*container.Config, *cont
 		WorkingDir:  cfg.WorkingDir,
 		Labels:      cfg.ContainerLabels(),
 		OpenStdin:   cfg.Interactive,
+		Tty:         cfg.TTY,
 		StopTimeout: &stopTimeout,
 	}
 	hostConfig := &container.HostConfig{

@@ -26,7 +26,7 @@ func (c *call) failed(err error) error {
 		return err
 	}
 	failure := &core.Error{Op: c.op, Runtime: core.RuntimeDocker, Object: c.object, Err: err}
-	if written, ok := errors.AsType[*writeError](err); ok {
+	if written, ok := errors.AsType[*callerError](err); ok {
 		failure.Err = written.error
 		return failure
 	}
@@ -217,8 +217,8 @@ func discardedLimit(warning string) string {
 	return ""
 }
 
-// writeError is the failure of a caller's writer, not the engine's.
-type writeError struct{ error }
+// callerError is the failure of a caller's reader or writer, not the engine's.
+type callerError struct{ error }
 
 // causedError is an error that also matches cause, with its own text only.
 type causedError struct {

@@ -23,28 +23,31 @@ type known struct {
 type knownContainer struct {
 	name  string
 	phase phase
+	tty   bool
 }
 
-func (k *known) add(id, name string) {
+func (k *known) add(id, name string, tty bool) {
 	k.lock.Lock()
 	defer k.lock.Unlock()
 	if k.containers == nil {
 		k.containers, k.ids = map[string]*knownContainer{}, map[string]string{}
 	}
-	k.containers[id] = &knownContainer{name: name, phase: created}
+	k.containers[id] = &knownContainer{name: name, phase: created, tty: tty}
 	if name != "" {
 		k.ids[name] = id
 	}
 }
 
 // phase returns the phase of a container, by ID only: a name may be another's by now.
-func (k *known) phase(id string) phase {
+func (k *known) phase(id string) phase { return k.get(id).phase }
+
+func (k *known) get(id string) knownContainer {
 	k.lock.Lock()
 	defer k.lock.Unlock()
 	if found := k.containers[id]; found != nil {
-		return found.phase
+		return *found
 	}
-	return unknown
+	return knownContainer{}
 }
 
 // move notes what a start of the container has come to, by ID or name.

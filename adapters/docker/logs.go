@@ -72,7 +72,7 @@ type markingWriter struct{ io.Writer }
 func (m markingWriter) Write(p []byte) (int, error) {
 	n, err := m.Writer.Write(p)
 	if err != nil {
-		err = &writeError{err}
+		err = &callerError{err}
 	}
 	return n, err
 }
@@ -85,14 +85,13 @@ type logOutput struct {
 }
 
 func (r *Runtime) openLogs(c *call, opts core.LogOptions) (logOutput, error) {
-	phase := r.known.phase(c.object)
-	tty := false // this adapter creates no terminals
-	if phase == unknown {
+	known := r.known.get(c.object)
+	if known.phase == unknown {
 		found, err := r.engine.ContainerInspect(c.ctx, c.object)
 		if err != nil {
 			return logOutput{}, err
 		}
-		tty = found.Config.Tty
+		known.tty = found.Config.Tty
 	}
 	// Both streams, even where one is discarded: Tail counts the lines of both.
 	request := container.LogsOptions{ShowStdout: true, ShowStderr: true, Follow: opts.Follow}
@@ -103,8 +102,8 @@ func (r *Runtime) openLogs(c *call, opts core.LogOptions) (logOutput, error) {
 	if err != nil {
 		return logOutput{}, err
 	}
-	output := logOutput{Reader: body, tty: tty}
-	if opts.Follow && phase != started {
+	output := logOutput{Reader: body, tty: known.tty}
+	if opts.Follow && known.phase != started {
 		output.Reader = &follower{runtime: r, call: c, request: request, body: body}
 	}
 	return output, nil

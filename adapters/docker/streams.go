@@ -1,0 +1,200 @@
+package docker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+
+	"github.com/containerd/errdefs/pkg/errhttp"
+	"github.com/docker/docker/client"
+	"github.com/moatproject/moat/core"
+)
+
+// hijacked is a connection that the engine has turned into a stream.
+type hijacked interface {
+	io.ReadWriteCloser
+	CloseWrite() error
+}
+
+// hijack makes a request whose connection becomes a stream. The SDK's own way to do
+// that hangs with the engine, whatever the context says, and drops the engine's error.
+func (r *Runtime) hijack(ctx context.Context, path string, query url.Values, body io.Reader) (hijacked, error) {
+	address, err := client.ParseHostURL(r.engine.DaemonHost())
+	if err != nil {
+		return nil, err
+	}
+	target := url.URL{Scheme: "http", Host: client.DummyHost, Path: "/v" + r.engine.ClientVersion() + path, RawQuery: query.Encode()}
+	if address.Scheme == "tcp" {
+		target.Host, target.Path = address.Host, address.Path+target.Path
+	}
+	if r.options.TLS != nil {
+		target.Scheme = "https"
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target.String(), body)
+	if err != nil {
+		return nil, err
+	}
+	request.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"tcp"}, "Content-Type": {"application/json"}}
+	response, err := r.engine.HTTPClient().Do(request)
+	if err != nil {
+		return nil, err
+	}
+	if stream, ok := response.Body.(hijacked); ok && response.StatusCode == http.StatusSwitchingProtocols {
+		return stream, nil
+	}
+	defer response.Body.Close()
+	var failure struct{ Message string }
+	_ = json.NewDecoder(io.LimitReader(response.Body, systemErrorMax)).Decode(&failure)
+	return nil, fmt.Errorf("%w: %s", errhttp.ToNative(response.StatusCode), failure.Message)
+}
+
+// stream carries a hijacked connection's bytes to and from a caller's streams.
+type stream struct {
+	conn    hijacked
+	tty     bool
+	backlog *backlog
+	stdin   chan error // the caller's failure to read, once its input has ended
+}
+
+// backlogMax bounds what is kept for a slow writer. The engine sends to all that are
+// attached, and to the logs, no faster than to the slowest: what it has sent must be
+// taken from it.
+const backlogMax = 64 << 20
+
+// run copies until the engine ends the stream, a writer fails, or ctx ends. It closes
+// the connection.
+func (s *stream) run(ctx context.Context, opts core.AttachOptions) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer s.conn.Close()
+	s.backlog = newBacklog()
+	defer s.backlog.end()
+	s.stdin = make(chan error, 1)
+	if opts.Stdin != nil {
+		go s.send(opts.Stdin)
+	}
+	go s.backlog.fill(s.conn)
+	copied := make(chan error, 1)
+	go func() {
+		output := logOutput{Reader: s.backlog, tty: s.tty}
+		copied <- output.copyTo(liveWriter{ctx, callerWriter(opts.Stdout)}, liveWriter{ctx, callerWriter(opts.Stderr)})
+	}()
+	select {
+	case err := <-copied:
+		return errors.Join(err, s.inputFailure())
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// send copies the caller's input and closes the container's at its end. That the
+// container reads no more is no failure.
+func (s *stream) send(stdin io.Reader) {
+	input := &readerWithFailure{Reader: stdin}
+	_, _ = io.Copy(s.conn, input)
+	_ = s.conn.CloseWrite()
+	s.stdin <- input.failure
+}
+
+func (s *stream) inputFailure() error {
+	select {
+	case err := <-s.stdin:
+		return err
+	default:
+		return nil // it has not ended
+	}
+}
+
+// readerWithFailure keeps the failure that ended it, apart from those of a copy's other side.
+type readerWithFailure struct {
+	io.Reader
+	failure error
+}
+
+func (r *readerWithFailure) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.failure = &callerError{err}
+	}
+	return n, err
+}
+
+// liveWriter begins no Write after its context has ended.
+type liveWriter struct {
+	ctx context.Context
+	io.Writer
+}
+
+func (w liveWriter) Write(p []byte) (int, error) {
+	if err := w.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return w.Writer.Write(p)
+}
+
+// backlog is a pipe that keeps up to backlogMax bytes.
+type backlog struct {
+	mu      sync.Mutex
+	changed sync.Cond
+	kept    bytes.Buffer
+	err     error // after kept
+}
+
+func newBacklog() *backlog {
+	b := &backlog{}
+	b.changed.L = &b.mu
+	return b
+}
+
+// fill reads src to its end.
+func (b *backlog) fill(src io.Reader) {
+	buffer := make([]byte, demuxBuffer)
+	for {
+		n, err := src.Read(buffer)
+		if b.add(buffer[:n], err) != nil {
+			return
+		}
+	}
+}
+
+func (b *backlog) add(data []byte, err error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.err == nil && b.kept.Len() >= backlogMax {
+		b.changed.Wait()
+	}
+	if b.err == nil {
+		b.kept.Write(data)
+		b.err = err
+	}
+	b.changed.Broadcast()
+	return b.err
+}
+
+func (b *backlog) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.err == nil && b.kept.Len() == 0 {
+		b.changed.Wait()
+	}
+	if b.kept.Len() == 0 {
+		return 0, b.err
+	}
+	defer b.changed.Broadcast()
+	return b.kept.Read(p)
+}
+
+// end drops what is kept and lets fill and Read return.
+func (b *backlog) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.kept.Reset()
+	b.err = io.ErrClosedPipe
+	b.changed.Broadcast()
+}
