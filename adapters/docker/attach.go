@@ -9,27 +9,28 @@ import (
 	"github.com/moatproject/moat/core"
 )
 
-// Attach connects to a running container.
+// Attach connects to a running container. One without Interactive reads no Stdin.
 func (r *Runtime) Attach(ctx context.Context, id string, opts core.AttachOptions) error {
 	c, err := r.on(ctx, 0, "attach to container", id)
 	if err != nil {
 		return err
 	}
 	defer c.end()
-	conn, err := r.attach(c, opts)
+	stream, err := r.attach(c, opts)
 	if err != nil {
 		return c.failed(err)
 	}
-	// Only now, because to one that does not run the engine would attach until its next exit.
+	// Only now: to a container that does not run the engine attaches until its next exit.
 	found, err := r.inspect(c.ctx, c.op, id)
 	if err == nil && !found.State.Running {
 		err = c.wrong(core.ErrNotRunning, "", "its state is "+stateOf(found.State.Status), "Start it attached instead")
 	}
 	if err != nil {
-		_ = conn.Close()
+		_ = stream.conn.Close()
 		return err
 	}
-	return r.carry(c, &stream{conn: conn, tty: found.Config.Tty}, opts)
+	stream.setUp(found.Config.Tty, found.Config.OpenStdin, found.Config.StdinOnce)
+	return r.carry(c, stream)
 }
 
 // StartAttached attaches, starts the container, and returns when it exits.
@@ -39,52 +40,55 @@ func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.Attach
 		return err
 	}
 	defer c.end()
-	tty, err := r.hasTTY(c)
-	if err != nil {
-		return err
-	}
-	conn, err := r.attach(c, opts)
+	stream, err := r.attach(c, opts)
 	if err != nil {
 		return c.failed(err)
 	}
-	err = r.StartContainer(c.ctx, id)
-	if err == nil && tty && opts.InitialHeight > 0 && opts.InitialWidth > 0 {
-		err = r.ResizeTTY(c.ctx, id, opts.InitialHeight, opts.InitialWidth)
-	}
-	if err != nil {
-		_ = conn.Close()
+	if err = r.startAttached(c, stream); err != nil {
+		_ = stream.conn.Close()
 		return c.failed(err)
 	}
-	return r.carry(c, &stream{conn: conn, tty: tty}, opts)
+	return r.carry(c, stream)
 }
 
-// hasTTY asks the engine only about containers of others.
-func (r *Runtime) hasTTY(c *call) (bool, error) {
-	if known := r.known.get(c.object); known.phase != unknown {
-		return known.tty, nil
+func (r *Runtime) startAttached(c *call, s *stream) error {
+	known := r.known.get(c.object)
+	s.setUp(known.tty, known.stdin, stdinOnce(known.stdin, known.tty))
+	if known.phase == unknown {
+		found, err := r.inspect(c.ctx, c.op, c.object)
+		if err != nil {
+			return err
+		}
+		s.setUp(found.Config.Tty, found.Config.OpenStdin, found.Config.StdinOnce)
 	}
-	found, err := r.inspect(c.ctx, c.op, c.object)
-	if err != nil {
-		return false, err
+	if err := r.StartContainer(c.ctx, c.object); err != nil {
+		return err
 	}
-	return found.Config.Tty, nil
+	if s.tty && s.opts.InitialHeight > 0 && s.opts.InitialWidth > 0 {
+		return r.ResizeTTY(c.ctx, c.object, s.opts.InitialHeight, s.opts.InitialWidth)
+	}
+	return nil
 }
 
 // noDetachKeys are keys that nobody types. The engine watches a terminal's input for
 // some, holds back what they may begin with, and has a default where none are given.
 const noDetachKeys = "\xff,\xfe,\xff,\xfe,\xff,\xfe,\xff,\xfe"
 
-func (r *Runtime) attach(c *call, opts core.AttachOptions) (hijacked, error) {
+func (r *Runtime) attach(c *call, opts core.AttachOptions) (*stream, error) {
 	query := url.Values{"stream": {"1"}, "stdout": {"1"}, "stderr": {"1"}, "detachKeys": {noDetachKeys}}
 	if opts.Stdin != nil {
 		query.Set("stdin", "1")
 	}
-	return r.hijack(c.ctx, "/containers/"+c.object+"/attach", query, nil)
+	conn, err := r.hijack(c.ctx, "/containers/"+c.object+"/attach", query, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &stream{conn: conn, opts: opts}, nil
 }
 
 // carry runs an attachment until the container's exit.
-func (r *Runtime) carry(c *call, s *stream, opts core.AttachOptions) error {
-	if err := s.run(c.ctx, opts); err != nil {
+func (r *Runtime) carry(c *call, s *stream) error {
+	if err := s.run(c.ctx); err != nil {
 		return c.failed(err)
 	}
 	// The stream ends also with the engine, and where a program closes its output.
@@ -94,6 +98,10 @@ func (r *Runtime) carry(c *call, s *stream, opts core.AttachOptions) error {
 	}
 	return c.failed(err)
 }
+
+// stdinOnce tells whether the engine closes a container's stdin at the end of an
+// attachment's, which it does not do with a terminal.
+func stdinOnce(interactive, tty bool) bool { return interactive && !tty }
 
 // ResizeTTY sets the size of the container's terminal.
 func (r *Runtime) ResizeTTY(ctx context.Context, id string, height, width uint) error {
@@ -105,11 +113,15 @@ func (r *Runtime) ResizeTTY(ctx context.Context, id string, height, width uint) 
 		return err
 	}
 	defer c.end()
-	tty, err := r.hasTTY(c)
-	if err != nil {
-		return err
+	known := r.known.get(id)
+	if known.phase == unknown {
+		found, err := r.inspect(c.ctx, c.op, id)
+		if err != nil {
+			return err
+		}
+		known.tty = found.Config.Tty
 	}
-	if !tty {
+	if !known.tty {
 		return c.wrong(core.ErrInvalidConfig, "TTY", "the container has no terminal", "Create it with one")
 	}
 	return c.failed(r.engine.ContainerResize(c.ctx, id, container.ResizeOptions{Height: height, Width: width}))

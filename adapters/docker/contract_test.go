@@ -35,15 +35,6 @@ func TestContract(t *testing.T) {
 				Unprivileged: lackingCapabilities,
 				Dial:         dialIn(os.Getenv("MOAT_TEST_NETNS" + engine.suffix)),
 			}, contracttests.Options{
-				Unsupported: map[string]string{
-					"RT-100": "attach is not implemented",
-					"RT-101": "attach is not implemented",
-					"RT-105": "attach is not implemented",
-					"RT-106": "attach is not implemented",
-					"RT-110": "terminals are not implemented",
-					"RT-111": "terminals are not implemented",
-					"CF-20":  "terminals are not implemented",
-				},
 				Golden: "testdata/contract.golden",
 			})
 		})

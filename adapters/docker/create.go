@@ -80,7 +80,7 @@ func (r *Runtime) CreateContainer(ctx context.Context, cfg core.Config) (string,
 	if err := r.heed(c, cfg, response); err != nil {
 		return "", err
 	}
-	r.known.add(response.ID, cfg.Name, cfg.TTY)
+	r.known.add(response.ID, cfg)
 	return response.ID, nil
 }
 
@@ -172,6 +172,7 @@ func createRequest(cfg core.Config, ociRuntime string) (*container.Config, *cont
 		WorkingDir:  cfg.WorkingDir,
 		Labels:      cfg.ContainerLabels(),
 		OpenStdin:   cfg.Interactive,
+		StdinOnce:   stdinOnce(cfg.Interactive, cfg.TTY),
 		Tty:         cfg.TTY,
 		StopTimeout: &stopTimeout,
 	}

@@ -41,6 +41,7 @@ type TLS struct {
 // Runtime is a Docker Engine as a [core.Runtime]. It is safe for concurrent use.
 type Runtime struct {
 	engine       *client.Client
+	upgrades     *http.Client // the engine's connections without the SDK's wrapping
 	options      Options
 	timeout      time.Duration // of a request where the caller has set no deadline
 	pullProgress core.PullSink
@@ -77,12 +78,13 @@ func New(options Options) (*Runtime, error) {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	engine, err := newClient(options)
+	engine, transport, err := newClient(options)
 	if err != nil {
 		return nil, err
 	}
 	r := &Runtime{
 		engine:       engine,
+		upgrades:     &http.Client{Transport: transport},
 		options:      options,
 		timeout:      callTimeout,
 		pullProgress: oneAtATime(options.PullProgress),
@@ -94,9 +96,9 @@ func New(options Options) (*Runtime, error) {
 	return r, nil
 }
 
-func newClient(options Options) (*client.Client, error) {
+func newClient(options Options) (*client.Client, *http.Transport, error) {
 	if err := checkHost(options.Host); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	transport := &http.Transport{
 		MaxIdleConns: maxIdleConnections, MaxIdleConnsPerHost: maxIdleConnections, IdleConnTimeout: time.Minute,
@@ -110,10 +112,10 @@ func newClient(options Options) (*client.Client, error) {
 		client.WithTraceProvider(noop.NewTracerProvider()),
 	)
 	if err != nil {
-		return nil, invalidHost(options.Host, err, "")
+		return nil, nil, invalidHost(options.Host, err, "")
 	}
 	transport.Proxy = nil // the SDK takes one from this process's environment
-	return engine, nil
+	return engine, transport, nil
 }
 
 // maxIdleConnections lets as many parallel runs go on without a connection each time.

@@ -1,6 +1,10 @@
 package docker
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/moatproject/moat/core"
+)
 
 // phase is how far this process has brought a container that it created.
 type phase int
@@ -24,17 +28,18 @@ type knownContainer struct {
 	name  string
 	phase phase
 	tty   bool
+	stdin bool // Config.Interactive
 }
 
-func (k *known) add(id, name string, tty bool) {
+func (k *known) add(id string, cfg core.Config) {
 	k.lock.Lock()
 	defer k.lock.Unlock()
 	if k.containers == nil {
 		k.containers, k.ids = map[string]*knownContainer{}, map[string]string{}
 	}
-	k.containers[id] = &knownContainer{name: name, phase: created, tty: tty}
-	if name != "" {
-		k.ids[name] = id
+	k.containers[id] = &knownContainer{name: cfg.Name, phase: created, tty: cfg.TTY, stdin: cfg.Interactive}
+	if cfg.Name != "" {
+		k.ids[cfg.Name] = id
 	}
 }
 

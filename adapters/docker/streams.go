@@ -41,12 +41,12 @@ func (r *Runtime) hijack(ctx context.Context, path string, query url.Values, bod
 		return nil, err
 	}
 	request.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"tcp"}, "Content-Type": {"application/json"}}
-	response, err := r.engine.HTTPClient().Do(request)
+	response, err := r.upgrades.Do(request)
 	if err != nil {
 		return nil, err
 	}
-	if stream, ok := response.Body.(hijacked); ok && response.StatusCode == http.StatusSwitchingProtocols {
-		return stream, nil
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		return response.Body.(hijacked), nil // net/http promises a Writer, and implements both
 	}
 	defer response.Body.Close()
 	var failure struct{ Message string }
@@ -56,10 +56,20 @@ func (r *Runtime) hijack(ctx context.Context, path string, query url.Values, bod
 
 // stream carries a hijacked connection's bytes to and from a caller's streams.
 type stream struct {
-	conn    hijacked
-	tty     bool
-	backlog *backlog
-	stdin   chan error // the caller's failure to read, once its input has ended
+	conn      hijacked
+	opts      core.AttachOptions
+	tty       bool
+	halfClose bool // else the engine takes the end of the input for that of the stream
+	backlog   *backlog
+	stdin     chan error // the caller's failure to read, once its input has ended
+}
+
+// setUp says what is at the other end.
+func (s *stream) setUp(tty, openStdin, stdinOnce bool) {
+	s.tty, s.halfClose = tty, stdinOnce && !tty
+	if !openStdin {
+		s.opts.Stdin = nil
+	}
 }
 
 // backlogMax bounds what is kept for a slow writer. The engine sends to all that are
@@ -69,21 +79,21 @@ const backlogMax = 64 << 20
 
 // run copies until the engine ends the stream, a writer fails, or ctx ends. It closes
 // the connection.
-func (s *stream) run(ctx context.Context, opts core.AttachOptions) error {
+func (s *stream) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer s.conn.Close()
 	s.backlog = newBacklog()
 	defer s.backlog.end()
 	s.stdin = make(chan error, 1)
-	if opts.Stdin != nil {
-		go s.send(opts.Stdin)
+	if s.opts.Stdin != nil {
+		go s.send()
 	}
 	go s.backlog.fill(s.conn)
 	copied := make(chan error, 1)
 	go func() {
 		output := logOutput{Reader: s.backlog, tty: s.tty}
-		copied <- output.copyTo(liveWriter{ctx, callerWriter(opts.Stdout)}, liveWriter{ctx, callerWriter(opts.Stderr)})
+		copied <- output.copyTo(liveWriter{ctx, callerWriter(s.opts.Stdout)}, liveWriter{ctx, callerWriter(s.opts.Stderr)})
 	}()
 	select {
 	case err := <-copied:
@@ -93,12 +103,14 @@ func (s *stream) run(ctx context.Context, opts core.AttachOptions) error {
 	}
 }
 
-// send copies the caller's input and closes the container's at its end. That the
-// container reads no more is no failure.
-func (s *stream) send(stdin io.Reader) {
-	input := &readerWithFailure{Reader: stdin}
+// send copies the caller's input, and its end where there is one to copy: a terminal
+// has none. That the container reads no more is no failure.
+func (s *stream) send() {
+	input := &readerWithFailure{Reader: s.opts.Stdin}
 	_, _ = io.Copy(s.conn, input)
-	_ = s.conn.CloseWrite()
+	if s.halfClose {
+		_ = s.conn.CloseWrite()
+	}
 	s.stdin <- input.failure
 }
 

@@ -46,14 +46,7 @@ func TestContract(t *testing.T) {
 		Dial: dialIn(os.Getenv("MOAT_TEST_NETNS")),
 	}, contracttests.Options{
 		Unsupported: map[string]string{
-			"RT-100": "attach is not implemented",
-			"RT-101": "attach is not implemented",
-			"RT-105": "attach is not implemented",
-			"RT-106": "attach is not implemented",
-			"RT-110": "terminals are not implemented",
-			"RT-111": "terminals are not implemented",
-			"CF-20":  "terminals are not implemented",
-			"CF-12":  "gVisor has a network stack of its own",
+			"CF-12": "gVisor has a network stack of its own",
 		},
 		Golden: "testdata/contract.golden",
 	})
