@@ -61,13 +61,11 @@ func (r *Runtime) startAttached(c *call, s *stream) error {
 		}
 		s.setUp(found.Config.Tty, found.Config.OpenStdin, found.Config.StdinOnce)
 	}
-	if err := r.StartContainer(c.ctx, c.object); err != nil {
-		return err
+	height, width := s.opts.InitialHeight, s.opts.InitialWidth
+	if height == 0 || width == 0 {
+		height, width = usualHeight, usualWidth
 	}
-	if s.tty && s.opts.InitialHeight > 0 && s.opts.InitialWidth > 0 {
-		return r.ResizeTTY(c.ctx, c.object, s.opts.InitialHeight, s.opts.InitialWidth)
-	}
-	return nil
+	return r.start(c.ctx, c.object, s.tty, height, width)
 }
 
 // noDetachKeys are keys that nobody types. The engine watches a terminal's input for

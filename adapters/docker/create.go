@@ -94,14 +94,22 @@ func (r *Runtime) create(c *call, cfg core.Config, ociRuntime string) (container
 	graced, cancel := withGrace(one.ctx, createGrace)
 	defer cancel()
 	config, hostConfig := createRequest(cfg, ociRuntime)
-	response, err := r.engine.ContainerCreate(graced, config, hostConfig, nil, nil, cfg.Name)
-	if one.ctx.Err() == nil {
-		return response, err
+	gate, err := r.gateBefore(graced, config)
+	if err != nil {
+		return container.CreateResponse{}, err
 	}
-	if err == nil {
+	response, err := r.engine.ContainerCreate(graced, config, hostConfig, nil, nil, cfg.Name)
+	created := err == nil
+	if created && gate != nil {
+		err = r.putGate(graced, gate, response.ID)
+	}
+	if one.ctx.Err() != nil {
+		err = one.failed(one.ctx.Err())
+	}
+	if created && err != nil {
 		r.drop(one.ctx, response.ID)
 	}
-	return response, one.failed(one.ctx.Err())
+	return response, err
 }
 
 // withGrace returns a context that ends a little after ctx does.

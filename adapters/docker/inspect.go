@@ -34,7 +34,7 @@ func detailsOf(found container.InspectResponse) core.Details {
 			Status: stateOf(found.State.Status), Created: parseTime(found.Created), Labels: found.Config.Labels,
 		},
 		State:     detailedState(found.State),
-		Cmd:       slices.Concat(found.Config.Entrypoint, found.Config.Cmd),
+		Cmd:       commandOf(found.Config),
 		User:      found.Config.User,
 		Mounts:    []core.MountConfig{},
 		Network:   string(found.HostConfig.NetworkMode),
@@ -55,6 +55,15 @@ func detailsOf(found container.InspectResponse) core.Details {
 		}
 	}
 	return details
+}
+
+// commandOf returns what a container runs, without the gate.
+func commandOf(config *container.Config) []string {
+	command := slices.Concat(config.Entrypoint, config.Cmd)
+	if len(command) > 0 && command[0] == gatePath {
+		return command[1:]
+	}
+	return command
 }
 
 func detailedState(state *container.State) core.State {

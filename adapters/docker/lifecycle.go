@@ -3,6 +3,7 @@ package docker
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,6 +22,11 @@ const (
 
 // StartContainer starts a created or exited container.
 func (r *Runtime) StartContainer(ctx context.Context, id string) error {
+	return r.start(ctx, id, r.known.get(id).tty, usualHeight, usualWidth)
+}
+
+// start also gives a container's terminal its size, which opens the gate.
+func (r *Runtime) start(ctx context.Context, id string, tty bool, height, width uint) error {
 	c, err := r.on(ctx, startFactor*r.timeout, "start container", id)
 	if err != nil {
 		return err
@@ -32,7 +38,14 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 		return r.sandboxed(c, err)
 	}
 	r.known.move(id, started)
-	return nil
+	if !tty {
+		return nil
+	}
+	err = c.failed(r.engine.ContainerResize(c.ctx, id, container.ResizeOptions{Height: height, Width: width}))
+	if errors.Is(err, core.ErrNotRunning) {
+		return nil // it has exited by now
+	}
+	return err
 }
 
 // StopContainer sends SIGTERM, then SIGKILL after the container's stop timeout. Where

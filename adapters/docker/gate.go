@@ -1,0 +1,71 @@
+package docker
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"embed"
+	"slices"
+
+	"github.com/docker/docker/api/types/container"
+)
+
+// A container with a terminal begins with the gate: a program of ours that waits for
+// the terminal's size and then becomes the container's own. Without it the size always
+// comes too late for a program that asks at once: engines set it after the start.
+// gate/gate.c is its source.
+const gatePath = "/.moat-gate"
+
+//go:embed gate/amd64 gate/arm64
+var gates embed.FS
+
+// The size of a terminal that nobody has given one, in characters.
+const (
+	usualHeight = 24
+	usualWidth  = 80
+)
+
+// gateBefore puts the gate before the command of a configuration with a terminal, and
+// returns its program: nil where there is no terminal, or no gate for the architecture.
+func (r *Runtime) gateBefore(ctx context.Context, config *container.Config) ([]byte, error) {
+	if !config.Tty {
+		return nil, nil
+	}
+	image, err := r.engine.ImageInspect(ctx, config.Image)
+	if err != nil {
+		return nil, err
+	}
+	program, err := gates.ReadFile("gate/" + image.Architecture)
+	if err != nil || image.Os != "linux" {
+		return nil, nil
+	}
+	// Who gives the engine an entrypoint has to give it the command as well.
+	config.Entrypoint = []string{gatePath}
+	if image.Config != nil {
+		config.Entrypoint = slices.Concat(config.Entrypoint, image.Config.Entrypoint)
+		if len(config.Cmd) == 0 {
+			config.Cmd = image.Config.Cmd
+		}
+	}
+	if len(config.Entrypoint)+len(config.Cmd) == 1 {
+		config.Entrypoint = nil // nothing to run, which is the engine's to tell
+	}
+	return program, nil
+}
+
+// putGate copies the gate into a created container.
+func (r *Runtime) putGate(ctx context.Context, program []byte, id string) error {
+	var archive bytes.Buffer
+	out := tar.NewWriter(&archive)
+	header := tar.Header{Name: gatePath[1:], Mode: 0o555, Size: int64(len(program))}
+	if err := out.WriteHeader(&header); err != nil {
+		return err
+	}
+	if _, err := out.Write(program); err != nil {
+		return err
+	}
+	if err := out.Close(); err != nil {
+		return err
+	}
+	return r.engine.CopyToContainer(ctx, id, "/", &archive, container.CopyToContainerOptions{})
+}
