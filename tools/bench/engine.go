@@ -13,9 +13,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/moatproject/moat/adapters/docker"
@@ -26,7 +26,7 @@ import (
 const (
 	apiVersion = "/v1.41"
 	testImage  = "moat/test-base"
-	runPrefix  = "bench-" // of the run IDs of all that is made here
+	label      = "bench" // on all containers that are made here, with this process's ID
 )
 
 // bench is what the rows share.
@@ -39,6 +39,8 @@ type bench struct {
 	plain     *docker.Runtime // runc
 	sandboxed *docker.Runtime // runsc
 	runID     string
+
+	interrupted context.Context // ends with the first signal
 }
 
 func newBench(ctx context.Context, bin string, quick bool) (*bench, error) {
@@ -50,31 +52,21 @@ func newBench(ctx context.Context, bin string, quick bool) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{host: host, bin: bin, quick: quick, raw: newRawClient(host), runID: fmt.Sprint(runPrefix, os.Getpid())}
-	if b.plain, err = docker.New(docker.Options{Host: host}); err != nil {
+	b := &bench{host: host, bin: bin, quick: quick, raw: newRawClient(host), runID: strconv.Itoa(os.Getpid())}
+	if b.plain, err = newRuntime("runc", host); err != nil {
 		return nil, err
 	}
-	if b.sandboxed, err = gvisor.New(docker.Options{Host: host}, gvisor.Options{}); err != nil {
+	if b.sandboxed, err = newRuntime("runsc", host); err != nil {
 		return nil, err
 	}
 	return b, b.sandboxed.Verify(ctx)
 }
 
-// close removes what rows left behind when they were interrupted.
-func (b *bench) close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	all, err := b.plain.ListContainers(ctx)
-	for _, info := range all {
-		if info.Labels[core.LabelRunID] == b.runID {
-			err = errors.Join(err, b.plain.RemoveContainer(ctx, info.ID))
-		}
+func newRuntime(oci, host string) (*docker.Runtime, error) {
+	if oci == "runsc" {
+		return gvisor.New(docker.Options{Host: host}, gvisor.Options{})
 	}
-	return errors.Join(err, b.plain.Close(), b.sandboxed.Close())
-}
-
-func (b *bench) config(command ...string) core.Config {
-	return core.Config{Image: testImage, Cmd: command, RunID: b.runID, Pull: core.PullNever}
+	return docker.New(docker.Options{Host: host})
 }
 
 // runtime returns the runtime of an OCI runtime.
@@ -83,6 +75,21 @@ func (b *bench) runtime(oci string) *docker.Runtime {
 		return b.sandboxed
 	}
 	return b.plain
+}
+
+// close removes what rows left behind when they failed.
+func (b *bench) close(ctx context.Context) error {
+	var left []container.Summary
+	filters := url.QueryEscape(fmt.Sprintf(`{"label":["%s=%s"]}`, label, b.runID))
+	err := b.raw.do(ctx, http.MethodGet, "/containers/json?all=1&filters="+filters, nil, &left)
+	for _, container := range left {
+		err = errors.Join(err, b.raw.remove(ctx, container.ID))
+	}
+	return errors.Join(err, b.plain.Close(), b.sandboxed.Close())
+}
+
+func (b *bench) config(command ...string) core.Config {
+	return core.Config{Image: testImage, Cmd: command, Labels: map[string]string{label: b.runID}, Pull: core.PullNever}
 }
 
 // rawClient speaks the Engine API with net/http alone.
@@ -135,21 +142,32 @@ func (c *rawClient) start(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodPost, "/containers/"+id+"/start", nil, nil)
 }
 
-func (c *rawClient) wait(ctx context.Context, id string) error {
-	return c.do(ctx, http.MethodPost, "/containers/"+id+"/wait?condition=not-running", nil, new(container.WaitResponse))
-}
-
 func (c *rawClient) remove(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodDelete, "/containers/"+id+"?force=1&v=1", nil, nil)
 }
 
-// life runs a container from its creation to its removal.
-func (c *rawClient) life(ctx context.Context, body []byte) error {
+// life runs a container from its creation to its removal, and between calls running,
+// unless it is nil. The wait is registered before the start.
+func (c *rawClient) life(ctx context.Context, body []byte, running func(id string) error) (err error) {
 	id, err := c.create(ctx, body)
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.start(ctx, id), c.wait(ctx, id), c.remove(ctx, id))
+	defer func() { err = errors.Join(err, c.remove(ctx, id)) }()
+	wait, err := c.send(ctx, http.MethodPost, "/containers/"+id+"/wait?condition=next-exit", nil)
+	if err != nil {
+		return err
+	}
+	defer wait.Body.Close()
+	if err := c.start(ctx, id); err != nil {
+		return err
+	}
+	if running != nil {
+		if err := running(id); err != nil {
+			return err
+		}
+	}
+	return json.NewDecoder(wait.Body).Decode(new(container.WaitResponse))
 }
 
 // life is the same through the adapter.
@@ -167,29 +185,20 @@ func life(ctx context.Context, rt core.Runtime, cfg core.Config) error {
 
 // A recorder is a proxy before the engine that notes what passes.
 type recorder struct {
-	host   string
-	server http.Server
+	host string
 
 	mu       sync.Mutex
 	requests []string
 	created  []byte // the last container's configuration
 }
 
-func (b *bench) record() (*recorder, error) {
-	folder, err := os.MkdirTemp("", "moat-bench-")
-	if err != nil {
-		return nil, err
-	}
-	socket := filepath.Join(folder, "engine.sock")
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		return nil, err
-	}
-	r := &recorder{host: "unix://" + socket}
+// recorded hands use a recorder, and closes it.
+func (b *bench) recorded(use func(*recorder) error) error {
+	r := &recorder{}
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: "docker"})
 	proxy.Transport = b.raw.http.Transport
 	proxy.FlushInterval = -1
-	r.server.Handler = http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+	host, stop, err := serve(func(w http.ResponseWriter, request *http.Request) {
 		body, _ := io.ReadAll(request.Body)
 		request.Body = io.NopCloser(bytes.NewReader(body))
 		r.mu.Lock()
@@ -200,41 +209,45 @@ func (b *bench) record() (*recorder, error) {
 		r.mu.Unlock()
 		proxy.ServeHTTP(w, request)
 	})
-	go func() { _ = r.server.Serve(listener) }()
-	return r, nil
+	if err != nil {
+		return err
+	}
+	r.host = host
+	return errors.Join(use(r), stop())
 }
 
-func (r *recorder) close() error {
-	return errors.Join(r.server.Close(), os.RemoveAll(filepath.Dir(strings.TrimPrefix(r.host, "unix://"))))
-}
-
-// take returns the requests since the last call of it, those for the version apart.
+// take returns the requests since the last call of it.
 func (r *recorder) take() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var made []string
-	for _, request := range r.requests {
-		if !strings.HasSuffix(request, "/_ping") {
-			made = append(made, request)
-		}
-	}
+	made := r.requests
 	r.requests = nil
 	return made
 }
 
+// requests counts those of do by an adapter that has found out about the engine before.
+func (b *bench) requests(ctx context.Context, oci string, do func(core.Runtime) error) (made int, err error) {
+	err = b.recorded(func(r *recorder) error {
+		rt, err := newRuntime(oci, r.host)
+		if err != nil {
+			return err
+		}
+		defer rt.Close()
+		if err := rt.Verify(ctx); err != nil {
+			return err
+		}
+		r.take()
+		err = do(rt)
+		made = len(r.take())
+		return err
+	})
+	return made, err
+}
+
 // answerAtOnce is an engine that does nothing, and says that it has done it.
 func answerAtOnce() (host string, stop func() error, err error) {
-	folder, err := os.MkdirTemp("", "moat-bench-")
-	if err != nil {
-		return "", nil, err
-	}
-	socket := filepath.Join(folder, "engine.sock")
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		return "", nil, err
-	}
 	id := strings.Repeat("0123456789abcdef", 4)
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+	return serve(func(w http.ResponseWriter, request *http.Request) {
 		w.Header().Set("Api-Version", strings.TrimPrefix(apiVersion, "/v"))
 		w.Header().Set("Content-Type", "application/json")
 		switch path := request.URL.Path; {
@@ -247,37 +260,40 @@ func answerAtOnce() (host string, stop func() error, err error) {
 		default:
 			w.WriteHeader(http.StatusNoContent)
 		}
-	})}
+	})
+}
+
+// serve listens on a socket of its own until stop.
+func serve(handler http.HandlerFunc) (host string, stop func() error, err error) {
+	folder, err := os.MkdirTemp("", "moat-bench-")
+	if err != nil {
+		return "", nil, err
+	}
+	socket := filepath.Join(folder, "engine.sock")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(folder))
+	}
+	server := &http.Server{Handler: handler}
 	go func() { _ = server.Serve(listener) }()
 	return "unix://" + socket, func() error { return errors.Join(server.Close(), os.RemoveAll(folder)) }, nil
 }
 
 // createBody returns what the adapter sends to create a container, for the raw side
 // to send the same.
-func (b *bench) createBody(ctx context.Context, cfg core.Config, oci string) (body []byte, err error) {
-	r, err := b.record()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, r.close()) }()
-	rt, err := docker.New(docker.Options{Host: r.host})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, rt.Close()) }()
-	id, err := rt.CreateContainer(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	var request struct {
-		container.Config
-		HostConfig       container.HostConfig
-		NetworkingConfig json.RawMessage
-	}
-	if err := json.Unmarshal(r.created, &request); err != nil {
-		return nil, err
-	}
-	request.HostConfig.Runtime = oci
-	body, err = json.Marshal(request)
-	return body, errors.Join(err, rt.RemoveContainer(ctx, id))
+func (b *bench) createBody(ctx context.Context, oci string) (body []byte, err error) {
+	err = b.recorded(func(r *recorder) error {
+		rt, err := newRuntime(oci, r.host)
+		if err != nil {
+			return err
+		}
+		defer rt.Close()
+		id, err := rt.CreateContainer(ctx, b.config("true"))
+		if err != nil {
+			return err
+		}
+		body = r.created
+		return rt.RemoveContainer(ctx, id)
+	})
+	return body, err
 }

@@ -81,11 +81,14 @@ func run(ctx context.Context, only string, quick bool, bin string) (missed bool,
 	if err != nil {
 		return false, err
 	}
-	b, err := newBench(ctx, bin, quick)
+	// Rows look at ctx between their rounds: what is interrupted in one would be left behind.
+	uninterrupted := context.WithoutCancel(ctx)
+	b, err := newBench(uninterrupted, bin, quick)
 	if err != nil {
 		return false, err
 	}
-	defer func() { err = errors.Join(err, b.close()) }()
+	b.interrupted = ctx
+	defer func() { err = errors.Join(err, b.close(uninterrupted)) }()
 
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	defer func() { err = errors.Join(err, table.Flush()) }()
@@ -95,7 +98,7 @@ func run(ctx context.Context, only string, quick bool, bin string) (missed bool,
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "%s\n", row.name)
-		found, err := row.measure(ctx, b)
+		found, err := row.measure(uninterrupted, b)
 		if err != nil {
 			return missed, fmt.Errorf("%s: %w", row.name, err)
 		}
@@ -110,20 +113,22 @@ func (b *bench) rounds(n int) int {
 	if b.quick {
 		n /= 10
 	}
-	return max(n, 3)
+	return max(n, fewestRounds)
 }
 
-// inTurns measures both sides n times, one after the other, in changing order.
-func (b *bench) inTurns(ctx context.Context, n int, sides ...func() error) ([][]time.Duration, error) {
+const (
+	fewestRounds = 3
+	rowTime      = 12 * time.Second // of more rounds than that, so that a loaded machine has its table as well
+)
+
+// inTurns measures both sides up to n times, one after the other, in changing order.
+// The first round is as slow as what happens only once; the medians pass over it.
+func (b *bench) inTurns(n int, sides ...func() error) ([][]time.Duration, error) {
 	times := make([][]time.Duration, len(sides))
-	for _, side := range sides { // what happens once only: connections, page cache
-		if err := side(); err != nil {
-			return nil, err
-		}
-	}
-	for i := range b.rounds(n) {
+	begin := time.Now()
+	for i := 0; i < b.rounds(n) && (i < fewestRounds || time.Since(begin) < rowTime); i++ {
 		for j := range sides {
-			if err := ctx.Err(); err != nil {
+			if err := b.interrupted.Err(); err != nil {
 				return nil, err
 			}
 			side := (i + j) % len(sides)
@@ -137,41 +142,61 @@ func (b *bench) inTurns(ctx context.Context, n int, sides ...func() error) ([][]
 	return times, nil
 }
 
-// median returns the middle of times, the 50th percentile.
+// median returns the middle of values, the 50th percentile.
 func median[T cmp.Ordered](values []T) T {
 	sorted := slices.Sorted(slices.Values(values))
 	return sorted[len(sorted)/2]
 }
 
-// difference returns the median of a's excess over b, round by round, so that slow
-// spells of the machine cancel out, and the standard error of that median.
-func difference(a, b []time.Duration) (more, uncertain time.Duration) {
-	each, spread := make([]time.Duration, len(a)), make([]time.Duration, len(a))
+// compare returns the median of what both sides' rounds come to in pairs, so that slow
+// spells of the machine cancel out, and twice the standard error of that median.
+func compare(a, b []time.Duration, of func(a, b float64) float64) (middle, uncertain float64) {
+	each, spread := make([]float64, len(a)), make([]float64, len(a))
 	for i := range a {
-		each[i] = a[i] - b[i]
+		each[i] = of(float64(a[i]), float64(b[i]))
 	}
-	more = median(each)
+	middle = median(each)
 	for i := range each {
-		spread[i] = (each[i] - more).Abs()
+		spread[i] = math.Abs(each[i] - middle)
 	}
 	// 1.4826 makes a standard deviation of the median deviation, 1.2533 a median's error of a mean's.
-	return more, time.Duration(1.4826 * 1.2533 * float64(median(spread)) / math.Sqrt(float64(len(each))))
+	return middle, 2 * 1.4826 * 1.2533 * median(spread) / math.Sqrt(float64(len(each)))
+}
+
+// within judges a figure that may be at most limit.
+func within(figure, uncertain, limit float64) verdict {
+	switch {
+	case figure <= limit:
+		return yes
+	case figure-uncertain <= limit:
+		return noise
+	}
+	return no
 }
 
 // atMost is the result of rows whose gate is a difference.
 func atMost(moat, beside []time.Duration, than string, gate time.Duration) result {
-	more, uncertain := difference(moat, beside)
-	met := yes
-	switch {
-	case more-2*uncertain > gate:
-		met = no
-	case more > gate:
-		met = noise
-	}
+	more, uncertain := compare(moat, beside, func(a, b float64) float64 { return a - b })
 	return result{
 		moat: short(median(moat)), beside: short(median(beside)) + " " + than,
-		compared: fmt.Sprintf("%s ± %s", signed(more), short(2*uncertain)), gate: "≤ +" + short(gate), met: met,
+		compared: fmt.Sprintf("%s ± %s", signed(time.Duration(more)), short(time.Duration(uncertain))),
+		gate:     "≤ " + signed(gate), met: within(more, uncertain, float64(gate)),
 	}
+}
+
+// asFast is the result of rows whose gate is 95 % of another's speed, in units a second.
+func asFast(moat, beside []time.Duration, than, unit string, units float64) result {
+	const gate = 0.95
+	ratio, uncertain := compare(moat, beside, func(a, b float64) float64 { return b / a })
+	return result{
+		moat: rate(moat, unit, units), beside: rate(beside, unit, units) + " " + than,
+		compared: fmt.Sprintf("%.2f × ± %.2f", ratio, uncertain), gate: fmt.Sprintf("≥ %.2f ×", gate),
+		met: within(-ratio, uncertain, -gate),
+	}
+}
+
+func rate(times []time.Duration, unit string, units float64) string {
+	return fmt.Sprintf("%.1f %s/s", units/median(times).Seconds(), unit)
 }
 
 func short(d time.Duration) string {

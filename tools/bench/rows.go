@@ -12,9 +12,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
@@ -57,8 +59,8 @@ const (
 )
 
 // call is a row for one call, with its allocations.
-func call(ctx context.Context, b *bench, moat, raw func() error) (result, error) {
-	times, err := b.inTurns(ctx, 2000, moat, raw)
+func call(b *bench, moat, raw func() error) (result, error) {
+	times, err := b.inTurns(2000, moat, raw)
 	if err != nil {
 		return result{}, err
 	}
@@ -83,7 +85,7 @@ func allocations(call func() error) int {
 }
 
 func ping(ctx context.Context, b *bench) (result, error) {
-	return call(ctx, b,
+	return call(b,
 		func() error { return b.plain.Ping(ctx) },
 		func() error { return b.raw.do(ctx, http.MethodHead, "/_ping", nil, nil) })
 }
@@ -94,29 +96,28 @@ func inspect(ctx context.Context, b *bench) (found result, err error) {
 		return result{}, err
 	}
 	defer func() { err = errors.Join(err, b.plain.RemoveContainer(ctx, id)) }()
-	return call(ctx, b,
+	return call(b,
 		func() error { _, err := b.plain.ContainerState(ctx, id); return err },
 		func() error {
 			return b.raw.do(ctx, http.MethodGet, "/containers/"+id+"/json", nil, new(container.InspectResponse))
 		})
 }
 
-func rawList(ctx context.Context, b *bench) func() error {
-	return func() error {
-		return b.raw.do(ctx, http.MethodGet, "/containers/json?all=1", nil, new([]container.Summary))
-	}
+func moatList(ctx context.Context, rt core.Runtime) error {
+	_, err := rt.ListContainers(ctx)
+	return err
 }
 
-func moatList(ctx context.Context, b *bench) func() error {
-	return func() error { _, err := b.plain.ListContainers(ctx); return err }
+func rawList(ctx context.Context, b *bench) error {
+	return b.raw.do(ctx, http.MethodGet, "/containers/json?all=1", nil, new([]container.Summary))
 }
 
 func list(ctx context.Context, b *bench) (result, error) {
-	return call(ctx, b, moatList(ctx, b), rawList(ctx, b))
+	return call(b, func() error { return moatList(ctx, b.plain) }, func() error { return rawList(ctx, b) })
 }
 
 func images(ctx context.Context, b *bench) (result, error) {
-	return call(ctx, b,
+	return call(b,
 		func() error { _, err := b.plain.ListImages(ctx); return err },
 		func() error { return b.raw.do(ctx, http.MethodGet, "/images/json", nil, new([]image.Summary)) })
 }
@@ -126,48 +127,34 @@ func listMany(ctx context.Context, b *bench) (found result, err error) {
 	var ids []string
 	defer func() {
 		for _, id := range ids {
-			err = errors.Join(err, b.plain.RemoveContainer(context.WithoutCancel(ctx), id))
+			err = errors.Join(err, b.plain.RemoveContainer(ctx, id))
 		}
 	}()
 	for range b.rounds(500) {
 		id, err := b.plain.CreateContainer(ctx, b.config("true"))
-		if err != nil {
+		if err = errors.Join(err, b.interrupted.Err()); err != nil {
 			return result{}, err
 		}
 		ids = append(ids, id)
 	}
-	times, err := b.inTurns(ctx, 50, moatList(ctx, b), rawList(ctx, b))
+	times, err := b.inTurns(50, func() error { return moatList(ctx, b.plain) }, func() error { return rawList(ctx, b) })
 	if err != nil {
 		return result{}, err
 	}
-	requests, err := b.requests(ctx, moatList)
+	requests, err := b.requests(ctx, "runc", func(rt core.Runtime) error { return moatList(ctx, rt) })
 	if err != nil {
 		return result{}, err
 	}
-	moat, raw := median(times[0]), median(times[1])
-	return result{
-		moat: fmt.Sprintf("%s, %d request", short(moat), len(requests)), beside: short(raw) + " raw API",
-		compared: fmt.Sprintf("%.2f ×", float64(moat)/float64(raw)), gate: "1 request, ≤ 1.05 ×",
-		met: verdictOf(len(requests) == 1 && float64(moat) <= 1.05*float64(raw)),
-	}, nil
+	found = asFast(times[0], times[1], "raw API", "lists", 1)
+	return found.withRequests(requests, 1), nil
 }
 
-// requests returns what a call makes of requests.
-func (b *bench) requests(ctx context.Context, calls func(context.Context, *bench) func() error) (made []string, err error) {
-	r, err := b.record()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, r.close()) }()
-	recorded := *b
-	if recorded.plain, err = docker.New(docker.Options{Host: r.host}); err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, recorded.plain.Close()) }()
-	if err := calls(ctx, &recorded)(); err != nil {
-		return nil, err
-	}
-	return r.take(), nil
+// withRequests adds how many requests both sides make, which may not be more on Moat's.
+func (r result) withRequests(moat, raw int) result {
+	r.compared += fmt.Sprintf(", %d requests of %d", moat, raw)
+	r.gate += fmt.Sprintf(", %d", raw)
+	r.met = max(r.met, verdictOf(moat <= raw))
+	return r
 }
 
 // adapterAlone leaves the engine's own time out, whose spread hides what the adapter adds.
@@ -183,9 +170,9 @@ func adapterAlone(ctx context.Context, b *bench) (found result, err error) {
 	}
 	defer func() { err = errors.Join(err, rt.Close()) }()
 	raw := newRawClient(host)
-	times, err := b.inTurns(ctx, 1000,
+	times, err := b.inTurns(1000,
 		func() error { return life(ctx, rt, b.config("true")) },
-		func() error { return raw.life(ctx, nil) })
+		func() error { return raw.life(ctx, nil, nil) })
 	if err != nil {
 		return result{}, err
 	}
@@ -194,34 +181,35 @@ func adapterAlone(ctx context.Context, b *bench) (found result, err error) {
 
 func lifecycle(oci string) func(context.Context, *bench) (result, error) {
 	return func(ctx context.Context, b *bench) (result, error) {
-		body, err := b.createBody(ctx, b.config("true"), oci)
+		body, err := b.createBody(ctx, oci)
 		if err != nil {
 			return result{}, err
 		}
-		moat := func(ctx context.Context, b *bench) func() error {
-			return func() error { return life(ctx, b.runtime(oci), b.config("true")) }
-		}
-		times, err := b.inTurns(ctx, 15, moat(ctx, b), func() error { return b.raw.life(ctx, body) })
+		moat := func(rt core.Runtime) error { return life(ctx, rt, b.config("true")) }
+		times, err := b.inTurns(30,
+			func() error { return moat(b.runtime(oci)) },
+			func() error { return b.raw.life(ctx, body, nil) })
 		if err != nil {
 			return result{}, err
 		}
-		found := atMost(times[0], times[1], "raw API", time.Millisecond)
-		if oci == "runc" {
-			requests, err := b.requests(ctx, moat)
-			if err != nil {
-				return result{}, err
-			}
-			found.compared += fmt.Sprintf(", %d requests of 4", len(requests))
-			found.met = max(found.met, verdictOf(len(requests) <= 4))
+		requests, err := b.requests(ctx, oci, moat)
+		if err != nil {
+			return result{}, err
 		}
-		return found, nil
+		var raw int
+		err = b.recorded(func(r *recorder) error {
+			err := newRawClient(r.host).life(ctx, body, nil)
+			raw = len(r.take())
+			return err
+		})
+		return atMost(times[0], times[1], "raw API", time.Millisecond).withRequests(requests, raw), err
 	}
 }
 
 // parallel compares how many containers get through.
 func parallel(n int) func(context.Context, *bench) (result, error) {
 	return func(ctx context.Context, b *bench) (result, error) {
-		body, err := b.createBody(ctx, b.config("true"), "runc")
+		body, err := b.createBody(ctx, "runc")
 		if err != nil {
 			return result{}, err
 		}
@@ -236,18 +224,13 @@ func parallel(n int) func(context.Context, *bench) (result, error) {
 				return errors.Join(errs...)
 			}
 		}
-		times, err := b.inTurns(ctx, max(16/n, 3),
+		times, err := b.inTurns(10,
 			atOnce(func() error { return life(ctx, b.plain, b.config("true")) }),
-			atOnce(func() error { return b.raw.life(ctx, body) }))
+			atOnce(func() error { return b.raw.life(ctx, body, nil) }))
 		if err != nil {
 			return result{}, err
 		}
-		rate := func(times []time.Duration) float64 { return float64(n) / median(times).Seconds() }
-		moat, raw := rate(times[0]), rate(times[1])
-		return result{
-			moat: fmt.Sprintf("%.1f /s", moat), beside: fmt.Sprintf("%.1f /s raw API", raw),
-			compared: fmt.Sprintf("%.2f ×", moat/raw), gate: "≥ 0.95 ×", met: verdictOf(moat >= 0.95*raw),
-		}, nil
+		return asFast(times[0], times[1], "raw API", "runs", float64(n)), nil
 	}
 }
 
@@ -257,7 +240,7 @@ func logFollow(ctx context.Context, b *bench) (found result, err error) {
 	if err != nil {
 		return result{}, err
 	}
-	defer func() { err = errors.Join(err, b.plain.RemoveContainer(context.WithoutCancel(ctx), id)) }()
+	defer func() { err = errors.Join(err, b.plain.RemoveContainer(ctx, id)) }()
 	if err := b.plain.StartContainer(ctx, id); err != nil {
 		return result{}, err
 	}
@@ -274,7 +257,7 @@ func logFollow(ctx context.Context, b *bench) (found result, err error) {
 			return read(response.Body)
 		}
 	}
-	times, err := b.inTurns(ctx, 10,
+	times, err := b.inTurns(10,
 		func() error {
 			return b.plain.StreamLogs(ctx, id, core.LogOptions{Follow: true, Stdout: io.Discard, Stderr: io.Discard})
 		},
@@ -283,12 +266,10 @@ func logFollow(ctx context.Context, b *bench) (found result, err error) {
 	if err != nil {
 		return result{}, err
 	}
-	speed := func(times []time.Duration) float64 { return size / 1e6 / median(times).Seconds() }
-	moat, bytes := speed(times[0]), speed(times[1])
-	return result{
-		moat: fmt.Sprintf("%.1f MB/s", moat), beside: fmt.Sprintf("%.1f MB/s raw API, %.1f with stdcopy", bytes, speed(times[2])),
-		compared: fmt.Sprintf("%.2f ×", moat/bytes), gate: "≥ 0.95 ×", met: verdictOf(moat >= 0.95*bytes),
-	}, nil
+	const megabytes = size / 1e6
+	found = asFast(times[0], times[1], "raw API", "MB", megabytes)
+	found.beside += ", " + rate(times[2], "MB", megabytes) + " with stdcopy"
+	return found, nil
 }
 
 var benchmarkLine = regexp.MustCompile(`BenchmarkDemultiplex/(\w+)/(\w+)\S*\s.*\s([\d.]+) MB/s`)
@@ -324,6 +305,7 @@ func demultiplex(frames string, judge func(moat, stdcopy float64) (string, strin
 func (b *bench) command(ctx context.Context, name string, args ...string) func() error {
 	return func() error {
 		command := exec.CommandContext(ctx, name, args...)
+		command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's signals are for this process
 		command.Env = append(os.Environ(), "DOCKER_HOST="+b.host)
 		var output bytes.Buffer
 		command.Stdout, command.Stderr = &output, &output
@@ -337,7 +319,7 @@ func (b *bench) command(ctx context.Context, name string, args ...string) func()
 func (b *bench) moat() string { return filepath.Join(b.bin, "moat") }
 
 func cliStart(ctx context.Context, b *bench) (result, error) {
-	times, err := b.inTurns(ctx, 100, b.command(ctx, b.moat(), "--version"), b.command(ctx, "docker", "--version"))
+	times, err := b.inTurns(100, b.command(ctx, b.moat(), "--version"), b.command(ctx, "docker", "--version"))
 	if err != nil {
 		return result{}, err
 	}
@@ -349,36 +331,53 @@ func cliStart(ctx context.Context, b *bench) (result, error) {
 }
 
 func cliList(ctx context.Context, b *bench) (result, error) {
-	times, err := b.inTurns(ctx, 100, b.command(ctx, b.moat(), "ps", "--no-sandbox"), rawList(ctx, b))
+	args := []string{"--no-sandbox", "ps"}
+	times, err := b.inTurns(100, b.command(ctx, b.moat(), args...), func() error { return rawList(ctx, b) })
 	if err != nil {
 		return result{}, err
 	}
-	return atMost(times[0], times[1], "raw API", 10*time.Millisecond), nil
+	requests, err := b.cliRequests(ctx, args)
+	if err != nil {
+		return result{}, err
+	}
+	return atMost(times[0], times[1], "raw API", 10*time.Millisecond).withRequests(requests, 2), nil // ping, list
+}
+
+// cliRequests counts the requests of a command of moat.
+func (b *bench) cliRequests(ctx context.Context, args []string) (made int, err error) {
+	err = b.recorded(func(r *recorder) error {
+		through := *b
+		through.host = r.host
+		err := through.command(ctx, b.moat(), args...)()
+		made = len(r.take())
+		return err
+	})
+	return made, err
 }
 
 // cliRun compares a whole process with the requests that it takes, and with docker's.
 func cliRun(oci string) func(context.Context, *bench) (result, error) {
 	return func(ctx context.Context, b *bench) (result, error) {
-		body, err := b.createBody(ctx, b.config("true"), oci)
+		body, err := b.createBody(ctx, oci)
 		if err != nil {
 			return result{}, err
 		}
 		raw := func() error {
-			id, err := b.raw.create(ctx, body)
-			if err != nil {
-				return err
-			}
-			return errors.Join(
-				b.raw.do(ctx, http.MethodHead, "/_ping", nil, nil), b.raw.start(ctx, id),
-				b.raw.do(ctx, http.MethodGet, "/containers/"+id+"/logs?stdout=1&stderr=1&follow=1", nil, nil),
-				b.raw.wait(ctx, id), b.raw.remove(ctx, id))
+			return b.raw.life(ctx, body, func(id string) error {
+				return b.raw.do(ctx, http.MethodGet, "/containers/"+id+"/logs?stdout=1&stderr=1&follow=1", nil, nil)
+			})
 		}
-		args := []string{"run", "--rm", testImage, "true"}
+		run := []string{"run", "--rm", "--label", label + "=" + b.runID}
+		args := append(slices.Clone(run), testImage, "true")
 		if oci == "runc" {
 			args = append([]string{"--no-sandbox"}, args...)
 		}
-		times, err := b.inTurns(ctx, 15, b.command(ctx, b.moat(), args...), raw,
-			b.command(ctx, "docker", "run", "--rm", "--runtime", oci, testImage, "true"))
+		times, err := b.inTurns(15, b.command(ctx, b.moat(), args...), raw,
+			b.command(ctx, "docker", append(run, "--runtime", oci, testImage, "true")...))
+		if err != nil {
+			return result{}, err
+		}
+		requests, err := b.cliRequests(ctx, args)
 		if err != nil {
 			return result{}, err
 		}
@@ -388,6 +387,6 @@ func cliRun(oci string) func(context.Context, *bench) (result, error) {
 		found.compared += ", " + dockers.compared
 		found.gate += ", < docker run"
 		found.met = max(found.met, dockers.met)
-		return found, nil
+		return found.withRequests(requests, 6), nil // ping, create, start, logs, wait, remove
 	}
 }
