@@ -9,7 +9,7 @@ TOOL    := bash tools/setup.sh tool
 
 include tools/engine.mk
 
-.PHONY: help build test race lint vuln standalone demo
+.PHONY: help build test race bench lint vuln standalone demo
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test: build ## every test against all engines that are present, and a table of t
 
 race: ## the tests that need no engine, under the race detector
 	@for module in $(RACE); do (cd $$module && go test -count=1 -race ./...); done
+
+bench: build ## Moat beside the raw Engine API and beside docker, against the gates of docs/performance.md
+	@eval "$$(bash tools/engine.sh env)"; cd tools && go run ./bench $(BENCH)
 
 lint: ## golangci-lint on every module
 	@linter=$$($(TOOL) golangci-lint); \

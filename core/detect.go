@@ -20,7 +20,14 @@ const pingTimeout = 5 * time.Second
 // Host is what detection needs to know of the machine, injected.
 type Host struct {
 	GOOS, GOARCH string
-	Getenv       func(string) string
+	Getenv       func(string) string // nil: an empty environment
+}
+
+func (h Host) getenv(key string) string {
+	if h.Getenv == nil {
+		return ""
+	}
+	return h.Getenv(key)
 }
 
 // Candidate is a runtime that detection may choose.
@@ -47,7 +54,7 @@ func Plan(host Host, opts RuntimeOptions, candidates []Candidate) ([]Candidate, 
 	if host.GOOS == "darwin" && host.GOARCH == "arm64" {
 		wanted = []RuntimeType{RuntimeApple, RuntimeDocker}
 	}
-	forced := strings.ToLower(host.Getenv(EnvRuntime))
+	forced := strings.ToLower(host.getenv(EnvRuntime))
 	if forced != "" && forced != "auto" {
 		if err := checkForced(forced); err != nil {
 			return nil, err

@@ -95,5 +95,5 @@ type RuntimeOptions struct {
 // DefaultRuntimeOptions returns the options for a host: a sandbox on Linux, where
 // gVisor exists, unless MOAT_NO_SANDBOX=1 turns it off.
 func DefaultRuntimeOptions(host Host) RuntimeOptions {
-	return RuntimeOptions{Sandbox: host.GOOS == "linux" && host.Getenv("MOAT_NO_SANDBOX") != "1"}
+	return RuntimeOptions{Sandbox: host.GOOS == "linux" && host.getenv("MOAT_NO_SANDBOX") != "1"}
 }

@@ -52,6 +52,12 @@ func TestManagerOf(t *testing.T) {
 	}
 }
 
+func TestHostWithoutEnvironment(t *testing.T) {
+	if !core.DefaultRuntimeOptions(core.Host{GOOS: "linux"}).Sandbox {
+		t.Error("without an environment nothing turns the sandbox off")
+	}
+}
+
 func TestDefaultRuntimeOptions(t *testing.T) {
 	tests := []struct {
 		goos, noSandbox string

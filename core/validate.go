@@ -14,6 +14,8 @@ import (
 
 var (
 	namePattern       = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
+	networkPattern    = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+	userPattern       = regexp.MustCompile(`^[^-:\s\x00][^:\s\x00]*(:([^-:\s\x00][^:\s\x00]*)?)?$`)
 	capabilityPattern = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
 
 	// The engine's host need not run this process's system, so both kinds of path are absolute.
@@ -65,6 +67,15 @@ func validateIdentity(c Config) error {
 		if strings.HasPrefix(key, labelPrefix) {
 			return invalid("Labels", "%q: the prefix %s is Moat's own", key, labelPrefix)
 		}
+		if strings.ContainsRune(c.Labels[key], 0) {
+			return invalid("Labels", "the value of %q contains a NUL byte", key)
+		}
+	}
+	if strings.ContainsRune(c.RunID, 0) {
+		return invalid("RunID", "%q contains a NUL byte", c.RunID)
+	}
+	if strings.ContainsRune(c.Role, 0) {
+		return invalid("Role", "%q contains a NUL byte", c.Role)
 	}
 	switch c.Pull {
 	case "", PullMissing, PullAlways, PullNever:
@@ -94,7 +105,7 @@ func validateProcess(c Config) error {
 			return invalid("WorkingDir", "%q is under /proc", c.WorkingDir)
 		}
 	}
-	if strings.ContainsAny(c.User, blanks) || strings.Count(c.User, ":") > 1 {
+	if c.User != "" && !userPattern.MatchString(c.User) {
 		return invalid("User", "%q is not USER or USER:GROUP", c.User)
 	}
 	for _, capability := range c.CapAdd {
@@ -130,7 +141,7 @@ func validateMounts(c Config) error {
 }
 
 func validateNetwork(c Config) error {
-	if c.NetworkMode != "" && !namePattern.MatchString(c.NetworkMode) {
+	if c.NetworkMode != "" && !networkPattern.MatchString(c.NetworkMode) {
 		return invalid("NetworkMode", "%q is not bridge, host, none, or a network's name or ID", c.NetworkMode)
 	}
 	for _, entry := range c.ExtraHosts {
@@ -157,8 +168,8 @@ func validatePorts(c Config) error {
 		return invalid(field(0), "network %s publishes no ports", c.NetworkMode)
 	}
 	type key struct {
-		protocol string
-		port     int
+		protocol, address string
+		port              int
 	}
 	seen := map[key]bool{}
 	for i, port := range published {
@@ -174,8 +185,8 @@ func validatePorts(c Config) error {
 		if !isIP(port.HostIP) {
 			return invalid(field(i), "bind address %q is not an IP address", port.HostIP)
 		}
-		if k := (key{port.Protocol, port.ContainerPort}); seen[k] {
-			return invalid(field(i), "container port %d/%s is published twice", port.ContainerPort, port.Protocol)
+		if k := (key{port.Protocol, port.HostIP, port.ContainerPort}); seen[k] {
+			return invalid(field(i), "container port %d/%s is published twice on %s", port.ContainerPort, port.Protocol, port.HostIP)
 		} else {
 			seen[k] = true
 		}

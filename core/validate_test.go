@@ -51,7 +51,7 @@ var settings = []setting{
 	values("WorkingDir", []string{"", "/", "/a b", "/process", "/a/../b"},
 		[]string{"a", "./a", "../a", "/proc", "/proc/self/fd/7", "//proc/1", "/a/../proc/1", "/proc/", "/a\x00"}),
 	lists("Env", []string{"A=b", "A=", "A=b=c", "a.b=\n"}, []string{"", "A", "=b", "A=\x00", "\x00=b"}),
-	values("User", []string{"", "root", "1000:1000", "a:b", "1000:"}, []string{"a b", "a:b:c", "a\n", "a\r", "a\t", "a\x00"}),
+	values("User", []string{"", "root", "1000:1000", "a:b", "1000:"}, []string{"a b", "a:b:c", ":5", "-x", "a:-x", "a\n", "a\r", "a\t", "a\x00"}),
 	values("Mounts", [][]core.MountConfig{
 		{{Source: "/a", Target: "/b"}},
 		{{Source: "/a", Target: "/b"}, {Source: "/a", Target: "/c", ReadOnly: true}},
@@ -73,13 +73,14 @@ var settings = []setting{
 	}),
 	lists("ExtraHosts", []string{"db:192.0.2.1", "db:2001:db8::1", "db:host-gateway"},
 		[]string{"", "db", "db:", ":192.0.2.1", "db:other", "db:192.0.2", "db:fe80::1%eth0", "d b:192.0.2.1", "db\n:192.0.2.1", "db=192.0.2.1"}),
-	values("NetworkMode", []string{"", "bridge", "host", "none", "my-net", strings.Repeat("0f", 32)},
+	values("NetworkMode", []string{"", "a", "bridge", "host", "none", "my-net", strings.Repeat("0f", 32)},
 		[]string{"-x", "container:abc", "ns:/proc/1/ns/net", "a b", "a/b", "none\n"}),
 	values("PortBindings", []map[int]string{{}, {1: ""}, {65535: "127.0.0.1", 80: "0.0.0.0", 81: "::"}},
 		[]map[int]string{{0: ""}, {-1: ""}, {65536: ""}, {80: "localhost"}, {80: "127.0.0.1:80"}, {80: "fe80::1%eth0"}}),
 	values("Ports", [][]core.PortMapping{
 		{{ContainerPort: 80}},
 		{{ContainerPort: 80, Protocol: "tcp"}, {ContainerPort: 80, Protocol: "udp", HostIP: "::1", HostPort: 65535}},
+		{{ContainerPort: 80, HostIP: "127.0.0.1"}, {ContainerPort: 80, HostIP: "127.0.0.2"}},
 	}, [][]core.PortMapping{
 		{{}},
 		{{ContainerPort: 65536}},
@@ -98,13 +99,13 @@ var settings = []setting{
 	lists("DNS", []string{"192.0.2.1", "2001:db8::1"}, []string{"", "dns.example", "192.0.2.1:53", "192.0.2", "fe80::1%eth0"}),
 	values("StopTimeout", []time.Duration{0, time.Second, time.Hour}, []time.Duration{-time.Second, time.Millisecond, 1500 * time.Millisecond}),
 	values("Labels", []map[string]string{{}, {"a.b/c": ""}, {"moats": "x"}},
-		[]map[string]string{{"": "x"}, {"a=b": "x"}, {"a\x00": "x"}, {"moat.managed": "false"}, {"moat.x": ""}}),
+		[]map[string]string{{"": "x"}, {"a=b": "x"}, {"a\x00": "x"}, {"a": "x\x00"}, {"moat.managed": "false"}, {"moat.x": ""}}),
 	values("Pull", []core.PullPolicy{"", core.PullMissing, core.PullAlways, core.PullNever}, []core.PullPolicy{"sometimes", "Always"}),
 	values("PidsLimit", []int64{0, -1, 1, math.MaxInt64}, []int64{-2, math.MinInt64}),
+	values("RunID", []string{"", "0123abcd"}, []string{"\x00"}),
+	values("Role", []string{"", core.RoleSidecar}, []string{"a\x00"}),
 
 	// What has no value that no runtime could honour.
-	values("RunID", []string{"", "0123abcd"}, nil),
-	values("Role", []string{"", core.RoleSidecar}, nil),
 	values("Privileged", []bool{false, true}, nil),
 	values("Interactive", []bool{false, true}, nil),
 	values("HasMoatUser", []bool{false, true}, nil),

@@ -252,6 +252,6 @@ func publish(cfg core.Config, config *container.Config, hostConfig *container.Ho
 		}
 		address := netip.MustParseAddr(port.HostIP) // validated
 		config.ExposedPorts[key] = struct{}{}
-		hostConfig.PortBindings[key] = []nat.PortBinding{{HostIP: address.String(), HostPort: hostPort}}
+		hostConfig.PortBindings[key] = append(hostConfig.PortBindings[key], nat.PortBinding{HostIP: address.String(), HostPort: hostPort})
 	}
 }

@@ -192,3 +192,14 @@ func TestVerifyWithoutASandboxIsPing(t *testing.T) {
 		t.Errorf("Verify: %v after %d pings", err, engine.pings())
 	}
 }
+
+func TestVerifyWithoutSandboxTrustsThePing(t *testing.T) {
+	engine := startFake(t)
+	r := engine.runtime(t)
+	if err := r.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Verify(t.Context()); err != nil || engine.pings() != 1 {
+		t.Errorf("after the ping Verify returned %v, with %d pings in all", err, engine.pings())
+	}
+}

@@ -2,12 +2,12 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -165,36 +165,46 @@ func parseVolume(env Env, spec string) (core.MountConfig, error) {
 	return core.MountConfig{Source: source, Target: parts[1], ReadOnly: len(parts) == 3 && parts[2] == "ro"}, err
 }
 
+var errPort = errors.New("want [BIND:][HOSTPORT:]PORT[/udp]")
+
 // parsePort reads [BIND:][HOSTPORT:]PORT[/PROTOCOL]; an IPv6 BIND stands in brackets.
 func parsePort(spec string) (core.PortMapping, error) {
 	rest, protocol, _ := strings.Cut(spec, "/")
-	mapping := core.PortMapping{Protocol: protocol}
 	host, port := "", rest
 	if i := strings.LastIndexByte(rest, ':'); i >= 0 {
 		host, port = rest[:i], rest[i+1:]
 	}
-	var err error
-	if mapping.ContainerPort, err = strconv.Atoi(port); err != nil {
-		return mapping, errors.New("want [BIND:][HOSTPORT:]PORT[/udp]")
-	}
-	if address, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil || host == "" {
-		if err == nil {
-			mapping.HostIP = address.String()
+	bind, hostPort, found := strings.Cut(host, ":")
+	if strings.HasPrefix(host, "[") {
+		bind, hostPort, found = strings.Cut(host[1:], "]")
+		if hostPort, found = strings.CutPrefix(hostPort, ":"); !found && hostPort != "" {
+			return core.PortMapping{}, errPort
 		}
-		return mapping, nil
+	} else if _, err := strconv.ParseUint(host, 10, 16); err == nil && !found {
+		bind, hostPort = "", host
 	}
-	if i := strings.LastIndexByte(host, ':'); i < 0 {
-		host = ":" + host
+	mapping := core.PortMapping{Protocol: protocol}
+	if bind != "" {
+		address, err := netip.ParseAddr(bind)
+		if err != nil || address.Zone() != "" {
+			return mapping, errPort
+		}
+		mapping.HostIP = address.String()
 	}
-	bind, hostPort, err := net.SplitHostPort(host)
-	if err == nil && hostPort != "" {
-		mapping.HostPort, err = strconv.Atoi(hostPort)
+	var errs [2]error
+	mapping.ContainerPort, errs[0] = portNumber(port)
+	if hostPort != "" {
+		mapping.HostPort, errs[1] = portNumber(hostPort)
 	}
+	return mapping, cmp.Or(errs[0], errs[1])
+}
+
+func portNumber(text string) (int, error) {
+	number, err := strconv.ParseUint(text, 10, 16)
 	if err != nil {
-		return mapping, errors.New("want [BIND:][HOSTPORT:]PORT[/udp]")
+		return 0, errPort
 	}
-	mapping.HostIP = bind
-	return mapping, nil
+	return int(number), nil
 }
 
 func parseMemory(value string) (int, error) {

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -114,8 +116,20 @@ func FuzzParsePort(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, spec string) {
-		if mapping, err := parsePort(spec); err == nil && mapping.ContainerPort == 0 && !strings.Contains(spec, "0") {
-			t.Errorf("%q became %+v", spec, mapping)
+		mapping, err := parsePort(spec)
+		if err != nil {
+			return
+		}
+		// What it understood, written in full, means the same.
+		full := fmt.Sprintf("%d:%d", mapping.HostPort, mapping.ContainerPort)
+		if mapping.HostIP != "" {
+			full = net.JoinHostPort(mapping.HostIP, full)
+		}
+		if mapping.Protocol != "" {
+			full += "/" + mapping.Protocol
+		}
+		if again, err := parsePort(full); err != nil || again != mapping {
+			t.Errorf("%q became %+v, and %q %+v, %v", spec, mapping, full, again, err)
 		}
 	})
 }
