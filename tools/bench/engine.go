@@ -227,12 +227,12 @@ func (r *recorder) take() []string {
 
 // requests counts those of do by an adapter that has found out about the engine before.
 func (b *bench) requests(ctx context.Context, oci string, do func(core.Runtime) error) (made int, err error) {
-	err = b.recorded(func(r *recorder) error {
+	err = b.recorded(func(r *recorder) (err error) {
 		rt, err := newRuntime(oci, r.host)
 		if err != nil {
 			return err
 		}
-		defer rt.Close()
+		defer func() { err = errors.Join(err, rt.Close()) }()
 		if err := rt.Verify(ctx); err != nil {
 			return err
 		}
@@ -282,12 +282,12 @@ func serve(handler http.HandlerFunc) (host string, stop func() error, err error)
 // createBody returns what the adapter sends to create a container, for the raw side
 // to send the same.
 func (b *bench) createBody(ctx context.Context, oci string) (body []byte, err error) {
-	err = b.recorded(func(r *recorder) error {
+	err = b.recorded(func(r *recorder) (err error) {
 		rt, err := newRuntime(oci, r.host)
 		if err != nil {
 			return err
 		}
-		defer rt.Close()
+		defer func() { err = errors.Join(err, rt.Close()) }()
 		id, err := rt.CreateContainer(ctx, b.config("true"))
 		if err != nil {
 			return err

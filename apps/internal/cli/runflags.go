@@ -176,7 +176,7 @@ func parsePort(spec string) (core.PortMapping, error) {
 	}
 	bind, hostPort, found := strings.Cut(host, ":")
 	if strings.HasPrefix(host, "[") {
-		bind, hostPort, found = strings.Cut(host[1:], "]")
+		bind, hostPort, _ = strings.Cut(host[1:], "]")
 		if hostPort, found = strings.CutPrefix(hostPort, ":"); !found && hostPort != "" {
 			return core.PortMapping{}, errPort
 		}
