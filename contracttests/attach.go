@@ -2,11 +2,14 @@ package contracttests
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/moatproject/moat/core"
 )
@@ -16,13 +19,20 @@ func attachCases() []Case {
 	return []Case{
 		{Number: "RT-100", Title: "attach connects the streams", check: attach, ability: attaching, unsupported: refusedAttach},
 		{Number: "RT-101", Title: "attaching to what does not run", check: attachWrongState, ability: attaching, unsupported: refusedAttach},
+		{Number: "RT-102", Title: "the context ends the attachment only", check: attachCancelled, ability: attaching, unsupported: refusedAttach},
+		{Number: "RT-103", Title: "a slow writer delays nobody else", check: slowAttachment, ability: attaching, unsupported: refusedAttach},
+		{Number: "RT-104", Title: "a writer's failure ends the attachment", check: failingAttachment, ability: attaching, unsupported: refusedAttach},
 		{Number: "RT-105", Title: "start attached loses no byte", check: startAttached, ability: attaching, unsupported: refusedStartAttached},
 		{
-			Number: "RT-106", Title: "starting attached what is missing", check: startAttachedMissing,
+			Number: "RT-106", Title: "starting attached what cannot start", check: startAttachedFails,
 			ability: attaching, unsupported: refusedStartAttached,
 		},
+		{Number: "RT-107", Title: "the first instruction sees the size", check: initialSize, ability: terminals, unsupported: refusedStartAttached},
+		{Number: "RT-108", Title: "stdin arrives unchanged", check: stdinUnchanged, ability: attaching, unsupported: refusedStartAttached},
+		{Number: "RT-109", Title: "a terminal has one output", check: oneOutput, ability: terminals, unsupported: refusedStartAttached},
 		{Number: "RT-110", Title: "the process sees the new size", check: resize, ability: terminals, unsupported: refusedResize},
 		{Number: "RT-111", Title: "resizing what has no terminal", check: resizeWrongState, ability: terminals, unsupported: refusedResize},
+		{Number: "RT-112", Title: "sizes that no terminal has", check: resizeOutOfRange, ability: terminals, unsupported: refusedResize},
 		{Number: "RT-120", Title: "a firewall holds or is refused", check: firewall},
 	}
 }
@@ -61,6 +71,77 @@ func attachWrongState(f *fixture) {
 	f.wantClass("attaching to what does not run", f.rt.Attach(f.ctx, id, core.AttachOptions{}), core.ErrNotRunning)
 }
 
+func attachCancelled(f *fixture) {
+	id := f.started(f.idle())
+	ctx, cancel := context.WithCancel(f.ctx)
+	attached := begin("Attach", func() (struct{}, error) { return struct{}{}, f.rt.Attach(ctx, id, core.AttachOptions{Stdout: io.Discard}) })
+	attached.goesOn(f)
+	cancel()
+	_, err := attached.result(f)
+	f.wantClass("an attachment whose context ended", err, context.Canceled)
+	f.wantState(id, core.StateRunning)
+}
+
+// stuckWriter blocks its first Write until it is released.
+type stuckWriter struct {
+	stuck, release chan struct{}
+	once           sync.Once
+}
+
+func (w *stuckWriter) Write(p []byte) (int, error) {
+	w.once.Do(func() {
+		close(w.stuck)
+		<-w.release
+	})
+	return len(p), nil
+}
+
+// slowAttachment holds one attachment up while another gets more than pipes and
+// engines keep.
+func slowAttachment(f *fixture) {
+	const lines = 200_000
+	cfg := f.shell(fmt.Sprintf(`echo ready; read line; yes 0123456789abcde | head -n %d`, lines))
+	cfg.Interactive = true
+	id := f.ready(cfg)
+	slow := &stuckWriter{stuck: make(chan struct{}), release: make(chan struct{})}
+	held := f.attaching(id, core.AttachOptions{Stdout: slow})
+	held.goesOn(f)
+	var stdout bytes.Buffer
+	fast := f.attaching(id, core.AttachOptions{Stdin: strings.NewReader("go\n"), Stdout: &stdout})
+	_, err := fast.result(f)
+	f.must(err)
+	if expected := strings.Repeat("0123456789abcde\n", lines); stdout.String() != expected {
+		f.Errorf("beside a slow attachment: %s", firstDifference(stdout.String(), expected))
+	}
+	<-slow.stuck
+	held.goesOn(f)
+	close(slow.release)
+	_, err = held.result(f)
+	f.must(err)
+}
+
+func failingAttachment(f *fixture) {
+	cfg := f.shell(`echo ready; read line; echo answer; sleep 1000`)
+	cfg.Interactive = true
+	id := f.ready(cfg)
+	stdin, typed := io.Pipe()
+	defer typed.Close()
+	attached := f.attaching(id, core.AttachOptions{Stdin: stdin, Stdout: brokenWriter{}})
+	_, err := io.WriteString(typed, "go\n")
+	f.must(err)
+	_, err = attached.result(f)
+	f.wantClass("an attachment to a writer that fails", err, io.ErrClosedPipe)
+	f.wantState(id, core.StateRunning)
+}
+
+// startingAttached begins to start attached.
+func (f *fixture) startingAttached(id string, opts core.AttachOptions) *call[struct{}] {
+	return begin("StartAttached", func() (struct{}, error) { return struct{}{}, f.rt.StartAttached(f.ctx, id, opts) })
+}
+
+// shortLives is how many containers write a single line and exit at once.
+const shortLives = 15
+
 func startAttached(f *fixture) {
 	var expected bytes.Buffer
 	const lines = 20_000
@@ -69,19 +150,73 @@ func startAttached(f *fixture) {
 	}
 	id := f.create(f.shell(`seq 1 ` + strconv.Itoa(lines) + `; echo last >&2`))
 	var stdout, stderr bytes.Buffer
-	_, err := begin("StartAttached", func() (struct{}, error) {
-		return struct{}{}, f.rt.StartAttached(f.ctx, id, core.AttachOptions{Stdout: &stdout, Stderr: &stderr})
-	}).result(f)
+	_, err := f.startingAttached(id, core.AttachOptions{Stdout: &stdout, Stderr: &stderr}).result(f)
 	f.must(err)
 	if stdout.String() != expected.String() {
 		f.Errorf("stdout: %s", firstDifference(stdout.String(), expected.String()))
 	}
 	want(f, "stderr", stderr.String(), "last\n")
 	want(f, "the exit code", f.wait(id), 0)
+
+	for n := range shortLives {
+		id := f.create(f.shell(fmt.Sprintf("echo line %d", n)))
+		var stdout bytes.Buffer
+		_, err := f.startingAttached(id, core.AttachOptions{Stdout: &stdout}).result(f)
+		f.must(err)
+		want(f, "a short life's output", stdout.String(), fmt.Sprintf("line %d\n", n))
+	}
 }
 
-func startAttachedMissing(f *fixture) {
+func startAttachedFails(f *fixture) {
 	f.wantClass("starting attached what is missing", f.rt.StartAttached(f.ctx, f.missing(), core.AttachOptions{}), core.ErrNotFound)
+	id := f.create(f.command("/no-such-program"))
+	_, err := f.startingAttached(id, core.AttachOptions{}).result(f)
+	f.wantField("starting attached a program that does not exist", err, "Cmd")
+	f.wantClass("starting attached a program that does not exist", err, fs.ErrNotExist)
+}
+
+func initialSize(f *fixture) {
+	for range 8 {
+		cfg := f.command("stty", "size")
+		cfg.TTY = true
+		var screen bytes.Buffer
+		id := f.create(cfg)
+		opts := core.AttachOptions{Stdout: &screen, TTY: true, InitialHeight: 40, InitialWidth: 100}
+		_, err := f.startingAttached(id, opts).result(f)
+		f.must(err)
+		want(f, "the size that a program sees at once", strings.TrimSpace(screen.String()), "40 100")
+	}
+}
+
+// everyByte is a megabyte in which each byte value follows each other one in time.
+func everyByte() string {
+	data := make([]byte, 1<<20)
+	for i := range data {
+		data[i] = byte(i*7 + i>>8)
+	}
+	return string(data)
+}
+
+func stdinUnchanged(f *fixture) {
+	cfg := f.shell(`cat; echo the end`)
+	cfg.Interactive = true
+	var stdout bytes.Buffer
+	sent := everyByte()
+	_, err := f.startingAttached(f.create(cfg), core.AttachOptions{Stdin: strings.NewReader(sent), Stdout: &stdout}).result(f)
+	f.must(err)
+	if expected := sent + "the end\n"; stdout.String() != expected {
+		f.Error(firstDifference(stdout.String(), expected))
+	}
+}
+
+func oneOutput(f *fixture) {
+	cfg := f.shell(`echo out; echo err >&2`)
+	cfg.TTY = true
+	var stdout, stderr bytes.Buffer
+	_, err := f.startingAttached(f.create(cfg), core.AttachOptions{Stdout: &stdout, Stderr: &stderr, TTY: true}).result(f)
+	f.must(err)
+	want(f, "stdout", strings.ReplaceAll(stdout.String(), "\r\n", "\n"), "out\nerr\n")
+	want(f, "stderr", stderr.String(), "")
 }
 
 func resize(f *fixture) {
@@ -91,9 +226,7 @@ func resize(f *fixture) {
 	stdin, typed := io.Pipe()
 	defer typed.Close()
 	var screen bytes.Buffer
-	attached := begin("StartAttached", func() (struct{}, error) {
-		return struct{}{}, f.rt.StartAttached(f.ctx, id, core.AttachOptions{Stdin: stdin, Stdout: &screen, TTY: true})
-	})
+	attached := f.startingAttached(id, core.AttachOptions{Stdin: stdin, Stdout: &screen, TTY: true})
 	f.awaitOutput(id, "ready")
 	f.must(f.rt.ResizeTTY(f.ctx, id, 33, 111))
 	_, err := io.WriteString(typed, "\n")
@@ -111,6 +244,16 @@ func resizeWrongState(f *fixture) {
 	f.wantClass("resizing what has no terminal", f.rt.ResizeTTY(f.ctx, f.started(cfg), 24, 80), core.ErrInvalidConfig)
 	cfg.TTY = true
 	f.wantClass("resizing what does not run", f.rt.ResizeTTY(f.ctx, f.create(cfg), 24, 80), core.ErrNotRunning)
+}
+
+func resizeOutOfRange(f *fixture) {
+	cfg := f.idle()
+	cfg.TTY = true
+	id := f.started(cfg)
+	f.wantField("height 0", f.rt.ResizeTTY(f.ctx, id, 0, 80), "height")
+	f.wantField("height 65536", f.rt.ResizeTTY(f.ctx, id, 65536, 80), "height")
+	f.wantField("width 0", f.rt.ResizeTTY(f.ctx, id, 24, 0), "width")
+	f.wantField("width 65536", f.rt.ResizeTTY(f.ctx, id, 24, 65536), "width")
 }
 
 func firewall(f *fixture) {

@@ -1,0 +1,156 @@
+package contracttests
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/moatproject/moat/core"
+)
+
+func execCases() []Case {
+	c := func(number, title string, check func(*fixture)) Case {
+		return Case{Number: number, Title: title, check: check, ability: optional[core.Execer](), unsupported: noPort}
+	}
+	return []Case{
+		c("RT-130", "exec returns code and output", exec),
+		c("RT-131", "exec's environment, folder and user", execSettings),
+		c("RT-132", "exec's stdin", execStdin),
+		c("RT-133", "exec's terminal", execTerminal),
+		c("RT-134", "exec of what cannot run", execFails),
+		c("RT-135", "exec where nothing runs", execWrongState),
+		c("RT-136", "exec detached", execDetached),
+		c("RT-137", "the context ends exec's attachment only", execCancelled),
+	}
+}
+
+// executing begins an exec.
+func (f *fixture) executing(ctx context.Context, id string, opts core.ExecOptions) *call[int64] {
+	f.Helper()
+	execer := portOf[core.Execer](f)
+	return begin("Exec", func() (int64, error) { return execer.Exec(ctx, id, opts) })
+}
+
+// exec runs a script in a container, and returns its code and what it wrote.
+func (f *fixture) exec(id string, opts core.ExecOptions, script string) (code int64, stdout, stderr string) {
+	f.Helper()
+	var out, err bytes.Buffer
+	opts.Cmd = []string{"sh", "-c", script}
+	opts.Stdout, opts.Stderr = &out, &err
+	code, failure := f.executing(f.ctx, id, opts).result(f)
+	f.must(failure)
+	return code, out.String(), err.String()
+}
+
+func exec(f *fixture) {
+	id := f.started(f.idle())
+	code, stdout, stderr := f.exec(id, core.ExecOptions{}, "echo out; echo err >&2; exit 42")
+	want(f, "the code", code, 42)
+	want(f, "stdout", stdout, "out\n")
+	want(f, "stderr", stderr, "err\n")
+	if code, _, _ := f.exec(id, core.ExecOptions{}, "kill -9 $$"); code != 128+sigKILL {
+		f.Errorf("the code after SIGKILL is %d", code)
+	}
+	if code, _, _ := f.exec(id, core.ExecOptions{}, "exit 127"); code != 127 {
+		f.Errorf("the code of a program that chose 127 is %d", code)
+	}
+	for n := range shortLives {
+		_, stdout, _ := f.exec(id, core.ExecOptions{}, fmt.Sprintf("echo line %d", n))
+		want(f, "a short program's output", stdout, fmt.Sprintf("line %d\n", n))
+	}
+	f.wantState(id, core.StateRunning)
+}
+
+func execSettings(f *fixture) {
+	cfg := f.idle()
+	cfg.Env, cfg.WorkingDir = []string{"KEPT=kept", "REPLACED=old"}, "/work"
+	id := f.started(cfg)
+	_, stdout, _ := f.exec(id, core.ExecOptions{}, `echo $KEPT $REPLACED; pwd; id -u`)
+	want(f, "what an exec inherits", stdout, "kept old\n/work\n0\n")
+	opts := core.ExecOptions{Env: []string{"REPLACED=new a"}, WorkingDir: "/tmp", User: "1000:1000"}
+	_, stdout, _ = f.exec(id, opts, `echo $KEPT $REPLACED; pwd; id -u; id -g`)
+	want(f, "an exec's own settings", stdout, "kept new a\n/tmp\n1000\n1000\n")
+}
+
+func execStdin(f *fixture) {
+	id := f.started(f.idle())
+	sent := everyByte()
+	_, stdout, _ := f.exec(id, core.ExecOptions{AttachOptions: core.AttachOptions{Stdin: strings.NewReader(sent)}}, "cat; echo the end")
+	if expected := sent + "the end\n"; stdout != expected {
+		f.Error(firstDifference(stdout, expected))
+	}
+}
+
+func execTerminal(f *fixture) {
+	if !core.CapabilitiesOf(f.rt).TTY {
+		return // as RT-107 says
+	}
+	id := f.started(f.idle())
+	sizes := make(chan core.TerminalSize, 1)
+	sizes <- core.TerminalSize{Height: 33, Width: 111}
+	opts := core.ExecOptions{Resize: sizes}
+	opts.TTY, opts.InitialHeight, opts.InitialWidth = true, 40, 100
+	_, stdout, _ := f.exec(id, opts, `until [ "$(stty size)" = "33 111" ]; do sleep 0.1; done; echo resized`)
+	want(f, "the terminal's output", strings.TrimSpace(stdout), "resized")
+	opts.Resize = nil
+	_, stdout, _ = f.exec(id, opts, `sleep 0.3; stty size`)
+	want(f, "the initial size", strings.TrimSpace(stdout), "40 100")
+}
+
+func execFails(f *fixture) {
+	id := f.started(f.idle())
+	for program, class := range map[string]error{"/no-such-program": fs.ErrNotExist, "no-such-program": fs.ErrNotExist, "/etc/passwd": fs.ErrPermission} {
+		var output bytes.Buffer
+		opts := core.ExecOptions{Cmd: []string{program}, AttachOptions: core.AttachOptions{Stdout: &output, Stderr: &output}}
+		_, err := f.executing(f.ctx, id, opts).result(f)
+		f.wantField("exec of "+program, err, "Cmd")
+		f.wantClass("exec of "+program, err, class)
+		want(f, "the output of "+program, output.String(), "")
+	}
+}
+
+func execWrongState(f *fixture) {
+	execer, opts := portOf[core.Execer](f), core.ExecOptions{Cmd: []string{"true"}}
+	_, err := execer.Exec(f.ctx, f.missing(), opts)
+	f.wantClass("exec in what is missing", err, core.ErrNotFound)
+	_, err = execer.Exec(f.ctx, f.create(f.idle()), opts)
+	f.wantClass("exec in what was never started", err, core.ErrNotRunning)
+	id := f.started(f.idle())
+	for field, opts := range map[string]core.ExecOptions{
+		"Cmd":        {},
+		"Env":        {Cmd: opts.Cmd, Env: []string{"="}},
+		"WorkingDir": {Cmd: opts.Cmd, WorkingDir: "relative"},
+		"User":       {Cmd: opts.Cmd, User: "a b"},
+		"Detach":     {Cmd: opts.Cmd, Detach: true, AttachOptions: core.AttachOptions{Stdout: &bytes.Buffer{}}},
+		"Resize":     {Cmd: opts.Cmd, Resize: make(chan core.TerminalSize)},
+	} {
+		_, err := execer.Exec(f.ctx, id, opts)
+		f.wantField("exec with an invalid "+field, err, field)
+	}
+}
+
+func execDetached(f *fixture) {
+	id := f.started(f.idle())
+	code, err := f.executing(f.ctx, id, core.ExecOptions{Cmd: []string{"sh", "-c", "echo done >/tmp/done; sleep 1000"}, Detach: true}).result(f)
+	f.must(err)
+	want(f, "the code of what goes on", code, 0)
+	if !eventually(func() bool {
+		code, _, _ := f.exec(id, core.ExecOptions{}, "test -s /tmp/done")
+		return code == 0
+	}) {
+		f.Error("a detached program has not run")
+	}
+}
+
+func execCancelled(f *fixture) {
+	id := f.started(f.idle())
+	ctx, cancel := context.WithCancel(f.ctx)
+	running := f.executing(ctx, id, core.ExecOptions{Cmd: []string{"sleep", "1000"}})
+	running.goesOn(f)
+	cancel()
+	_, err := running.result(f)
+	f.wantClass("an exec whose context ended", err, context.Canceled)
+	f.wantState(id, core.StateRunning)
+}
