@@ -125,7 +125,8 @@ func stopGracefully(f *fixture) {
 
 func stopByForce(f *fixture) {
 	id := f.ready(f.stubborn(time.Second))
-	ctx, cancel := context.WithTimeout(f.ctx, core.DefaultStopTimeout)
+	// Well before the end of the timeout that a runtime would take instead.
+	ctx, cancel := context.WithTimeout(f.ctx, core.DefaultStopTimeout*2/3)
 	defer cancel()
 	f.must(f.rt.StopContainer(ctx, id))
 	f.wantState(id, core.StateExited)

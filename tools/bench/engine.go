@@ -33,6 +33,7 @@ const (
 type bench struct {
 	host  string // of the engine
 	bin   string
+	cache string // folder, of the commands that are run
 	quick bool
 
 	raw       *rawClient
@@ -59,7 +60,11 @@ func newBench(ctx context.Context, bin string, quick bool) (*bench, error) {
 	if b.sandboxed, err = newRuntime("runsc", host); err != nil {
 		return nil, err
 	}
-	return b, b.sandboxed.Verify(ctx)
+	if err := b.sandboxed.Verify(ctx); err != nil {
+		return nil, err
+	}
+	b.cache, err = os.MkdirTemp("", "moat-bench-")
+	return b, err
 }
 
 func newRuntime(oci, host string) (*docker.Runtime, error) {
@@ -85,7 +90,7 @@ func (b *bench) close(ctx context.Context) error {
 	for _, container := range left {
 		err = errors.Join(err, b.raw.remove(ctx, container.ID))
 	}
-	return errors.Join(err, b.plain.Close(), b.sandboxed.Close())
+	return errors.Join(err, b.plain.Close(), b.sandboxed.Close(), os.RemoveAll(b.cache))
 }
 
 func (b *bench) config(command ...string) core.Config {

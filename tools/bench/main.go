@@ -118,7 +118,7 @@ func (b *bench) rounds(n int) int {
 
 const (
 	fewestRounds = 3
-	rowTime      = 12 * time.Second // of more rounds than that, so that a loaded machine has its table as well
+	rowTime      = 8 * time.Second // of more rounds than that, so that a loaded machine has its table as well
 )
 
 // inTurns measures both sides up to n times, one after the other, in changing order.
