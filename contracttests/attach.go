@@ -74,7 +74,9 @@ func attachWrongState(f *fixture) {
 func attachCancelled(f *fixture) {
 	id := f.started(f.idle())
 	ctx, cancel := context.WithCancel(f.ctx)
-	attached := begin("Attach", func() (struct{}, error) { return struct{}{}, f.rt.Attach(ctx, id, core.AttachOptions{Stdout: io.Discard}) })
+	attached := begin("Attach", func() (struct{}, error) {
+		return struct{}{}, f.rt.Attach(ctx, id, core.AttachOptions{Stdout: io.Discard})
+	})
 	attached.goesOn(f)
 	cancel()
 	_, err := attached.result(f)

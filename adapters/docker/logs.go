@@ -26,7 +26,7 @@ func (r *Runtime) ContainerLogs(ctx context.Context, id string) (io.ReadCloser, 
 		defer c.end()
 		return nil, c.failed(err)
 	}
-	return &logReader{call: c, plain: output.inOrder()}, nil
+	return &callReader{call: c, plain: output.inOrder()}, nil
 }
 
 // ContainerLogsAll returns all output so far.
@@ -185,13 +185,13 @@ func (f *follower) awaitStart() error {
 	return err
 }
 
-// logReader is an open stream with the call that it lives in.
-type logReader struct {
+// callReader is an open stream with the call that it lives in.
+type callReader struct {
 	call  *call
 	plain io.Reader
 }
 
-func (l *logReader) Read(p []byte) (int, error) {
+func (l *callReader) Read(p []byte) (int, error) {
 	n, err := l.plain.Read(p)
 	if errors.Is(err, io.EOF) {
 		return n, err
@@ -200,7 +200,7 @@ func (l *logReader) Read(p []byte) (int, error) {
 }
 
 // Close ends what the engine sends, and with it a blocked Read.
-func (l *logReader) Close() error {
+func (l *callReader) Close() error {
 	l.call.end()
 	return nil
 }
