@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"path"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/moatproject/moat/core"
 )
@@ -101,6 +102,9 @@ func (r *Runtime) StatPath(ctx context.Context, id, file string) (core.PathStat,
 		return r.statByTar(c, file)
 	}
 	found, err := r.engine.ContainerStatPath(c.ctx, id, file)
+	if errdefs.IsNotFound(err) { // an answer without a text
+		return core.PathStat{}, c.wrong(core.ErrNotFound, "", "there is no such container, or no "+file+" in it", "")
+	}
 	if err != nil {
 		return core.PathStat{}, c.failed(err)
 	}

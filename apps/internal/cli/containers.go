@@ -62,13 +62,9 @@ func (a *app) inspectCommand() *cobra.Command {
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
-				inspector, ok := core.As[core.Inspector](engine)
-				if !ok {
-					return &core.Error{Op: "inspect container", Runtime: engine.Type(), Class: core.ErrUnsupported}
-				}
 				var all []core.Details
 				_, errs := forEach(ctx, engine, args, func(info core.Info) error {
-					details, err := inspector.Inspect(ctx, info.ID)
+					details, err := inspect(ctx, engine, info)
 					if err == nil {
 						all = append(all, details)
 					}
@@ -128,7 +124,7 @@ func (a *app) logs(ctx context.Context, engine *wiring.Engine, name string, opti
 	options.Stdout, options.Stderr = a.env.Stdout, a.env.Stderr
 	finish := func() error { return nil }
 	if a.json {
-		lines := &jsonLines{out: a.env.Stdout}
+		lines := &jsonLines{rows: &jsonRows{out: a.env.Stdout}}
 		options.Stdout, options.Stderr, finish = lines.stream("stdout"), lines.stream("stderr"), lines.finish
 	}
 	return errors.Join(streamer.StreamLogs(ctx, info.ID, options), finish())
@@ -249,15 +245,19 @@ func (a *app) printDone(infos []core.Info) error {
 // jsonLines writes two streams as one array with an object for each line. The
 // streams are written by one goroutine, as [core.LogOptions] promises.
 type jsonLines struct {
-	out     io.Writer
+	rows    *jsonRows
 	streams []*jsonStream
-	count   int
 }
 
 type jsonStream struct {
 	lines   *jsonLines
 	name    string
 	partial strings.Builder
+}
+
+type lineRow struct {
+	Stream string `json:"stream"`
+	Line   string `json:"line"`
 }
 
 func (l *jsonLines) stream(name string) io.Writer {
@@ -284,17 +284,7 @@ func (s *jsonStream) Write(data []byte) (int, error) {
 func (s *jsonStream) flush() error {
 	line := s.partial.String()
 	s.partial.Reset()
-	return s.lines.emit(s.name, line)
-}
-
-func (l *jsonLines) emit(stream, line string) error {
-	separator := ","
-	if l.count == 0 {
-		separator = "["
-	}
-	l.count++
-	_, err := fmt.Fprintf(l.out, "%s\n  %s", separator, mustJSON(map[string]string{"stream": stream, "line": line}))
-	return err
+	return s.lines.rows.add(lineRow{s.name, line})
 }
 
 func (l *jsonLines) finish() error {
@@ -305,10 +295,5 @@ func (l *jsonLines) finish() error {
 			}
 		}
 	}
-	end := "\n]\n"
-	if l.count == 0 {
-		end = "[]\n"
-	}
-	_, err := io.WriteString(l.out, end)
-	return err
+	return l.rows.finish()
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/moatproject/moat/adapters/container"
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
-	"golang.org/x/term"
+	"github.com/moby/term"
 )
 
 // Env is all that the commands see of their process.
@@ -20,7 +20,8 @@ type Env struct {
 	Stdin    io.Reader
 	Stdout   io.Writer
 	Stderr   io.Writer
-	Terminal bool // Stderr is a terminal, fit for progress that rewrites its line
+	Terminal bool    // Stderr is a terminal, fit for progress that rewrites its line
+	Console  Console // nil: Stdin is no terminal
 	Host     core.Host
 	LookEnv  func(string) (string, bool)
 	Abs      func(path string) (string, error)
@@ -42,7 +43,8 @@ func ProcessEnv() Env {
 		Stdin:      os.Stdin,
 		Stdout:     os.Stdout,
 		Stderr:     os.Stderr,
-		Terminal:   term.IsTerminal(int(os.Stderr.Fd())),
+		Terminal:   term.IsTerminal(os.Stderr.Fd()),
+		Console:    findConsole(os.Stdin, os.Stdout),
 		Host:       core.Host{GOOS: runtime.GOOS, GOARCH: runtime.GOARCH, Getenv: os.Getenv},
 		LookEnv:    os.LookupEnv,
 		Abs:        filepath.Abs,

@@ -45,11 +45,31 @@ func ago(t time.Time) string {
 	return units.HumanDuration(time.Since(t)) + " ago"
 }
 
-// mustJSON encodes what cannot fail: maps of strings.
-func mustJSON(value map[string]string) []byte {
-	encoded, err := json.Marshal(value)
-	if err != nil {
-		panic(err)
+// jsonRows writes one array whose rows come one by one.
+type jsonRows struct {
+	out   io.Writer
+	count int
+}
+
+func (r *jsonRows) add(row any) error {
+	separator := ","
+	if r.count == 0 {
+		separator = "["
 	}
-	return encoded
+	r.count++
+	encoded, err := json.Marshal(row)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(r.out, "%s\n  %s", separator, encoded)
+	return err
+}
+
+func (r *jsonRows) finish() error {
+	end := "\n]\n"
+	if r.count == 0 {
+		end = "[]\n"
+	}
+	_, err := io.WriteString(r.out, end)
+	return err
 }

@@ -27,7 +27,7 @@ func TestLogLinesBecomeOneArray(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var out bytes.Buffer
-			lines := &jsonLines{out: &out}
+			lines := &jsonLines{rows: &jsonRows{out: &out}}
 			streams := map[string]interface{ Write([]byte) (int, error) }{"stdout": lines.stream("stdout"), "stderr": lines.stream("stderr")}
 			for _, w := range test.write {
 				if n, err := streams[w[0]].Write([]byte(w[1])); n != len(w[1]) || err != nil {

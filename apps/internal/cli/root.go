@@ -22,6 +22,8 @@ type app struct {
 	noSandbox bool   // --no-sandbox
 	debug     bool   // --debug
 	json      bool   // --json
+
+	pullProgress core.PullSink
 }
 
 // Main runs the command line and returns the process's exit status.
@@ -57,6 +59,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddCommand(
 		a.runCommand(), a.psCommand(), a.inspectCommand(), a.logsCommand(), a.waitCommand(),
 		a.stopCommand(), a.rmCommand(), a.imagesCommand(), a.pullCommand(), a.rmiCommand(),
+		a.attachCommand(), a.execCommand(), a.cpCommand(), a.eventsCommand(), a.statsCommand(),
 		a.doctorCommand(), a.cleanCommand(), a.versionCommand(),
 	)
 	return root

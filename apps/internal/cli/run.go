@@ -38,6 +38,9 @@ func (a *app) runCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if options.interactive && options.tty && !options.detach && a.env.Console == nil {
+				return errNoTerminal
+			}
 			if a.json && !options.detach {
 				return errors.New("--json needs -d: in the foreground, standard output is the workload's")
 			}
@@ -49,24 +52,31 @@ func (a *app) runCommand() *cobra.Command {
 	return cmd
 }
 
-// run owns its signals: until the workload runs they cancel, then they are its.
 func (a *app) run(ctx context.Context, config core.Config, options runOptions) error {
 	release, err := lockRun(a.env.StateDir, config.RunID)
 	if err != nil {
 		return err
 	}
 	defer release()
+	printer := newPullPrinter(a.env)
+	defer printer.finish()
+	a.pullProgress = printer.show
+	return a.relayed(ctx, func(ctx context.Context, engine *wiring.Engine, relay *relay) error {
+		workload := &workload{app: a, engine: engine, relay: relay, name: config.Name}
+		return workload.run(ctx, config, options, printer.finish)
+	})
+}
+
+// relayed opens the runtime for f, whose signals are its own: they cancel its context
+// until it forwards them.
+func (a *app) relayed(ctx context.Context, f func(context.Context, *wiring.Engine, *relay) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(context.Canceled)
 	relay := a.newRelay(cancel)
 	defer relay.stop()
-
-	printer := newPullPrinter(a.env)
-	err = wiring.With(ctx, a.settings(printer.show), func(ctx context.Context, engine *wiring.Engine) error {
-		workload := &workload{app: a, engine: engine, relay: relay, remove: options.remove}
-		return workload.run(ctx, config, options.detach, printer.finish)
+	err := wiring.With(ctx, a.settings(a.pullProgress), func(ctx context.Context, engine *wiring.Engine) error {
+		return f(ctx, engine, relay)
 	})
-	printer.finish()
 	if interrupted, ok := errors.AsType[*interruptedError](context.Cause(ctx)); ok && err != nil {
 		return interrupted
 	}
@@ -75,34 +85,47 @@ func (a *app) run(ctx context.Context, config core.Config, options runOptions) e
 
 // workload is one container from its creation to its end.
 type workload struct {
-	app    *app
-	engine *wiring.Engine
-	relay  *relay
-	id     string
-	remove bool
+	app      *app
+	engine   *wiring.Engine
+	relay    *relay
+	id, name string
+	detached bool // by the detach keys
 }
 
-func (w *workload) run(ctx context.Context, config core.Config, detach bool, created func()) (err error) {
-	config.AutoRemove = detach && w.remove
+func (w *workload) run(ctx context.Context, config core.Config, options runOptions, created func()) (err error) {
+	config.AutoRemove = options.detach && options.remove
 	if w.id, err = w.engine.CreateContainer(ctx, config); err != nil {
 		return err
 	}
 	created()
 	started := false
 	defer func() {
-		if !started || (w.remove && !detach) {
+		if !started || (options.remove && !options.detach && !w.detached) {
 			// The context may be what ended the run: the removal must not end with it.
 			err = errors.Join(err, w.engine.RemoveContainer(context.WithoutCancel(ctx), w.id))
 		}
 	}()
+	if (options.interactive || options.tty) && !options.detach {
+		err = w.attached(ctx, options.interactive, options.tty, options.detachKeys, w.engine.StartAttached)
+		started = err == nil || w.hasStarted(context.WithoutCancel(ctx))
+		if w.detached {
+			fmt.Fprintf(w.app.env.Stderr, "\r\nmoat: detached; %s runs on: `moat attach %[1]s`, or `moat rm -f %[1]s`\n", w.name)
+		}
+		return err
+	}
 	if err := w.engine.StartContainer(ctx, w.id); err != nil {
 		return startFailure(err)
 	}
 	started = true
-	if detach {
+	if options.detach {
 		return w.app.printStarted(w.id, config)
 	}
 	return w.follow(ctx)
+}
+
+func (w *workload) hasStarted(ctx context.Context) bool {
+	state, err := w.engine.ContainerState(ctx, w.id)
+	return err == nil && state != core.StateCreated
 }
 
 // startFailure gives a command that cannot run the status that shells give it.
@@ -125,7 +148,7 @@ func (w *workload) follow(ctx context.Context) error {
 	if !ok {
 		return &core.Error{Op: "follow output", Runtime: w.engine.Type(), Class: core.ErrUnsupported, Remedy: "Run it with -d"}
 	}
-	w.relay.forward(func(sig syscall.Signal, nth int) { w.signal(ctx, sig, nth) })
+	w.relay.forward(func(sig syscall.Signal, nth int) { _ = w.signal(ctx, sig, nth) })
 
 	output := make(chan error, 1)
 	go func() {
@@ -135,6 +158,11 @@ func (w *workload) follow(ctx context.Context) error {
 	if err := <-output; err != nil {
 		return w.outputLost(ctx, err)
 	}
+	return w.exitStatus(ctx)
+}
+
+// exitStatus returns the workload's, once it has exited.
+func (w *workload) exitStatus(ctx context.Context) error {
 	code, err := w.engine.WaitContainer(ctx, w.id)
 	if err != nil || code == 0 {
 		return err
@@ -155,15 +183,21 @@ func (w *workload) outputLost(ctx context.Context, err error) error {
 }
 
 // signal hands a signal to the workload; one that is sent again and again kills it.
-func (w *workload) signal(ctx context.Context, sig syscall.Signal, nth int) {
+// It returns false where the workload has not been started.
+func (w *workload) signal(ctx context.Context, sig syscall.Signal, nth int) bool {
 	if nth >= forceAfter && (sig == syscall.SIGINT || sig == syscall.SIGTERM) {
 		fmt.Fprintf(w.app.env.Stderr, "moat: the workload goes on after %d signals: killing it\n", nth)
 		sig = syscall.SIGKILL
 	}
 	err := w.signalContainer(ctx, sig)
-	if err != nil && !errors.Is(err, core.ErrNotRunning) && !errors.Is(err, core.ErrNotFound) {
+	switch {
+	case errors.Is(err, core.ErrNotRunning):
+		state, err := w.engine.ContainerState(ctx, w.id)
+		return err != nil || state != core.StateCreated
+	case err != nil && !errors.Is(err, core.ErrNotFound):
 		fmt.Fprintf(w.app.env.Stderr, "moat: %v\n", err)
 	}
+	return true
 }
 
 func (w *workload) signalContainer(ctx context.Context, sig syscall.Signal) error {

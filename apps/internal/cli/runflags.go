@@ -25,6 +25,7 @@ type runOptions struct {
 	interactive, tty, detach, remove, privileged bool
 
 	name, workdir, user, memory, network, pull string
+	detachKeys                                 string
 	env, envFile, volumes, publish, labels     []string
 	dns, extraHosts, capAdd, groupAdd          []string
 	cpus                                       float64
@@ -33,14 +34,15 @@ type runOptions struct {
 
 func (o *runOptions) register(flags *pflag.FlagSet) {
 	flags.SetInterspersed(false) // what follows IMAGE is the workload's
-	flags.BoolVarP(&o.interactive, "interactive", "i", false, "keep standard input open (needs attach, which this version has not got)")
-	flags.BoolVarP(&o.tty, "tty", "t", false, "give the workload a terminal (needs attach, which this version has not got)")
+	flags.BoolVarP(&o.interactive, "interactive", "i", false, "pass standard input on to the workload")
+	flags.BoolVarP(&o.tty, "tty", "t", false, "give the workload a terminal")
 	flags.BoolVarP(&o.detach, "detach", "d", false, "print the container's ID and leave it running")
 	flags.BoolVar(&o.remove, "rm", false, "remove the container when it has exited")
 	flags.StringVar(&o.name, "name", "", "name of the container (default: the run's ID)")
 	flags.StringArrayVarP(&o.env, "env", "e", nil, "environment `KEY=value`, or KEY to pass on this process's value")
 	flags.StringArrayVar(&o.envFile, "env-file", nil, "read environment from a `file` of KEY=value lines")
 	flags.StringArrayVarP(&o.volumes, "volume", "v", nil, "bind mount `SRC:DST[:ro]`")
+	flags.StringVar(&o.detachKeys, "detach-keys", detachKeys, "`keys` that detach from a terminal")
 	flags.StringVarP(&o.workdir, "workdir", "w", "", "working directory in the container")
 	flags.StringVarP(&o.user, "user", "u", "", "user to run as, `USER[:GROUP]`")
 	flags.StringArrayVarP(&o.publish, "publish", "p", nil, "publish a port, `[BIND:][HOSTPORT:]PORT[/udp]`, on 127.0.0.1 and a free port unless told")
@@ -59,11 +61,9 @@ func (o *runOptions) register(flags *pflag.FlagSet) {
 
 // config turns flags and arguments into what the runtime is asked for.
 func (o *runOptions) config(env Env, args []string) (core.Config, error) {
-	if o.interactive || o.tty {
-		return core.Config{}, errors.New("-i and -t need attach, which this version has not got; run it without them, and read its output with `moat logs`")
-	}
 	config := core.Config{
 		Name: o.name, Image: args[0], Cmd: args[1:], WorkingDir: o.workdir, User: o.user,
+		Interactive: o.interactive, TTY: o.tty,
 		NetworkMode: o.network, DNS: o.dns, ExtraHosts: o.extraHosts, Privileged: o.privileged,
 		GroupAdd: o.groupAdd, Pull: core.PullPolicy(o.pull), RunID: newRunID(),
 		StopTimeout: time.Duration(o.stopTimeout) * time.Second,

@@ -81,8 +81,6 @@ func TestRunIsNamedByItsID(t *testing.T) {
 
 func TestBadFlagsAreNamed(t *testing.T) {
 	for _, test := range []struct{ args, want string }{
-		{"-i image", "attach"},
-		{"-t image", "attach"},
 		{"-v data:/data image", `-v "data:/data": named volumes`},
 		{"-v /data image", `-v "/data"`},
 		{"-v /a:/b:zz image", "SRC:DST:ro"},

@@ -1,0 +1,81 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+
+	"github.com/moatproject/moat/apps/internal/wiring"
+	"github.com/moatproject/moat/core"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) execCommand() *cobra.Command {
+	var interactive bool
+	var opts core.ExecOptions
+	var tty bool
+	var env, envFile []string
+	var keys string
+	cmd := &cobra.Command{
+		Use:   "exec [OPTIONS] CONTAINER COMMAND [ARG...]",
+		Short: "Run a further command in a running container, and exit with its status",
+		Args:  cobra.MinimumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if opts.Env, err = environment(a.env, envFile, env); err != nil {
+				return err
+			}
+			opts.Cmd, opts.TTY = args[1:], tty
+			if opts.Detach && interactive {
+				return errors.New("-d leaves nothing for -i to connect")
+			}
+			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
+				return a.exec(ctx, engine, args[0], opts, interactive, keys)
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.SetInterspersed(false) // what follows CONTAINER is the command's
+	flags.BoolVarP(&interactive, "interactive", "i", false, "pass standard input on")
+	flags.BoolVarP(&tty, "tty", "t", false, "give the command a terminal")
+	flags.BoolVarP(&opts.Detach, "detach", "d", false, "only start the command")
+	flags.StringArrayVarP(&env, "env", "e", nil, "environment `KEY=value`, or KEY to pass on this process's value")
+	flags.StringArrayVar(&envFile, "env-file", nil, "read environment from a `file` of KEY=value lines")
+	flags.StringVarP(&opts.WorkingDir, "workdir", "w", "", "working directory in the container")
+	flags.StringVarP(&opts.User, "user", "u", "", "user to run as, `USER[:GROUP]`")
+	flags.StringVar(&keys, "detach-keys", detachKeys, "`keys` that detach from a terminal")
+	return cmd
+}
+
+func (a *app) exec(ctx context.Context, engine *wiring.Engine, name string, opts core.ExecOptions, interactive bool, keys string) (err error) {
+	execer, ok := core.As[core.Execer](engine)
+	if !ok {
+		return &core.Error{Op: "exec in container", Runtime: engine.Type(), Class: core.ErrUnsupported}
+	}
+	info, err := resolveOne(ctx, engine, name)
+	if err != nil {
+		return err
+	}
+	if !opts.Detach {
+		var cancel context.CancelCauseFunc
+		ctx, cancel = context.WithCancelCause(ctx)
+		defer cancel(context.Canceled)
+		session, err := a.openSession(interactive, opts.TTY, keys, cancel)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, session.restore()) }()
+		opts.AttachOptions, opts.Resize = session.attachOptions(a.env, opts.TTY), session.sizes(ctx)
+	}
+	code, err := execer.Exec(ctx, info.ID, opts)
+	switch {
+	case errors.Is(context.Cause(ctx), errDetached):
+		return nil
+	case core.FieldOf(err) == "Cmd" && errors.Is(err, fs.ErrNotExist):
+		return &exitError{status: statusNotFound, err: err}
+	case core.FieldOf(err) == "Cmd" && errors.Is(err, fs.ErrPermission):
+		return &exitError{status: statusNotExecutable, err: err}
+	case err != nil || code == 0:
+		return err
+	}
+	return &exitError{status: int(code)}
+}
