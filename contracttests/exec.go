@@ -18,12 +18,30 @@ func execCases() []Case {
 		c("RT-130", "exec returns code and output", exec),
 		c("RT-131", "exec's environment, folder and user", execSettings),
 		c("RT-132", "exec's stdin", execStdin),
-		c("RT-133", "exec's terminal", execTerminal),
+		{
+			Number: "RT-133", Title: "exec's terminal", check: execTerminal,
+			ability: execTTY, unsupported: refusedExecTTY,
+		},
 		c("RT-134", "exec of what cannot run", execFails),
 		c("RT-135", "exec where nothing runs", execWrongState),
 		c("RT-136", "exec detached", execDetached),
 		c("RT-137", "the context ends exec's attachment only", execCancelled),
 	}
+}
+
+// execTTY takes a terminal and a way to give it to a further program.
+var execTTY = &ability{"Capabilities.TTY, with whether it is a core.Execer", func(rt core.Runtime) bool {
+	_, execs := core.As[core.Execer](rt)
+	return execs && core.CapabilitiesOf(rt).TTY
+}}
+
+func refusedExecTTY(f *fixture, _ string) error {
+	execer, ok := core.As[core.Execer](f.rt)
+	if !ok {
+		return core.ErrUnsupported
+	}
+	_, err := execer.Exec(f.ctx, f.started(f.idle()), core.ExecOptions{Cmd: []string{"true"}, AttachOptions: core.AttachOptions{TTY: true}})
+	return err
 }
 
 // executing begins an exec.
@@ -84,9 +102,6 @@ func execStdin(f *fixture) {
 }
 
 func execTerminal(f *fixture) {
-	if !core.CapabilitiesOf(f.rt).TTY {
-		return // as RT-107 says
-	}
 	id := f.started(f.idle())
 	sizes := make(chan core.TerminalSize, 1)
 	sizes <- core.TerminalSize{Height: 33, Width: 111}

@@ -156,6 +156,7 @@ var rules = []rule{
 	{texts: []string{"cannot assign requested address"}, class: core.ErrInvalidConfig, field: "Ports", remedy: "Bind to an address that the host has"},
 
 	{texts: []string{"is already in use by container"}, class: core.ErrAlreadyExists, field: "Name", remedy: "Choose another name, or remove that container"},
+	{texts: []string{"extraction point is not a directory"}, class: core.ErrInvalidConfig, field: "dir"},
 	{texts: []string{"is not running"}, class: core.ErrNotRunning},
 	{texts: []string{"does not support signal"}, class: core.ErrInvalidConfig, field: "signal"},
 	{is: errdefs.IsNotFound, texts: []string{"no such image"}, class: core.ErrNotFound, remedy: "Pull the image, or build it"},

@@ -71,7 +71,7 @@ func (w *watch) subscribe() {
 	if w.container != "" {
 		wanted.Add("container", w.container)
 	}
-	since := strconv.FormatInt(w.since.Unix(), 10) + "." + strconv.Itoa(1_000_000_000+w.since.Nanosecond())[1:]
+	since := strconv.FormatInt(w.since.Unix(), 10) + "." + strconv.Itoa(1_000_000_000 + w.since.Nanosecond())[1:]
 	w.messages, w.failures = w.runtime.engine.Events(w.call.ctx, events.ListOptions{Since: since, Filters: wanted})
 }
 
@@ -186,4 +186,3 @@ func (w *watch) missed() (missed []core.Event) {
 	}
 	return missed
 }
-

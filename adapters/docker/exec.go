@@ -29,6 +29,11 @@ func (r *Runtime) Exec(ctx context.Context, id string, opts core.ExecOptions) (i
 		return 0, err
 	}
 	defer c.end()
+	if sized(opts) && !r.sizesAtStart() {
+		if err := r.gateExec(c, &opts); err != nil {
+			return 0, c.failed(err)
+		}
+	}
 	exec, err := ask(c.ctx, r, c.op, id, func(ctx context.Context) (container.ExecCreateResponse, error) {
 		return r.engine.ContainerExecCreate(ctx, id, execRequest(opts))
 	})
@@ -49,12 +54,19 @@ func execRequest(opts core.ExecOptions) container.ExecOptions {
 	}
 }
 
+// sized tells a program whose terminal has a size from its beginning.
+func sized(opts core.ExecOptions) bool {
+	return opts.TTY && opts.InitialHeight > 0 && opts.InitialWidth > 0
+}
+
+func (r *Runtime) sizesAtStart() bool {
+	return versions.GreaterThanOrEqualTo(r.engine.ClientVersion(), consoleSizeAPI)
+}
+
 // exec starts an exec, carries its streams, and returns its exit code.
 func (r *Runtime) exec(c *call, exec string, opts core.ExecOptions) (int64, error) {
 	start := container.ExecStartOptions{Tty: opts.TTY}
-	sized := opts.TTY && opts.InitialHeight > 0 && opts.InitialWidth > 0
-	atStart := versions.GreaterThanOrEqualTo(r.engine.ClientVersion(), consoleSizeAPI)
-	if sized && atStart {
+	if sized(opts) && r.sizesAtStart() {
 		start.ConsoleSize = &[2]uint{opts.InitialHeight, opts.InitialWidth}
 	}
 	body, err := json.Marshal(start)
@@ -67,7 +79,7 @@ func (r *Runtime) exec(c *call, exec string, opts core.ExecOptions) (int64, erro
 	}
 	resizing, cancel := context.WithCancel(c.ctx)
 	defer cancel()
-	if sized && !atStart {
+	if sized(opts) && !r.sizesAtStart() {
 		_ = r.resizeExec(resizing, exec, core.TerminalSize{Height: opts.InitialHeight, Width: opts.InitialWidth})
 	}
 	go r.followSizes(resizing, exec, opts.Resize)

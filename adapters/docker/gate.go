@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/image"
+	"github.com/moatproject/moat/core"
 )
 
 // A container with a terminal begins with the gate: a program of ours that waits for
@@ -25,19 +27,24 @@ const (
 	usualWidth  = 80
 )
 
+// gateOf returns the gate for an image, nil where we have none for its architecture.
+func (r *Runtime) gateOf(ctx context.Context, name string) (program []byte, of image.InspectResponse, err error) {
+	of, err = r.engine.ImageInspect(ctx, name)
+	if err == nil && of.Os == "linux" {
+		program, _ = gates.ReadFile("gate/" + of.Architecture)
+	}
+	return program, of, err
+}
+
 // gateBefore puts the gate before the command of a configuration with a terminal, and
-// returns its program: nil where there is no terminal, or no gate for the architecture.
+// returns its program: nil where there is no terminal, or no gate.
 func (r *Runtime) gateBefore(ctx context.Context, config *container.Config) ([]byte, error) {
 	if !config.Tty {
 		return nil, nil
 	}
-	image, err := r.engine.ImageInspect(ctx, config.Image)
-	if err != nil {
+	program, image, err := r.gateOf(ctx, config.Image)
+	if err != nil || program == nil {
 		return nil, err
-	}
-	program, err := gates.ReadFile("gate/" + image.Architecture)
-	if err != nil || image.Os != "linux" {
-		return nil, nil
 	}
 	// Who gives the engine an entrypoint has to give it the command as well.
 	config.Entrypoint = []string{gatePath}
@@ -51,6 +58,21 @@ func (r *Runtime) gateBefore(ctx context.Context, config *container.Config) ([]b
 		config.Entrypoint = nil // nothing to run, which is the engine's to tell
 	}
 	return program, nil
+}
+
+// gateExec puts the gate before a further program, for engines that cannot give its
+// terminal a size at the start.
+func (r *Runtime) gateExec(c *call, opts *core.ExecOptions) error {
+	found, err := r.inspect(c.ctx, c.op, c.object)
+	if err != nil {
+		return err
+	}
+	program, _, err := r.gateOf(c.ctx, found.Image)
+	if err != nil || program == nil {
+		return err
+	}
+	opts.Cmd = slices.Concat([]string{gatePath}, opts.Cmd)
+	return r.putGate(c.ctx, program, c.object)
 }
 
 // putGate copies the gate into a created container.
