@@ -35,12 +35,12 @@ var execTTY = &ability{"Capabilities.TTY, with whether it is a core.Execer", fun
 	return execs && core.CapabilitiesOf(rt).TTY
 }}
 
-func refusedExecTTY(f *fixture, _ string) error {
+func refusedExecTTY(f *fixture, created string) error {
 	execer, ok := core.As[core.Execer](f.rt)
 	if !ok {
 		return core.ErrUnsupported
 	}
-	_, err := execer.Exec(f.ctx, f.started(f.idle()), core.ExecOptions{Cmd: []string{"true"}, AttachOptions: core.AttachOptions{TTY: true}})
+	_, err := execer.Exec(f.ctx, created, core.ExecOptions{Cmd: []string{"true"}, AttachOptions: core.AttachOptions{TTY: true}})
 	return err
 }
 

@@ -345,7 +345,7 @@ func id(c *command) int {
 	if !ok {
 		return c.usage("[-ugGn]")
 	}
-	user := c.user()
+	user := c.user
 	name := func(number int, file string, fields int) string {
 		if entry := c.files().accountEntry(file, fields, strconv.Itoa(number)); entry != nil {
 			return entry[0]

@@ -34,27 +34,37 @@ func TestContract(t *testing.T) {
 }
 
 const (
-	noAttach  = "its streams cannot be attached yet"
+	noTTY     = "a terminal takes a kernel"
 	noNetwork = "its containers have no network"
+	noFiles   = "its files have neither owners nor links"
+	noStats   = "nothing counts what a container uses of this process"
 	noKernel  = "it takes a kernel"
 )
 
 var unsupported = map[string]string{
 	"RT-25":  noNetwork,
 	"RT-85":  noNetwork,
-	"RT-100": noAttach,
-	"RT-101": noAttach,
-	"RT-105": noAttach,
-	"RT-106": noAttach,
-	"RT-110": noAttach,
-	"RT-111": noAttach,
+	"RT-107": noTTY,
+	"RT-109": noTTY,
+	"RT-110": noTTY,
+	"RT-111": noTTY,
+	"RT-112": noTTY,
+	"RT-133": noTTY,
+	"RT-140": noFiles,
+	"RT-141": noFiles,
+	"RT-142": noFiles,
+	"RT-143": noFiles,
+	"RT-144": noFiles,
+	"RT-145": noFiles,
+	"RT-160": noStats,
+	"RT-161": noStats,
 	"CF-12":  noNetwork,
 	"CF-13":  noNetwork,
 	"CF-14":  noNetwork,
 	"CF-15":  noKernel,
 	"CF-16":  noKernel,
 	"CF-18":  noKernel,
-	"CF-20":  noAttach,
+	"CF-20":  noTTY,
 	"CF-21":  noKernel,
 	"CF-22":  noKernel,
 	"CF-23":  noKernel,

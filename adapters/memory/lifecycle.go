@@ -64,6 +64,7 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 		return failure(op, id, nil, err)
 	}
 	c.run, c.state, c.startedAt, c.finished = run, core.StateRunning, time.Now(), time.Time{}
+	r.tell(c, core.EventStarted, c.startedAt)
 	return nil
 }
 
@@ -73,6 +74,7 @@ func (r *Runtime) exited(c *container, status int) {
 	defer r.mu.Unlock()
 	c.state, c.exitCode, c.finished = core.StateExited, status, time.Now()
 	c.run.status = int64(status)
+	r.tell(c, core.EventDied, c.finished)
 	c.output.end()
 	close(c.run.done)
 	if c.cfg.AutoRemove {
@@ -84,6 +86,7 @@ func (r *Runtime) exited(c *container, status int) {
 func (r *Runtime) drop(c *container) {
 	if i := slices.Index(r.containers, c); i >= 0 {
 		r.containers = slices.Delete(r.containers, i, i+1)
+		r.tell(c, core.EventRemoved, time.Now())
 		close(c.removed)
 	}
 }

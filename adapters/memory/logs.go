@@ -230,10 +230,20 @@ func (r *Runtime) logStream(ctx context.Context, op, id string, tail int) (*logS
 	if err != nil {
 		return nil, err
 	}
+	return r.streamOf(ctx, op, c, c.output.tail(tail)), nil
+}
+
+func (r *Runtime) streamOf(ctx context.Context, op string, c *container, from *cursor) *logStream {
 	return &logStream{
-		cursor: c.output.tail(tail), ctx: ctx, op: op, id: id,
-		runtime: r, removed: c.removed, closed: make(chan struct{}),
-	}, nil
+		cursor: from, ctx: ctx, op: op, id: c.info.ID, runtime: r, removed: c.removed, closed: make(chan struct{}),
+	}
+}
+
+// now returns the place where the output has got to.
+func (o *output) now() *cursor {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return &cursor{output: o, place: o.written}
 }
 
 // ContainerLogs follows the output from its beginning, of which [Options.LogLimit] may
@@ -266,9 +276,13 @@ func (r *Runtime) streamLogs(ctx context.Context, op, id string, opts core.LogOp
 	if err != nil {
 		return err
 	}
+	return stream.copyTo(opts)
+}
+
+func (s *logStream) copyTo(opts core.LogOptions) error {
 	buf := make([]byte, chunkSize)
 	for {
-		n, stderr, err := stream.read(buf, opts.Follow)
+		n, stderr, err := s.read(buf, opts.Follow)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -283,7 +297,7 @@ func (r *Runtime) streamLogs(ctx context.Context, op, id string, opts core.LogOp
 			continue
 		}
 		if _, err := writer.Write(buf[:n]); err != nil {
-			return failure(op, id, nil, err)
+			return failure(s.op, s.id, nil, err)
 		}
 	}
 }

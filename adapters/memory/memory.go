@@ -42,7 +42,9 @@ type Runtime struct {
 
 	mu         sync.Mutex // guards what follows, and the containers' states
 	images     map[string]*image
-	containers []*container // oldest first
+	containers []*container  // oldest first
+	events     []core.Event  // oldest first
+	happened   chan struct{} // closed, and replaced, at every event
 }
 
 var _ interface {
@@ -52,6 +54,8 @@ var _ interface {
 	core.TimedStopper
 	core.Signaler
 	core.Inspector
+	core.Execer
+	core.EventSource
 	core.Describer
 	core.Capable
 } = (*Runtime)(nil)
@@ -63,6 +67,7 @@ func New(opts Options) *Runtime {
 		registry:    imagesByRef(opts.Registry),
 		unreachable: map[string]bool{},
 		closed:      make(chan struct{}),
+		happened:    make(chan struct{}),
 		images:      imagesByRef(append(builtinImages(), opts.Images...)),
 	}
 	if r.logLimit <= 0 {
@@ -165,6 +170,7 @@ func (r *Runtime) Capabilities() core.Capabilities {
 		NetworkModes:    true,
 		HostEntries:     true,
 		DNSServers:      true,
+		Attach:          true,
 	}
 }
 
@@ -213,28 +219,16 @@ func (r *Runtime) SetupFirewall(ctx context.Context, id, proxyHost string, proxy
 	return unsupported(op, id, "its containers have no network")
 }
 
-// Attach is unsupported.
-func (r *Runtime) Attach(ctx context.Context, id string, _ core.AttachOptions) error {
-	return r.refuseAttach(ctx, "attach to container", id)
-}
-
-// StartAttached is unsupported.
-func (r *Runtime) StartAttached(ctx context.Context, id string, _ core.AttachOptions) error {
-	return r.refuseAttach(ctx, "start attached", id)
-}
-
-func (r *Runtime) refuseAttach(ctx context.Context, op, id string) error {
-	if err := r.check(ctx, op, id); err != nil {
-		return err
-	}
-	return unsupported(op, id, "its streams cannot be attached; read the logs")
-}
+const noTerminal = "a terminal takes a kernel"
 
 // ResizeTTY is unsupported.
-func (r *Runtime) ResizeTTY(ctx context.Context, id string, _, _ uint) error {
+func (r *Runtime) ResizeTTY(ctx context.Context, id string, height, width uint) error {
 	const op = "resize terminal"
+	if err := core.ValidateTerminalSize(height, width); err != nil {
+		return refused(op, id, err)
+	}
 	if err := r.check(ctx, op, id); err != nil {
 		return err
 	}
-	return unsupported(op, id, "its containers have no terminal")
+	return unsupported(op, id, noTerminal)
 }

@@ -22,6 +22,7 @@ type run struct {
 	status int64         // set then
 
 	container *container
+	stdin     *os.File // where what is attached writes to
 	mu        sync.Mutex
 	processes map[int]*process
 	lastPID   int
@@ -48,6 +49,7 @@ func (r *run) start(c *container, exited func(status int)) error {
 	if !c.cfg.Interactive {
 		open.Close()
 	}
+	r.stdin = open
 	streams := c.output.begin()
 	cmd.stdin = stdin
 	cmd.stdout, cmd.stderr = streamWriter{streams, false}, streamWriter{streams, true}
@@ -74,8 +76,9 @@ func (r *run) signal(number int) {
 // process is what signals go to: the container's program, or a shell that it runs.
 // Other programs are part of the shell that runs them.
 type process struct {
-	run *run
-	pid int
+	run  *run
+	pid  int
+	user user
 
 	ctx    context.Context // its end has a cause of type killed
 	cancel context.CancelCauseFunc
@@ -98,7 +101,7 @@ func (k killed) Error() string { return fmt.Sprintf("killed by signal %d", int(k
 func (k killed) status() int { return 128 + int(k) }
 
 func (r *run) newProcess(parent context.Context) *process {
-	p := &process{run: r, traps: map[int]string{}, jobs: map[string]*job{}}
+	p := &process{run: r, user: r.container.user, traps: map[int]string{}, jobs: map[string]*job{}}
 	p.ctx, p.cancel = context.WithCancelCause(parent)
 	p.foreground, p.interrupt = context.WithCancelCause(p.ctx)
 	r.mu.Lock()
@@ -327,8 +330,6 @@ func statusOf(ctx context.Context) int {
 }
 
 func (c *command) files() *filesystem { return c.run.container.files }
-
-func (c *command) user() user { return c.run.container.user }
 
 func (c *command) abs(name string) string { return absolute(c.dir, name) }
 

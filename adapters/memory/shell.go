@@ -148,7 +148,7 @@ func (e environ) Each(f func(name string, v expand.Variable) bool) {
 }
 
 func (s *shell) variables() environ {
-	user := s.user()
+	user := s.user
 	env := environ{
 		"UID":         variableOf(strconv.Itoa(user.uid)),
 		"EUID":        variableOf(strconv.Itoa(user.uid)),
@@ -287,6 +287,7 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 // launch runs a program as a process of its own, in the foreground or in a job.
 func (s *shell) launch(hc interp.HandlerContext, args []string) int {
 	child := s.run.newProcess(s.contextOf(hc))
+	child.user = s.user
 	defer child.end()
 	return s.replace(hc, args, child)
 }
