@@ -130,17 +130,25 @@ var rules = []rule{
 	// runc.
 	{texts: []string{"exec:", "executable file not found"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist},
 	{texts: []string{"exec:", "no such file or directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist},
+	{texts: []string{"exec:", "stat ", "not a directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist},
 	{texts: []string{"exec:", "permission denied"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission},
+	{texts: []string{"chdir to cwd"}, class: core.ErrInvalidConfig, field: "WorkingDir"},
 	// runsc.
 	{texts: []string{"error finding executable"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist},
 	{texts: []string{"failed to load", "no such file or directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist},
+	{texts: []string{"failed to load", "not a directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist},
 	{texts: []string{"failed to load", "permission denied"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission},
 	{texts: []string{"failed to load", "exec format error"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission},
+	{texts: []string{"failed to find initial working directory"}, class: core.ErrInvalidConfig, field: "WorkingDir"},
+	// The gate.
+	{texts: []string{"moat: ", ": no such program"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist},
+	{texts: []string{"moat: ", ": cannot be executed"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission},
 
 	{texts: []string{"no command specified"}, class: core.ErrInvalidConfig, field: "Cmd", remedy: "The image has no command of its own: give one"},
 	{texts: []string{"unable to find user"}, class: core.ErrInvalidConfig, field: "User"},
 	{texts: []string{"unable to find group"}, class: core.ErrInvalidConfig, field: "GroupAdd"},
 	{texts: []string{"cannot mkdir", "is not a directory"}, class: core.ErrInvalidConfig, field: "WorkingDir"},
+	{texts: []string{"extraction point is not a directory"}, class: core.ErrInvalidConfig, field: "dir"},
 	{texts: []string{"lstat ", ": not a directory"}, class: core.ErrInvalidConfig, field: "WorkingDir"},
 	{texts: []string{"bind source path does not exist"}, class: core.ErrInvalidConfig, field: "Mounts", cause: fs.ErrNotExist, remedy: "Create the source first: the engine is never asked to"},
 	{texts: []string{"invalid mount config"}, class: core.ErrInvalidConfig, field: "Mounts"},

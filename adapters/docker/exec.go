@@ -6,20 +6,21 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strings"
+	"time"
 
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/events"
-	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/versions"
 	"github.com/moatproject/moat/core"
 )
 
-// consoleSizeAPI is the first version in which the start of an exec sets its
-// terminal's size.
-const consoleSizeAPI = "1.42"
-
-// Exec runs a program in a running container.
+// Exec runs a program in a running container. Its output ends two seconds after it
+// where a child keeps that open. A size that no terminal has is passed over, in
+// Resize. In images without a shell some programs may begin before their terminal has
+// its initial size: under a sandbox, and on engines before Docker 23.
 func (r *Runtime) Exec(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
 	if err := opts.Validate(); err != nil {
 		return 0, err
@@ -29,73 +30,104 @@ func (r *Runtime) Exec(ctx context.Context, id string, opts core.ExecOptions) (i
 		return 0, err
 	}
 	defer c.end()
-	if sized(opts) && !r.sizesAtStart() {
-		if err := r.gateExec(c, &opts); err != nil {
-			return 0, c.failed(err)
+	e := &execution{runtime: r, call: c, opts: opts}
+	if opts.TTY {
+		if err := e.setUpTerminal(); err != nil {
+			return 0, err
 		}
 	}
-	exec, err := ask(c.ctx, r, c.op, id, func(ctx context.Context) (container.ExecCreateResponse, error) {
-		return r.engine.ContainerExecCreate(ctx, id, execRequest(opts))
-	})
-	if err != nil {
+	if err := e.create(); err != nil {
 		return 0, err
 	}
 	if opts.Detach {
-		return 0, c.failed(r.engine.ContainerExecStart(c.ctx, exec.ID, container.ExecStartOptions{Detach: true, Tty: opts.TTY}))
+		_, err := ask(c.ctx, r, c.op, id, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, r.engine.ContainerExecStart(ctx, e.id, container.ExecStartOptions{Detach: true, Tty: opts.TTY})
+		})
+		return 0, err
 	}
-	code, err := r.exec(c, exec.ID, opts)
+	code, err := e.run()
 	return code, c.failed(err)
 }
 
-func execRequest(opts core.ExecOptions) container.ExecOptions {
-	return container.ExecOptions{
+// execution is an exec in progress.
+type execution struct {
+	runtime *Runtime
+	call    *call // on the container
+	opts    core.ExecOptions
+	id      string            // the engine's for the exec
+	size    core.TerminalSize // at first, where there is a terminal
+	gated   bool              // the gate is before the program
+}
+
+// noExecDetachKeys are noDetachKeys that JSON can carry.
+const noExecDetachKeys = "\x00,\x1e,\x00,\x1e,\x00,\x1e,\x00,\x1e"
+
+func (e *execution) create() error {
+	opts := e.opts
+	request := container.ExecOptions{
 		Cmd: opts.Cmd, Env: opts.Env, WorkingDir: opts.WorkingDir, User: opts.User, Tty: opts.TTY,
 		AttachStdin: opts.Stdin != nil, AttachStdout: !opts.Detach, AttachStderr: !opts.Detach,
 	}
+	if opts.TTY {
+		request.DetachKeys = noExecDetachKeys
+	}
+	if e.gated {
+		request.Cmd = slices.Concat([]string{gatePath}, opts.Cmd)
+	}
+	created, err := ask(e.call.ctx, e.runtime, e.call.op, e.call.object, func(ctx context.Context) (container.ExecCreateResponse, error) {
+		return e.runtime.engine.ContainerExecCreate(ctx, e.call.object, request)
+	})
+	e.id = created.ID
+	return err
 }
 
-// sized tells a program whose terminal has a size from its beginning.
-func sized(opts core.ExecOptions) bool {
-	return opts.TTY && opts.InitialHeight > 0 && opts.InitialWidth > 0
-}
-
-func (r *Runtime) sizesAtStart() bool {
-	return versions.GreaterThanOrEqualTo(r.engine.ClientVersion(), consoleSizeAPI)
-}
-
-// exec starts an exec, carries its streams, and returns its exit code.
-func (r *Runtime) exec(c *call, exec string, opts core.ExecOptions) (int64, error) {
-	start := container.ExecStartOptions{Tty: opts.TTY}
-	if sized(opts) && r.sizesAtStart() {
-		start.ConsoleSize = &[2]uint{opts.InitialHeight, opts.InitialWidth}
+// run starts the program, carries its streams, and returns its exit code.
+func (e *execution) run() (int64, error) {
+	start := container.ExecStartOptions{Tty: e.opts.TTY}
+	if e.opts.TTY && e.sizedAtStart() {
+		start.ConsoleSize = &[2]uint{e.size.Height, e.size.Width}
 	}
 	body, err := json.Marshal(start)
 	if err != nil {
 		return 0, err
 	}
-	conn, err := r.hijack(c.ctx, "/exec/"+exec+"/start", nil, bytes.NewReader(body))
+	conn, err := e.runtime.hijack(e.call.ctx, "/exec/"+e.id+"/start", nil, bytes.NewReader(body))
 	if err != nil {
 		return 0, err
 	}
-	resizing, cancel := context.WithCancel(c.ctx)
-	defer cancel()
-	if sized(opts) && !r.sizesAtStart() {
-		_ = r.resizeExec(resizing, exec, core.TerminalSize{Height: opts.InitialHeight, Width: opts.InitialWidth})
+	ctx, cancel := context.WithCancelCause(e.call.ctx)
+	defer cancel(nil)
+	if e.opts.TTY {
+		go e.followSizes(ctx)
 	}
-	go r.followSizes(resizing, exec, opts.Resize)
+	if e.runtime.options.Sandbox != nil {
+		go e.watchContainer(ctx, cancel)
+	}
+	stdout := &startFailure{to: e.opts.Stdout, program: e.opts.Cmd[0]}
+	streams := e.opts.AttachOptions
+	streams.Stdout = stdout
+	carried := &stream{conn: conn, opts: streams, tty: e.opts.TTY, halfClose: !e.opts.TTY}
+	if err := carried.run(ctx); err != nil && !errors.Is(context.Cause(ctx), errContainerEnded) {
+		return 0, err
+	}
+	return e.result(stdout)
+}
 
-	stdout := &failureFilter{to: opts.Stdout}
-	opts.Stdout = stdout
-	s := &stream{conn: conn, opts: opts.AttachOptions, tty: opts.TTY, halfClose: !opts.TTY}
-	if err := s.run(c.ctx); err != nil {
+// result asks for the exit code, which engines note before they end the streams.
+func (e *execution) result(stdout *startFailure) (int64, error) {
+	found, err := ask(e.call.ctx, e.runtime, e.call.op, e.call.object, func(ctx context.Context) (container.ExecInspect, error) {
+		return e.runtime.engine.ContainerExecInspect(ctx, e.id)
+	})
+	switch {
+	case errors.Is(err, core.ErrNotFound):
+		return 0, e.call.wrong(core.ErrNotRunning, "", "the container has ended, and the program with it", "")
+	case err != nil:
 		return 0, err
+	case found.Running:
+		return 0, &causedError{errors.New("the engine ended the stream before the program"), io.ErrUnexpectedEOF}
 	}
-	found, err := r.execEnd(c.ctx, c.object, exec)
-	if err != nil {
-		return 0, err
-	}
-	// One that was started has a process, whatever it wrote.
-	if failure := strings.TrimSpace(stdout.held.String()); failure != "" && found.Pid == 0 {
+	// The gate is a process, one that the engine could not start is not.
+	if failure := stdout.text(); failure != "" && (found.Pid == 0 || e.gated) && found.ExitCode >= cannotExecute {
 		return 0, errors.New(failure)
 	}
 	if err := stdout.release(); err != nil {
@@ -104,89 +136,147 @@ func (r *Runtime) exec(c *call, exec string, opts core.ExecOptions) (int64, erro
 	return int64(found.ExitCode), nil
 }
 
-// execEnd returns what has become of an exec whose output has ended. The engine may
-// take a moment more to note its end, or a program may have closed its output.
-func (r *Runtime) execEnd(ctx context.Context, id, exec string) (container.ExecInspect, error) {
-	found, err := r.engine.ContainerExecInspect(ctx, exec)
-	if err != nil || !found.Running {
-		return found, err
+// cannotExecute is the first of the two exit codes of what could not be started.
+const cannotExecute = 126
+
+// A sandbox that is killed does not always end the streams of what ran in it.
+var errContainerEnded = errors.New("the container has ended")
+
+// endGrace is longer than engines wait for the end of the streams themselves.
+const endGrace = 3 * time.Second
+
+// watchContainer ends the streams with the container.
+func (e *execution) watchContainer(ctx context.Context, end context.CancelCauseFunc) {
+	if _, err := receive(e.runtime.engine.ContainerWait(ctx, e.call.object, container.WaitConditionNotRunning)); ctx.Err() != nil ||
+		(err != nil && !errdefs.IsNotFound(err)) {
+		return
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	messages, failures := r.engine.Events(ctx, events.ListOptions{Filters: filters.NewArgs(
-		filters.Arg("container", id), filters.Arg("event", string(events.ActionExecDie)), filters.Arg("event", string(events.ActionDie)),
-	)})
-	for {
-		// Asked for before the look, so that no end falls between them.
-		found, err := r.engine.ContainerExecInspect(ctx, exec)
-		if err != nil || !found.Running {
-			return found, err
-		}
-		select {
-		case <-messages:
-		case err := <-failures:
-			return found, err
-		}
+	select {
+	case <-time.After(endGrace):
+		end(errContainerEnded)
+	case <-ctx.Done():
 	}
 }
 
-// followSizes gives an exec's terminal each size that comes.
-func (r *Runtime) followSizes(ctx context.Context, exec string, sizes <-chan core.TerminalSize) {
+// sizedAtStart tells whether a terminal has its size when the program begins: gVisor
+// never sees what the engine passes on.
+func (e *execution) sizedAtStart() bool {
+	return e.runtime.options.Sandbox == nil && versions.GreaterThanOrEqualTo(e.runtime.engine.ClientVersion(), "1.42")
+}
+
+// setUpTerminal settles the terminal's first size and, where the engine sets it too
+// late, has the gate wait for it.
+func (e *execution) setUpTerminal() error {
+	e.size = core.TerminalSize{Height: e.opts.InitialHeight, Width: e.opts.InitialWidth}
+	if e.size.Height == 0 || e.size.Width == 0 {
+		e.size = core.TerminalSize{Height: usualHeight, Width: usualWidth}
+	}
+	if err := core.ValidateTerminalSize(e.size.Height, e.size.Width); err != nil || e.opts.Detach || e.sizedAtStart() {
+		return err
+	}
+	return e.bringGate()
+}
+
+// bringGate puts the gate into the running container by the container's own shell: a
+// sandbox need not see what the engine writes. Without a shell there is no gate.
+func (e *execution) bringGate() error {
+	version, err := ask(e.call.ctx, e.runtime, e.call.op, e.call.object, func(ctx context.Context) (types.Version, error) {
+		return e.runtime.engine.ServerVersion(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	program, err := gates.ReadFile("gate/" + version.Arch)
+	if err != nil {
+		return nil
+	}
+	const script = `test -x ` + gatePath + ` || { cat >` + gatePath + `.$$ && chmod 555 ` + gatePath + `.$$ && mv ` + gatePath + `.$$ ` + gatePath + `; }`
+	opts := core.ExecOptions{Cmd: []string{"sh", "-c", script}, User: "0", WorkingDir: "/"}
+	opts.Stdin = bytes.NewReader(program)
+	code, err := e.runtime.Exec(e.call.ctx, e.call.object, opts)
+	if core.FieldOf(err) == "Cmd" {
+		return nil
+	}
+	e.gated = err == nil && code == 0
+	return err
+}
+
+// followSizes gives the terminal its sizes. That it has ended by then is no failure.
+func (e *execution) followSizes(ctx context.Context) {
+	e.resize(ctx, e.size)
 	for {
 		select {
-		case size, open := <-sizes:
+		case size, open := <-e.opts.Resize:
 			if !open {
 				return
 			}
-			if err := r.resizeExec(ctx, exec, size); err != nil && ctx.Err() == nil {
-				r.options.Logger.Warn("the terminal keeps its size", "exec", exec, "error", err)
-			}
+			e.resize(ctx, size)
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-func (r *Runtime) resizeExec(ctx context.Context, exec string, size core.TerminalSize) error {
-	if err := core.ValidateTerminalSize(size.Height, size.Width); err != nil {
-		return err
+func (e *execution) resize(ctx context.Context, size core.TerminalSize) {
+	err := core.ValidateTerminalSize(size.Height, size.Width)
+	if err == nil {
+		err = e.runtime.engine.ContainerExecResize(ctx, e.id, container.ResizeOptions{Height: size.Height, Width: size.Width})
 	}
-	return r.engine.ContainerExecResize(ctx, exec, container.ResizeOptions{Height: size.Height, Width: size.Width})
+	if err != nil && ctx.Err() == nil {
+		e.runtime.options.Logger.Debug("the terminal keeps its size", "container", e.call.object, "error", err)
+	}
 }
 
-// execFailed is how engines begin to tell, in the output, that a program could not
-// be started.
-const execFailed = "OCI runtime exec failed: "
-
-// failureFilter passes output on, but holds back what may be the engine's account of
-// a program that it could not start.
-type failureFilter struct {
-	to     io.Writer
-	passed bool
-	held   bytes.Buffer
+// startFailure passes output on, but holds back what may be the one line in which the
+// engine, or the gate, tells why a program could not be started.
+type startFailure struct {
+	to      io.Writer // nil discards
+	program string
+	held    []byte
+	passed  bool
 }
 
-func (f *failureFilter) Write(p []byte) (int, error) {
+func (f *startFailure) Write(p []byte) (int, error) {
 	if f.passed {
 		return f.pass(p)
 	}
-	f.held.Write(p)
-	seen := f.held.Bytes()
-	expected := execFailed[:min(len(execFailed), len(seen))]
-	if bytes.HasPrefix(seen, []byte(expected)) && len(seen) <= systemErrorMax {
+	f.held = append(f.held, p...)
+	if f.possible() {
 		return len(p), nil
 	}
 	return len(p), f.release()
 }
 
+func (f *startFailure) possible() bool {
+	if line := bytes.IndexByte(f.held, '\n'); len(f.held) > systemErrorMax || (line >= 0 && line < len(f.held)-1) {
+		return false
+	}
+	for _, sign := range []string{"OCI runtime exec failed: ", "unable to find user ", "unable to find group ", "moat: " + f.program + ": "} {
+		if known := min(len(sign), len(f.held)); sign[:known] == string(f.held[:known]) {
+			return true
+		}
+	}
+	return false
+}
+
+// text returns what is held, if it is such a line.
+func (f *startFailure) text() string {
+	line, whole := strings.CutSuffix(string(f.held), "\n")
+	if !whole {
+		return ""
+	}
+	return strings.TrimSpace(line)
+}
+
 // release passes on what is held.
-func (f *failureFilter) release() error {
-	f.passed = true
-	_, err := f.pass(f.held.Next(f.held.Len()))
+func (f *startFailure) release() error {
+	held := f.held
+	f.held, f.passed = nil, true
+	_, err := f.pass(held)
 	return err
 }
 
-func (f *failureFilter) pass(p []byte) (int, error) {
+func (f *startFailure) pass(p []byte) (int, error) {
 	if f.to == nil || len(p) == 0 {
 		return len(p), nil
 	}
