@@ -127,12 +127,7 @@ func failingAttachment(f *fixture) {
 	cfg := f.shell(`echo ready; read line; echo answer; sleep 1000`)
 	cfg.Interactive = true
 	id := f.ready(cfg)
-	stdin, typed := io.Pipe()
-	defer typed.Close()
-	attached := f.attaching(id, core.AttachOptions{Stdin: stdin, Stdout: brokenWriter{}})
-	_, err := io.WriteString(typed, "go\n")
-	f.must(err)
-	_, err = attached.result(f)
+	_, err := f.attaching(id, core.AttachOptions{Stdin: strings.NewReader("go\n"), Stdout: brokenWriter{}}).result(f)
 	f.wantClass("an attachment to a writer that fails", err, io.ErrClosedPipe)
 	f.wantState(id, core.StateRunning)
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/moatproject/moat/core"
 )
@@ -211,8 +212,9 @@ func interactive(f *fixture) {
 	cfg.Interactive = true
 	open := f.started(cfg)
 	cfg.Interactive = false
+	began := time.Now()
 	want(f, "the exit code of a reader without stdin", f.wait(f.started(cfg)), 0)
-	f.waiting(f.ctx, open).goesOn(f)
+	f.waiting(f.ctx, open).goesOnFor(f, max(moment, 2*time.Since(began)))
 	f.wantState(open, core.StateRunning)
 }
 

@@ -318,11 +318,16 @@ func begin[T any](what string, do func() (T, error)) *call[T] {
 // goesOn fails the case when the call has returned within a moment.
 func (c *call[T]) goesOn(f *fixture) {
 	f.Helper()
+	c.goesOnFor(f, moment)
+}
+
+func (c *call[T]) goesOnFor(f *fixture, watched time.Duration) {
+	f.Helper()
 	<-c.begun
 	select {
 	case <-c.done:
 		f.Fatalf("%s has returned too early: %v, %v", c.what, c.value, c.err)
-	case <-time.After(moment):
+	case <-time.After(watched):
 	}
 }
 

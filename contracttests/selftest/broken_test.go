@@ -83,8 +83,8 @@ var breakages = []breakage{
 			return state, err
 		}
 	}},
-	{number: "RT-06", how: "attach does nothing", also: []string{"RT-100", "RT-101"}, do: func(h *hooks) {
-		h.attach = func(context.Context, string, core.AttachOptions) error { return nil }
+	{number: "RT-06", how: "resize does nothing", also: []string{"RT-110", "RT-111", "RT-112"}, do: func(h *hooks) {
+		h.resize = func(context.Context, string, uint, uint) error { return nil }
 	}},
 	{number: "RT-07", how: "a user that the image does not know becomes root", do: changing(func(cfg *core.Config) {
 		if strings.HasPrefix(cfg.User, "nobody") {
@@ -519,7 +519,7 @@ var breakages = []breakage{
 			cfg.Env[i] = key + "=" + strings.TrimSpace(value)
 		}
 	})},
-	{number: "CF-05", how: "dropped", do: changing(func(cfg *core.Config) { cfg.WorkingDir = "" })},
+	{number: "CF-05", how: "dropped", also: []string{"RT-131"}, do: changing(func(cfg *core.Config) { cfg.WorkingDir = "" })},
 	{number: "CF-06", how: "the group is dropped", do: changing(func(cfg *core.Config) { cfg.User, _, _ = strings.Cut(cfg.User, ":") })},
 	{number: "CF-07", how: "all mounts are read-only", do: mounting(func(mount *core.MountConfig) { mount.ReadOnly = true })},
 	{number: "CF-08", how: "no mount is read-only", do: mounting(func(mount *core.MountConfig) { mount.ReadOnly = false })},
@@ -535,7 +535,7 @@ var breakages = []breakage{
 		}
 	})},
 	{number: "CF-17", how: "dropped", do: changing(func(cfg *core.Config) { cfg.GroupAdd = nil })},
-	{number: "CF-19", how: "dropped", do: changing(func(cfg *core.Config) { cfg.Interactive = false })},
+	{number: "CF-19", how: "dropped", also: []string{"RT-100", "RT-103", "RT-104", "RT-108"}, do: changing(func(cfg *core.Config) { cfg.Interactive = false })},
 	{number: "CF-25", how: "one server more", do: changing(func(cfg *core.Config) {
 		if len(cfg.DNS) > 0 {
 			cfg.DNS = append(slices.Clone(cfg.DNS), "192.0.2.99")

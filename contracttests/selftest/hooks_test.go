@@ -3,6 +3,7 @@ package selftest
 import (
 	"context"
 	"io"
+	"iter"
 	"testing"
 	"time"
 
@@ -18,6 +19,8 @@ type full interface {
 	core.Inspector
 	core.LogStreamer
 	core.ImagePuller
+	core.Execer
+	core.EventSource
 }
 
 // hooks is a runtime whose methods can be replaced one by one.
@@ -52,6 +55,8 @@ type hooks struct {
 	supportsHostNet func() bool
 	firewall        func(context.Context, string, string, int) error
 	networkManager  func() core.NetworkManager
+	exec            func(context.Context, string, core.ExecOptions) (int64, error)
+	events          func(context.Context, core.EventOptions) (iter.Seq2[core.Event, error], error)
 }
 
 func hooksInto(t testing.TB, rt full) *hooks {
@@ -63,6 +68,7 @@ func hooksInto(t testing.TB, rt full) *hooks {
 		attach: rt.Attach, startAttached: rt.StartAttached, resize: rt.ResizeTTY,
 		images: rt.ListImages, removeImage: rt.RemoveImage, pull: rt.PullImage,
 		ports: rt.GetPortBindings, supportsHostNet: rt.SupportsHostNetwork, firewall: rt.SetupFirewall, networkManager: rt.NetworkManager,
+		exec: rt.Exec, events: rt.Events,
 	}
 }
 
@@ -124,4 +130,10 @@ func (h *hooks) GetPortBindings(ctx context.Context, id string) (map[int]int, er
 }
 func (h *hooks) SetupFirewall(ctx context.Context, id, host string, port int) error {
 	return h.firewall(ctx, id, host, port)
+}
+func (h *hooks) Exec(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+	return h.exec(ctx, id, opts)
+}
+func (h *hooks) Events(ctx context.Context, opts core.EventOptions) (iter.Seq2[core.Event, error], error) {
+	return h.events(ctx, opts)
 }

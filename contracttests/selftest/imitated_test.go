@@ -36,16 +36,6 @@ var imitations = []imitation{
 		answering("hello\n")(w)
 		w.ports = func(context.Context, string) (map[int]int, error) { return map[int]int{1: 1}, nil }
 	})},
-	{"RT-100", "stdin is lost", attaching("hello\n", "error\n"), attaching("", "error\n")},
-	{"RT-100", "the end of stdin ends all", attaching("hello\n", "error\n"), attaching("hello\n", "")},
-	{"RT-101", "attached to what does not run", attachStates(core.ErrNotRunning), attachStates(nil)},
-	{"RT-105", "the first bytes are lost", startAttached(0), startAttached(3)},
-	{"RT-106", "the missing is started", startAttached(0), func(w *world) {
-		w.claims("Attach")
-		w.startAttached = func(context.Context, string, core.AttachOptions) error { return nil }
-	}},
-	{"RT-110", "the size is lost", terminal("%d %d\r\n"), terminal("24 80\r\n")},
-	{"RT-111", "what has no terminal is resized", resizeStates(core.ErrInvalidConfig), resizeStates(nil)},
 	{"CF-12", "nobody answers", onHostNetwork("hello\n"), onHostNetwork("")},
 	{"CF-13", "another host port", publishing(answering("hello\n")), publishing(func(w *world) {
 		answering("hello\n")(w)
@@ -163,56 +153,6 @@ func takenPorts(honest bool) func(*world) {
 				taken = append(taken, port)
 			}
 			return create(ctx, cfg)
-		}
-	}
-}
-
-func attaching(echoed, told string) func(*world) {
-	return func(w *world) {
-		w.claims("Attach")
-		create := w.create
-		w.create = func(ctx context.Context, cfg core.Config) (string, error) {
-			cfg.Interactive = false
-			return create(ctx, cfg)
-		}
-		w.attach = func(_ context.Context, _ string, opts core.AttachOptions) error {
-			if opts.Stdout != nil {
-				_, _ = io.WriteString(opts.Stdout, echoed)
-				_, _ = io.WriteString(opts.Stderr, told)
-			}
-			return nil
-		}
-	}
-}
-
-func attachStates(notRunning error) func(*world) {
-	return func(w *world) {
-		w.claims("Attach")
-		w.attach = func(ctx context.Context, id string, _ core.AttachOptions) error {
-			if _, err := w.full.ContainerState(ctx, id); err != nil {
-				return err
-			}
-			return notRunning
-		}
-	}
-}
-
-// startAttached imitates the call by what the logs tell afterwards.
-func startAttached(lost int) func(*world) {
-	return func(w *world) {
-		w.claims("Attach")
-		w.startAttached = func(ctx context.Context, id string, opts core.AttachOptions) error {
-			if err := w.full.StartContainer(ctx, id); err != nil {
-				return err
-			}
-			left := lost
-			stdout := writerFunc(func(p []byte) (int, error) {
-				skipped := min(left, len(p))
-				left -= skipped
-				_, err := opts.Stdout.Write(p[skipped:])
-				return len(p), err
-			})
-			return w.full.StreamLogs(ctx, id, core.LogOptions{Follow: true, Stdout: stdout, Stderr: opts.Stderr})
 		}
 	}
 }
