@@ -278,7 +278,7 @@ var benchmarkLine = regexp.MustCompile(`BenchmarkDemultiplex/(\w+)/(\w+)\S*\s.*\
 // is not exported.
 func demultiplex(frames string, judge func(moat, stdcopy float64) (string, string, bool)) func(context.Context, *bench) (result, error) {
 	return func(ctx context.Context, _ *bench) (result, error) {
-		command := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "BenchmarkDemultiplex/"+frames+"$/(copy|stdcopy)", "-count", "3", ".")
+		command := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "BenchmarkDemultiplex/"+frames+"$/(copy|stdcopy)", "-count", "3", "-benchtime", "0.3s", ".")
 		command.Dir = "../adapters/docker"
 		out, err := command.CombinedOutput()
 		if err != nil {
