@@ -101,6 +101,9 @@ func TestClassify(t *testing.T) {
 			if test.cause != nil && !errors.Is(err, test.cause) {
 				t.Errorf("%v does not match %v", err, test.cause)
 			}
+			if test.class != nil && failure.Remedy == "" {
+				t.Errorf("%v names no remedy", err)
+			}
 			if !strings.Contains(err.Error(), test.text) {
 				t.Errorf("%v does not have the engine's words", err)
 			}
