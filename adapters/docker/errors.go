@@ -141,6 +141,7 @@ var rules = []rule{
 	{texts: []string{"address already in use"}, class: core.ErrInUse, field: "Ports", remedy: otherPort},
 	{texts: []string{"cannot assign requested address"}, class: core.ErrInvalidConfig, field: "Ports", remedy: "Bind to an address that the host has"},
 
+	{texts: []string{"could not delete stale containerd task"}, class: core.ErrInUse, remedy: "What a failed start left still runs: remove the container and create another"},
 	{texts: []string{"is already in use by container"}, class: core.ErrAlreadyExists, field: "Name", remedy: "Choose another name, or remove that container"},
 	{texts: []string{"is not running"}, class: core.ErrNotRunning, remedy: "Start it first"},
 	{texts: []string{"is using its referenced image"}, class: core.ErrInUse, remedy: "Remove that container first"},
