@@ -69,6 +69,8 @@ func invalidConfigs(f *fixture) map[string]core.Config {
 	set("DNS", func(c *core.Config) { c.DNS = []string{"a name"} })
 	set("StopTimeout", func(c *core.Config) { c.StopTimeout = time.Millisecond })
 	set("Labels", func(c *core.Config) { c.Labels = map[string]string{core.LabelManaged: "false"} })
+	set("RunID", func(c *core.Config) { c.RunID = "\x00" })
+	set("Role", func(c *core.Config) { c.Role = "\x00" })
 	set("Pull", func(c *core.Config) { c.Pull = "sometimes" })
 	set("PidsLimit", func(c *core.Config) { c.PidsLimit = -2 })
 	return invalid

@@ -135,7 +135,7 @@ func (r *Runtime) heed(c *call, cfg core.Config, response container.CreateRespon
 		field := discardedLimit(warning)
 		if (field == "MemoryMB" && cfg.MemoryMB > 0) || (field == "PidsLimit" && cfg.PidsLimit > 0) {
 			r.drop(c.ctx, response.ID)
-			return c.wrong(core.ErrUnsupported, field, warning, "")
+			return c.wrong(core.ErrUnsupported, field, warning, "Enable the cgroup controller on the engine's machine, or drop the limit")
 		}
 	}
 	return nil
@@ -158,7 +158,8 @@ func (r *Runtime) checkNetwork(c *call, mode string) error {
 	case network.NetworkHost:
 		host, err := ask(c.ctx, r, c.op, c.object, r.hostFacts)
 		if err == nil && !host.native {
-			err = c.wrong(core.ErrUnsupported, "NetworkMode", "the host's network is out of this engine's or its sandbox's reach", "")
+			err = c.wrong(core.ErrUnsupported, "NetworkMode", "the host's network is out of this engine's or its sandbox's reach",
+				"Use network bridge, and publish ports")
 		}
 		return err
 	}

@@ -46,6 +46,7 @@ func TestCreateRequest(t *testing.T) {
 		"network-named":        {NetworkMode: "mine"},
 		"port-bindings":        {PortBindings: map[int]string{3000: "127.0.0.1", 80: "0.0.0.0", 90: "::1"}},
 		"ports":                {Ports: []core.PortMapping{{ContainerPort: 53, Protocol: "udp", HostPort: 5353}, {ContainerPort: 53}}},
+		"ports-of-two-hosts":   {Ports: []core.PortMapping{{ContainerPort: 53, HostIP: "127.0.0.1"}, {ContainerPort: 53, HostIP: "127.0.0.2"}}},
 		"cap-add":              {CapAdd: []string{"NET_ADMIN"}},
 		"group-add":            {GroupAdd: []string{"999"}},
 		"privileged":           {Privileged: true, CapAdd: []string{"NET_ADMIN"}, Mounts: []core.MountConfig{{Source: "/", Target: "/host"}}},
@@ -168,7 +169,6 @@ func TestUnsupportedSettings(t *testing.T) {
 		cfg core.Config
 		r   *Runtime
 	}{
-		"TTY":                {core.Config{TTY: true}, engine.runtime(t)},
 		"AllowNewPrivileges": {core.Config{AllowNewPrivileges: true}, engine.runtime(t, sandboxedBy(&fakeSandbox{name: "runsc"}))},
 	} {
 		test.cfg.Image = "image"
@@ -345,7 +345,7 @@ func TestLimitsThatTheKernelLacksAreErrors(t *testing.T) {
 			continue
 		}
 		failure, ok := errors.AsType[*core.Error](err)
-		if !ok || !errors.Is(err, core.ErrUnsupported) || failure.Field != test.field {
+		if !ok || !errors.Is(err, core.ErrUnsupported) || failure.Field != test.field || failure.Remedy == "" {
 			t.Errorf("%q: %v, want %s unsupported", test.warning, err, test.field)
 		}
 		engine.wantRequests(t, createURI, "DELETE /containers/"+testID+"?force=1&v=1")

@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,7 @@ type Options struct {
 	PullProgress core.PullSink // of the pulls that CreateContainer does; nil discards
 	Logger       *slog.Logger  // nil discards
 	Sandbox      Sandbox       // nil: the engine's default OCI runtime
+	GOOS         string        // this machine's system, as [runtime.GOOS] has it; empty: the one that this is built for
 }
 
 // TLS says how a tcp endpoint is authenticated, by PEM files.
@@ -74,6 +76,9 @@ var _ interface {
 func New(options Options) (*Runtime, error) {
 	if options.Host == "" {
 		options.Host = client.DefaultDockerHost
+	}
+	if options.GOOS == "" {
+		options.GOOS = runtime.GOOS
 	}
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
@@ -161,11 +166,17 @@ func (r *Runtime) Ping(ctx context.Context) error {
 	asked, err := r.negotiate(c.ctx)
 	if err == nil && !asked {
 		_, err = r.engine.Ping(c.ctx)
+		err = noPing(err)
 	}
-	if err != nil {
-		return c.failed(&causedError{err, errNoPing})
+	return c.failed(err)
+}
+
+// noPing marks the failure of a ping, whatever it was: nobody there is an engine.
+func noPing(err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	return &causedError{err, errNoPing}
 }
 
 // negotiate settles the API's version with the runtime's first request, and tells
@@ -184,7 +195,7 @@ func (r *Runtime) negotiate(ctx context.Context) (asked bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout) // also where the method has none
 	defer cancel()
 	if err := r.engine.NewVersionError(ctx, minimumAPI, "Moat"); err != nil {
-		return true, err
+		return true, noPing(err)
 	}
 	r.negotiated.Store(true)
 	return true, nil

@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -113,7 +114,7 @@ func TestNegotiationIsLeftWithTheContext(t *testing.T) {
 	}
 }
 
-func TestPingTellsWhatIsWrong(t *testing.T) {
+func TestAnEndpointWithoutAnEngineIsTold(t *testing.T) {
 	engine := startFake(t)
 	refused := filepath.Join(t.TempDir(), "refused.sock")
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: refused, Net: "unix"})
@@ -122,6 +123,17 @@ func TestPingTellsWhatIsWrong(t *testing.T) {
 	}
 	listener.SetUnlinkOnClose(false)
 	listener.Close()
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	go func() {
+		for conn, err := other.Accept(); err == nil; conn, err = other.Accept() {
+			_, _ = io.WriteString(conn, "SSH-2.0-server\r\n")
+			conn.Close()
+		}
+	}()
 
 	for _, test := range []struct {
 		name, host string
@@ -130,6 +142,7 @@ func TestPingTellsWhatIsWrong(t *testing.T) {
 	}{
 		{"no socket", "unix:///nonexistent/docker.sock", nil, "Start the engine"},
 		{"nobody listens", "unix://" + refused, nil, "Start the engine"},
+		{"a server of another protocol", "tcp://" + other.Addr().String(), nil, "Start the engine"},
 		{"an engine of Docker 19.03", engine.host, ping("1.40"), "Upgrade the engine"},
 		{"an engine that says no version", engine.host, status(http.StatusOK), "Upgrade the engine"},
 		{"no engine", engine.host, failure(http.StatusNotFound, "page not found"), "Start the engine"},
@@ -150,6 +163,13 @@ func TestPingTellsWhatIsWrong(t *testing.T) {
 				failure, ok := errors.AsType[*core.Error](err)
 				if !ok || !errors.Is(err, core.ErrUnavailable) || failure.Object != test.host || !strings.Contains(failure.Remedy, test.remedy) {
 					t.Errorf("%s returned %v, want %v for %s with %q", call.name, err, core.ErrUnavailable, test.host, test.remedy)
+				}
+			}
+			for _, method := range methods(test.host) {
+				err := method.do(t.Context(), engine.runtime(t, func(o *Options) { o.Host = test.host }))
+				failure, ok := errors.AsType[*core.Error](err)
+				if !ok || failure.Class != core.ErrUnavailable || failure.Object != method.object || !strings.Contains(failure.Remedy, test.remedy) {
+					t.Errorf("%s as the first call returned %v, want %v about %s with %q", method.name, err, core.ErrUnavailable, method.object, test.remedy)
 				}
 			}
 		})

@@ -52,8 +52,7 @@ func (c *call) failed(err error) error {
 	return failure
 }
 
-// classify fills in class, field and remedy. An engine's own classes are too coarse
-// for some failures, so its texts go first.
+// classify fills in class, field and remedy, by the first rule that matches.
 func classify(failure *core.Error, err error) {
 	text := strings.ToLower(err.Error())
 	for _, rule := range rules {
@@ -65,26 +64,6 @@ func classify(failure *core.Error, err error) {
 			return
 		}
 	}
-	for _, class := range classes {
-		if class.is(err) {
-			failure.Class = class.class
-			return
-		}
-	}
-}
-
-// classes are what the engine's status codes mean.
-var classes = []struct {
-	is    func(error) bool
-	class error
-}{
-	{errdefs.IsNotFound, core.ErrNotFound},
-	{errdefs.IsInvalidArgument, core.ErrInvalidConfig},
-	{errdefs.IsConflict, core.ErrInUse},
-	{errdefs.IsNotImplemented, core.ErrUnsupported},
-	{errdefs.IsUnavailable, core.ErrUnavailable},
-	{errdefs.IsUnauthorized, core.ErrUnavailable},
-	{errdefs.IsPermissionDenied, core.ErrUnavailable},
 }
 
 // rule gives a meaning to failures that come without a class, or with a coarse one.
@@ -111,6 +90,13 @@ const (
 	startEngine = "Start the engine, or name another endpoint with DOCKER_HOST"
 	otherPort   = "Choose another host port, or 0 for a free one"
 	askRegistry = "Check the registry's address and the network"
+	askAccess   = "Ask who runs the engine, or the proxy before it, for access"
+	checkTag    = "Check the image's name and tag"
+
+	checkRuntimes = "Check the engine's OCI runtimes (docker info)"
+	checkProgram  = "Check the program's name, and that the image has it"
+	runnable      = "Name a program, or make it executable"
+	otherFolder   = "Choose a path that leads through folders only"
 )
 
 var rules = []rule{
@@ -122,61 +108,74 @@ var rules = []rule{
 
 	// The OCI runtime's program, before it has become a container.
 	{texts: []string{"unable to retrieve oci runtime error"}, class: core.ErrUnavailable, remedy: "Check the engine's OCI runtime"},
-	{texts: []string{"unknown runtime specified"}, class: core.ErrUnavailable},
-	{texts: []string{"unknown or invalid runtime name"}, class: core.ErrUnavailable},
+	{texts: []string{"unknown runtime specified"}, class: core.ErrUnavailable, remedy: checkRuntimes},
+	{texts: []string{"unknown or invalid runtime name"}, class: core.ErrUnavailable, remedy: checkRuntimes},
 	{texts: []string{"unable to apply caps"}, class: core.ErrUnsupported, remedy: "The engine's machine lacks capabilities that were asked for"},
 	{texts: []string{"did not terminate successfully: exit status 137"}, class: core.ErrInvalidConfig, field: "MemoryMB", remedy: "The sandbox was killed: it needs memory beside the workload's"},
 
 	// runc.
-	{texts: []string{"exec:", "executable file not found"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist},
-	{texts: []string{"exec:", "no such file or directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist},
-	{texts: []string{"exec:", "stat ", "not a directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist},
-	{texts: []string{"exec:", "permission denied"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission},
-	{texts: []string{"chdir to cwd"}, class: core.ErrInvalidConfig, field: "WorkingDir"},
+	{texts: []string{"exec:", "executable file not found"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist, remedy: checkProgram},
+	{texts: []string{"exec:", "no such file or directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist, remedy: checkProgram},
+	{texts: []string{"exec:", "stat ", "not a directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist, remedy: checkProgram},
+	{texts: []string{"exec:", "permission denied"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission, remedy: runnable},
+	{texts: []string{"chdir to cwd"}, class: core.ErrInvalidConfig, field: "WorkingDir", remedy: otherFolder},
 	// runsc.
-	{texts: []string{"error finding executable"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist},
-	{texts: []string{"failed to load", "no such file or directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist},
-	{texts: []string{"failed to load", "not a directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist},
-	{texts: []string{"failed to load", "permission denied"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission},
-	{texts: []string{"failed to load", "exec format error"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission},
-	{texts: []string{"failed to find initial working directory"}, class: core.ErrInvalidConfig, field: "WorkingDir"},
+	{texts: []string{"error finding executable"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist, remedy: checkProgram},
+	{texts: []string{"failed to load", "no such file or directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist, remedy: checkProgram},
+	{texts: []string{"failed to load", "not a directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist, remedy: checkProgram},
+	{texts: []string{"failed to load", "permission denied"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission, remedy: runnable},
+	{texts: []string{"failed to load", "exec format error"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission, remedy: runnable},
+	{texts: []string{"failed to find initial working directory"}, class: core.ErrInvalidConfig, field: "WorkingDir", remedy: otherFolder},
 	// The gate.
-	{texts: []string{"moat: ", ": no such program"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist},
-	{texts: []string{"moat: ", ": cannot be executed"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission},
+	{texts: []string{"moat: ", ": no such program"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist, remedy: checkProgram},
+	{texts: []string{"moat: ", ": cannot be executed"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission, remedy: runnable},
 
 	{texts: []string{"no command specified"}, class: core.ErrInvalidConfig, field: "Cmd", remedy: "The image has no command of its own: give one"},
-	{texts: []string{"unable to find user"}, class: core.ErrInvalidConfig, field: "User"},
-	{texts: []string{"unable to find group"}, class: core.ErrInvalidConfig, field: "GroupAdd"},
-	{texts: []string{"cannot mkdir", "is not a directory"}, class: core.ErrInvalidConfig, field: "WorkingDir"},
-	{texts: []string{"extraction point is not a directory"}, class: core.ErrInvalidConfig, field: "dir"},
-	{texts: []string{"lstat ", ": not a directory"}, class: core.ErrInvalidConfig, field: "WorkingDir"},
+	{texts: []string{"unable to find user"}, class: core.ErrInvalidConfig, field: "User", remedy: "Choose a user that the image knows, or a number"},
+	{texts: []string{"unable to find group"}, class: core.ErrInvalidConfig, field: "GroupAdd", remedy: "Choose a group that the image knows, or a number"},
+	{texts: []string{"cannot mkdir", "is not a directory"}, class: core.ErrInvalidConfig, field: "WorkingDir", remedy: otherFolder},
+	{texts: []string{"extraction point is not a directory"}, class: core.ErrInvalidConfig, field: "dir", remedy: "Copy into a folder"},
+	{texts: []string{"lstat ", ": not a directory"}, class: core.ErrInvalidConfig, field: "WorkingDir", remedy: otherFolder},
 	{texts: []string{"bind source path does not exist"}, class: core.ErrInvalidConfig, field: "Mounts", cause: fs.ErrNotExist, remedy: "Create the source first: the engine is never asked to"},
-	{texts: []string{"invalid mount config"}, class: core.ErrInvalidConfig, field: "Mounts"},
+	{texts: []string{"invalid mount config"}, class: core.ErrInvalidConfig, field: "Mounts", remedy: "Check the source and the target"},
 	{texts: []string{"error mounting", "not a directory"}, class: core.ErrInvalidConfig, field: "Mounts", remedy: "Mount folders on folders and files on files"},
-	{texts: []string{"invalid capadd"}, class: core.ErrInvalidConfig, field: "CapAdd"},
-	{texts: []string{"range of cpus is"}, class: core.ErrInvalidConfig, field: "CPUs"},
-	{texts: []string{"minimum memory limit"}, class: core.ErrInvalidConfig, field: "MemoryMB"},
-	{texts: []string{"invalid reference format"}, class: core.ErrInvalidConfig, field: "Image"},
+	{texts: []string{"invalid capadd"}, class: core.ErrInvalidConfig, field: "CapAdd", remedy: "Choose from `man 7 capabilities`"},
+	{texts: []string{"range of cpus is"}, class: core.ErrInvalidConfig, field: "CPUs", remedy: "Ask for no more CPUs than the engine has"},
+	{texts: []string{"minimum memory limit"}, class: core.ErrInvalidConfig, field: "MemoryMB", remedy: "Allow more memory"},
+	{texts: []string{"invalid reference format"}, class: core.ErrInvalidConfig, field: "Image", remedy: "Write NAME[:TAG], in lower case"},
 	{texts: []string{"cannot specify 64-byte hexadecimal"}, class: core.ErrNotFound, remedy: "Images are pulled by name, not by ID"},
 
 	{texts: []string{"port is already allocated"}, class: core.ErrInUse, field: "Ports", remedy: otherPort},
 	{texts: []string{"address already in use"}, class: core.ErrInUse, field: "Ports", remedy: otherPort},
 	{texts: []string{"cannot assign requested address"}, class: core.ErrInvalidConfig, field: "Ports", remedy: "Bind to an address that the host has"},
 
+	{texts: []string{"could not delete stale containerd task"}, class: core.ErrInUse, remedy: "What a failed start left still runs: remove the container and create another"},
 	{texts: []string{"is already in use by container"}, class: core.ErrAlreadyExists, field: "Name", remedy: "Choose another name, or remove that container"},
-	{texts: []string{"extraction point is not a directory"}, class: core.ErrInvalidConfig, field: "dir"},
-	{texts: []string{"is not running"}, class: core.ErrNotRunning},
-	{texts: []string{"does not support signal"}, class: core.ErrInvalidConfig, field: "signal"},
+	{texts: []string{"is not running"}, class: core.ErrNotRunning, remedy: "Start it first"},
+	{texts: []string{"is using its referenced image"}, class: core.ErrInUse, remedy: "Remove that container first"},
+	{texts: []string{"does not support signal"}, class: core.ErrInvalidConfig, field: "signal", remedy: "Choose from `kill -l`"},
+	{is: errdefs.IsNotFound, texts: []string{"no such container"}, class: core.ErrNotFound, remedy: "It has been removed, or never was: list what there is"},
+	{is: errdefs.IsNotFound, texts: []string{"network "}, class: core.ErrNotFound, remedy: "Create the network, or choose bridge"},
 	{is: errdefs.IsNotFound, texts: []string{"no such image"}, class: core.ErrNotFound, remedy: "Pull the image, or build it"},
 
 	// Registries.
 	{texts: []string{"repository does not exist"}, class: core.ErrNotFound, remedy: "Check the name; a private image needs a login of the engine's"},
-	{is: errdefs.IsNotFound, texts: []string{"failed to resolve reference"}, class: core.ErrNotFound},
+	{is: errdefs.IsNotFound, texts: []string{"failed to resolve reference"}, class: core.ErrNotFound, remedy: checkTag},
+	{is: errdefs.IsNotFound, texts: []string{"manifest unknown"}, class: core.ErrNotFound, remedy: checkTag},
 	{texts: []string{"failed to resolve reference"}, class: core.ErrUnavailable, remedy: askRegistry},
 	{texts: []string{"failed to do request"}, class: core.ErrUnavailable, remedy: askRegistry},
 	{texts: []string{`get "http`}, class: core.ErrUnavailable, remedy: askRegistry},
 	{texts: []string{"unauthorized"}, class: core.ErrUnavailable, remedy: "The registry wants a login"},
 	{texts: []string{"toomanyrequests"}, class: core.ErrUnavailable, remedy: "The registry limits pulls: try again later"},
+
+	// What the engine's status codes mean, which is too coarse for the failures above.
+	{is: errdefs.IsNotFound, class: core.ErrNotFound},
+	{is: errdefs.IsInvalidArgument, class: core.ErrInvalidConfig},
+	{is: errdefs.IsConflict, class: core.ErrInUse},
+	{is: errdefs.IsNotImplemented, class: core.ErrUnsupported, remedy: "Upgrade the engine, if a newer one can do it"},
+	{is: errdefs.IsUnavailable, class: core.ErrUnavailable, remedy: startEngine},
+	{is: errdefs.IsUnauthorized, class: core.ErrUnavailable, remedy: askAccess},
+	{is: errdefs.IsPermissionDenied, class: core.ErrUnavailable, remedy: askAccess},
 }
 
 // isDeadline tells a deadline that is not the whole call's.

@@ -69,6 +69,7 @@ func TestClassify(t *testing.T) {
 		{404, `No such container: nosuch`, core.ErrNotFound, "", nil},
 		{404, `No such image: moat/nosuch:latest`, core.ErrNotFound, "", nil},
 		{409, `Conflict. The container name "/x" is already in use by container "ef46". You have to remove (or rename) that container to be able to reuse that name.`, core.ErrAlreadyExists, "Name", nil},
+		{500, `could not delete stale containerd task object: unknown error after kill: /usr/bin/runsc did not terminate successfully: exit status 128: cannot signal container "4bcd" in state created: unknown`, core.ErrInUse, "", nil},
 		{409, `Cannot kill container: cb82: Container cb82 is not running`, core.ErrNotRunning, "", nil},
 		{409, `cannot kill container: cf8c: container cf8c is not running`, core.ErrNotRunning, "", nil},
 		{500, `Cannot kill container: cb82: The linux daemon does not support signal 70`, core.ErrInvalidConfig, "signal", nil},
@@ -100,6 +101,9 @@ func TestClassify(t *testing.T) {
 			}
 			if test.cause != nil && !errors.Is(err, test.cause) {
 				t.Errorf("%v does not match %v", err, test.cause)
+			}
+			if test.class != nil && failure.Remedy == "" {
+				t.Errorf("%v names no remedy", err)
 			}
 			if !strings.Contains(err.Error(), test.text) {
 				t.Errorf("%v does not have the engine's words", err)

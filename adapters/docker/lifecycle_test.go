@@ -118,9 +118,6 @@ func TestListContainersTellsOurs(t *testing.T) {
 func TestUnsupportedMethods(t *testing.T) {
 	r := startFake(t).runtime(t)
 	for name, err := range map[string]error{
-		"Attach":        r.Attach(t.Context(), testID, core.AttachOptions{}),
-		"StartAttached": r.StartAttached(t.Context(), testID, core.AttachOptions{}),
-		"ResizeTTY":     r.ResizeTTY(t.Context(), testID, 24, 80),
 		"SetupFirewall": r.SetupFirewall(t.Context(), testID, "127.0.0.1", 3128),
 	} {
 		failure, ok := errors.AsType[*core.Error](err)

@@ -3,7 +3,6 @@ package docker
 import (
 	"context"
 	"net/netip"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +22,7 @@ func (r *Runtime) GetPortBindings(ctx context.Context, id string) (map[int]int, 
 		return nil, err
 	}
 	if !found.State.Running {
-		return nil, c.wrong(core.ErrNotRunning, "", "ports are bound when it starts", "")
+		return nil, c.wrong(core.ErrNotRunning, "", "ports are bound when it starts", "Start it first")
 	}
 	return portsOf(found.NetworkSettings), nil
 }
@@ -111,7 +110,7 @@ func (r *Runtime) hostFacts(ctx context.Context) (hostFacts, error) {
 	}
 	switch {
 	case isRootless(info):
-	case isVirtual(info):
+	case isVirtual(info, r.options.GOOS):
 		r.host.address = desktopHost
 	default:
 		bridge, err := r.engine.NetworkInspect(ctx, network.NetworkBridge, network.InspectOptions{})
@@ -136,14 +135,14 @@ func isRootless(info system.Info) bool {
 }
 
 // isVirtual tells an engine in a desktop's virtual machine: by its products' names,
-// or because it is not an engine for this system.
-func isVirtual(info system.Info) bool {
+// or because it is not an engine for this machine's.
+func isVirtual(info system.Info, goos string) bool {
 	for _, mark := range []string{"docker desktop", "orbstack", "rancher-desktop", "colima"} {
 		if strings.Contains(strings.ToLower(info.OperatingSystem+" "+info.Name), mark) {
 			return true
 		}
 	}
-	return info.OSType != runtime.GOOS
+	return info.OSType != goos
 }
 
 func gatewayOf(bridge network.Inspect) string {

@@ -53,24 +53,25 @@ func bridge(gateways ...string) http.HandlerFunc {
 func TestHost(t *testing.T) {
 	for name, test := range map[string]struct {
 		info    system.Info
+		goos    string
 		sandbox Sandbox
 		address string
 		native  bool
 	}{
-		"native":             {system.Info{OSType: "linux", OperatingSystem: "Debian GNU/Linux 12"}, nil, "172.17.0.1", true},
-		"native, sandboxed":  {system.Info{OSType: "linux"}, &fakeSandbox{name: "runsc"}, "172.17.0.1", false},
-		"rootless":           {system.Info{OSType: "linux", SecurityOptions: []string{"name=seccomp,profile=default", "name=rootless"}}, nil, "", false},
-		"Docker Desktop":     {system.Info{OSType: "linux", OperatingSystem: "Docker Desktop"}, nil, desktopHost, false},
-		"OrbStack":           {system.Info{OSType: "linux", OperatingSystem: "OrbStack"}, nil, desktopHost, false},
-		"Colima":             {system.Info{OSType: "linux", OperatingSystem: "Ubuntu", Name: "colima"}, nil, desktopHost, false},
-		"Rancher Desktop":    {system.Info{OSType: "linux", Name: "lima-rancher-desktop"}, nil, desktopHost, false},
-		"for another system": {system.Info{OSType: "windows"}, nil, desktopHost, false},
+		"native":             {system.Info{OSType: "linux", OperatingSystem: "Debian GNU/Linux 12"}, "linux", nil, "172.17.0.1", true},
+		"native, sandboxed":  {system.Info{OSType: "linux"}, "linux", &fakeSandbox{name: "runsc"}, "172.17.0.1", false},
+		"rootless":           {system.Info{OSType: "linux", SecurityOptions: []string{"name=seccomp,profile=default", "name=rootless"}}, "linux", nil, "", false},
+		"Docker Desktop":     {system.Info{OSType: "linux", OperatingSystem: "Docker Desktop"}, "linux", nil, desktopHost, false},
+		"OrbStack":           {system.Info{OSType: "linux", OperatingSystem: "OrbStack"}, "linux", nil, desktopHost, false},
+		"Colima":             {system.Info{OSType: "linux", OperatingSystem: "Ubuntu", Name: "colima"}, "linux", nil, desktopHost, false},
+		"Rancher Desktop":    {system.Info{OSType: "linux", Name: "lima-rancher-desktop"}, "linux", nil, desktopHost, false},
+		"for another system": {system.Info{OSType: "linux"}, "darwin", nil, desktopHost, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			engine := startFake(t)
 			engine.on("GET /info", answer(http.StatusOK, test.info))
 			engine.on("GET /networks/{name}", bridge("fd00::1", "172.17.0.1"))
-			r := engine.runtime(t, sandboxedBy(test.sandbox))
+			r := engine.runtime(t, sandboxedBy(test.sandbox), func(o *Options) { o.GOOS = test.goos })
 			for range 2 {
 				if got := r.GetHostAddress(); got != test.address {
 					t.Errorf("the address is %q, want %q", got, test.address)

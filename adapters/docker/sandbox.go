@@ -2,7 +2,6 @@ package docker
 
 import (
 	"context"
-	"runtime"
 	"sync"
 
 	"github.com/docker/docker/client"
@@ -72,7 +71,7 @@ func (r *Runtime) ociRuntime(ctx context.Context) (string, error) {
 // default: that is worth one warning, where there could be a sandbox.
 func (r *Runtime) ociRuntimeFor(ctx context.Context, cfg core.Config) (string, error) {
 	if r.options.Sandbox == nil {
-		if runtime.GOOS == "linux" {
+		if r.options.GOOS == "linux" {
 			r.sandbox.warned.Do(func() {
 				r.options.Logger.Warn("without a sandbox containers share the kernel of their host", "endpoint", r.options.Host)
 			})

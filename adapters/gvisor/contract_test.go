@@ -1,19 +1,14 @@
 package gvisor
 
 import (
-	"context"
-	"net"
 	"os"
-	"runtime"
-	"slices"
-	"strings"
 	"testing"
 
 	"github.com/docker/docker/client"
 	"github.com/moatproject/moat/adapters/docker"
+	"github.com/moatproject/moat/adapters/docker/dockertest"
 	"github.com/moatproject/moat/contracttests"
 	"github.com/moatproject/moat/core"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -43,7 +38,7 @@ func TestContract(t *testing.T) {
 		MissingImage:     "127.0.0.1:5000/moat/missing:latest",
 		UnreachableImage: "127.0.0.1:1/moat/unreachable:latest",
 
-		Dial: dialIn(os.Getenv("MOAT_TEST_NETNS")),
+		Dial: dockertest.DialIn(os.Getenv("MOAT_TEST_NETNS")),
 	}, contracttests.Options{
 		Unsupported: map[string]string{
 			"CF-12": "gVisor has a network stack of its own",
@@ -52,62 +47,12 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// absence tells why there is no engine to test with, or "".
-func absence() string {
-	host := os.Getenv("MOAT_TEST_ENGINE")
-	if host == "" {
-		return "MOAT_TEST_ENGINE is not set"
-	}
-	api, err := client.NewClientWithOpts(client.WithHost(host))
-	if err != nil {
-		return err.Error()
-	}
-	defer api.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
-	defer cancel()
-	if _, err := api.Ping(ctx); err != nil {
-		return err.Error()
-	}
-	return ""
-}
+func absence() string { return dockertest.Absence(os.Getenv("MOAT_TEST_ENGINE"), "MOAT_TEST_ENGINE") }
 
 // realEngine returns a client of the engine to test with. Its absence skips the
 // test, unless CONTRACT_REQUIRED names this adapter.
 func realEngine(t *testing.T) client.APIClient {
 	t.Helper()
-	if reason := absence(); reason != "" {
-		if slices.Contains(strings.Split(os.Getenv("CONTRACT_REQUIRED"), ","), harnessName) {
-			t.Fatal(reason)
-		}
-		t.Skip(reason)
-	}
+	dockertest.Need(t, harnessName, absence())
 	return newClient(t, os.Getenv("MOAT_TEST_ENGINE"))
-}
-
-// dialIn connects from inside a network namespace, "" for this process's own.
-func dialIn(namespace string) func(ctx context.Context, network, address string) (net.Conn, error) {
-	return func(ctx context.Context, network, address string) (conn net.Conn, err error) {
-		if namespace == "" {
-			return new(net.Dialer).DialContext(ctx, network, address)
-		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			runtime.LockOSThread() // for ever: the thread ends with this goroutine
-			if err = enter(namespace); err == nil {
-				conn, err = new(net.Dialer).DialContext(ctx, network, address)
-			}
-		}()
-		<-done
-		return conn, err
-	}
-}
-
-func enter(namespace string) error {
-	file, err := os.Open(namespace)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	return unix.Setns(int(file.Fd()), unix.CLONE_NEWNET)
 }

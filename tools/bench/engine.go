@@ -175,7 +175,14 @@ func (c *rawClient) life(ctx context.Context, body []byte, running func(id strin
 	return json.NewDecoder(wait.Body).Decode(new(container.WaitResponse))
 }
 
-// life is the same through the adapter.
+// run is a life with the output.
+func (c *rawClient) run(ctx context.Context, body []byte) error {
+	return c.life(ctx, body, func(id string) error {
+		return c.do(ctx, http.MethodGet, "/containers/"+id+"/logs?stdout=1&stderr=1&follow=1", nil, nil)
+	})
+}
+
+// life is the same as the raw one through the adapter.
 func life(ctx context.Context, rt core.Runtime, cfg core.Config) error {
 	id, err := rt.CreateContainer(ctx, cfg)
 	if err != nil {
@@ -249,10 +256,10 @@ func (b *bench) requests(ctx context.Context, oci string, do func(core.Runtime) 
 	return made, err
 }
 
-// answerAtOnce is an engine that does nothing, and says that it has done it.
-func answerAtOnce() (host string, stop func() error, err error) {
+// answeredAtOnce hands use an engine that does nothing, and says that it has done it.
+func answeredAtOnce(use func(host string) error) error {
 	id := strings.Repeat("0123456789abcdef", 4)
-	return serve(func(w http.ResponseWriter, request *http.Request) {
+	host, stop, err := serve(func(w http.ResponseWriter, request *http.Request) {
 		w.Header().Set("Api-Version", strings.TrimPrefix(apiVersion, "/v"))
 		w.Header().Set("Content-Type", "application/json")
 		switch path := request.URL.Path; {
@@ -261,11 +268,15 @@ func answerAtOnce() (host string, stop func() error, err error) {
 			_ = json.NewEncoder(w).Encode(container.CreateResponse{ID: id})
 		case strings.HasSuffix(path, "/wait"):
 			_ = json.NewEncoder(w).Encode(container.WaitResponse{})
-		case strings.HasSuffix(path, "/_ping"):
+		case strings.HasSuffix(path, "/_ping"), strings.HasSuffix(path, "/logs"):
 		default:
 			w.WriteHeader(http.StatusNoContent)
 		}
 	})
+	if err != nil {
+		return err
+	}
+	return errors.Join(use(host), stop())
 }
 
 // serve listens on a socket of its own until stop.

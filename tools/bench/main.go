@@ -4,7 +4,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -117,8 +116,8 @@ func (b *bench) rounds(n int) int {
 }
 
 const (
-	fewestRounds = 3
-	rowTime      = 8 * time.Second // of more rounds than that, so that a loaded machine has its table as well
+	fewestRounds = 2
+	rowTime      = 8 * time.Second // after which no round begins, so that a slow machine has its table as well
 )
 
 // inTurns measures both sides up to n times, one after the other, in changing order.
@@ -142,10 +141,10 @@ func (b *bench) inTurns(n int, sides ...func() error) ([][]time.Duration, error)
 	return times, nil
 }
 
-// median returns the middle of values, the 50th percentile.
-func median[T cmp.Ordered](values []T) T {
+// median returns the 50th percentile.
+func median[T ~int64 | ~float64](values []T) T {
 	sorted := slices.Sorted(slices.Values(values))
-	return sorted[len(sorted)/2]
+	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
 }
 
 // compare returns the median of what both sides' rounds come to in pairs, so that slow
@@ -159,8 +158,10 @@ func compare(a, b []time.Duration, of func(a, b float64) float64) (middle, uncer
 	for i := range each {
 		spread[i] = math.Abs(each[i] - middle)
 	}
-	// 1.4826 makes a standard deviation of the median deviation, 1.2533 a median's error of a mean's.
-	return middle, 2 * 1.4826 * 1.2533 * median(spread) / math.Sqrt(float64(len(each)))
+	// 1.4826 makes a standard deviation of the median deviation, 1.2533 a median's error of a
+	// mean's, and the last factor, nearly Student's, tells how little few rounds say.
+	n := float64(len(each))
+	return middle, 2 * 1.4826 * 1.2533 * median(spread) / math.Sqrt(n) * n / (n - 1.6)
 }
 
 // within judges a figure that may be at most limit.

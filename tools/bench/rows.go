@@ -22,7 +22,6 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/pkg/stdcopy"
-	"github.com/moatproject/moat/adapters/docker"
 	"github.com/moatproject/moat/core"
 )
 
@@ -48,6 +47,7 @@ func rows() []row {
 		})},
 		{"moat --version", cliStart},
 		{"moat ps", cliList},
+		{"moat run, engine that answers at once", cliAlone},
 		{"moat run --no-sandbox", cliRun("runc")},
 		{"moat run", cliRun("runsc")},
 	}
@@ -56,6 +56,7 @@ func rows() []row {
 const (
 	callGate       = 50 * time.Microsecond
 	allocationGate = 60
+	cliGate        = 15 * time.Millisecond
 )
 
 // call is a row for one call, with its allocations.
@@ -159,24 +160,40 @@ func (r result) withRequests(moat, raw int) result {
 
 // adapterAlone leaves the engine's own time out, whose spread hides what the adapter adds.
 func adapterAlone(ctx context.Context, b *bench) (found result, err error) {
-	host, stop, err := answerAtOnce()
-	if err != nil {
-		return result{}, err
-	}
-	defer func() { err = errors.Join(err, stop()) }()
-	rt, err := docker.New(docker.Options{Host: host})
-	if err != nil {
-		return result{}, err
-	}
-	defer func() { err = errors.Join(err, rt.Close()) }()
-	raw := newRawClient(host)
-	times, err := b.inTurns(1000,
-		func() error { return life(ctx, rt, b.config("true")) },
-		func() error { return raw.life(ctx, nil, nil) })
-	if err != nil {
-		return result{}, err
-	}
-	return atMost(times[0], times[1], "raw API", time.Millisecond), nil
+	err = answeredAtOnce(func(host string) error {
+		rt, err := newRuntime("runc", host)
+		if err != nil {
+			return err
+		}
+		raw := newRawClient(host)
+		times, err := b.inTurns(1000,
+			func() error { return life(ctx, rt, b.config("true")) },
+			func() error { return raw.life(ctx, nil, nil) })
+		if err = errors.Join(err, rt.Close()); err != nil {
+			return err
+		}
+		found = atMost(times[0], times[1], "raw API", time.Millisecond)
+		return nil
+	})
+	return found, err
+}
+
+// cliAlone is the same for a whole process.
+func cliAlone(ctx context.Context, b *bench) (found result, err error) {
+	err = answeredAtOnce(func(host string) error {
+		before := *b
+		before.host = host
+		raw := newRawClient(host)
+		times, err := b.inTurns(100,
+			before.command(ctx, b.moat(), "--no-sandbox", "run", "--rm", testImage, "true"),
+			func() error { return raw.run(ctx, nil) })
+		if err != nil {
+			return err
+		}
+		found = atMost(times[0], times[1], "raw API", cliGate)
+		return nil
+	})
+	return found, err
 }
 
 func lifecycle(oci string) func(context.Context, *bench) (result, error) {
@@ -278,7 +295,7 @@ var benchmarkLine = regexp.MustCompile(`BenchmarkDemultiplex/(\w+)/(\w+)\S*\s.*\
 // is not exported.
 func demultiplex(frames string, judge func(moat, stdcopy float64) (string, string, bool)) func(context.Context, *bench) (result, error) {
 	return func(ctx context.Context, _ *bench) (result, error) {
-		command := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "BenchmarkDemultiplex/"+frames+"$/(copy|stdcopy)", "-count", "3", ".")
+		command := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "BenchmarkDemultiplex/"+frames+"$/(copy|stdcopy)", "-count", "3", "-benchtime", "0.3s", ".")
 		command.Dir = "../adapters/docker"
 		out, err := command.CombinedOutput()
 		if err != nil {
@@ -367,11 +384,7 @@ func cliRun(oci string) func(context.Context, *bench) (result, error) {
 		if err != nil {
 			return result{}, err
 		}
-		raw := func() error {
-			return b.raw.life(ctx, body, func(id string) error {
-				return b.raw.do(ctx, http.MethodGet, "/containers/"+id+"/logs?stdout=1&stderr=1&follow=1", nil, nil)
-			})
-		}
+		raw := func() error { return b.raw.run(ctx, body) }
 		run := []string{"run", "--rm", "--label", label + "=" + b.runID}
 		args := append(slices.Clone(run), testImage, "true")
 		if oci == "runc" {
@@ -390,7 +403,7 @@ func cliRun(oci string) func(context.Context, *bench) (result, error) {
 		if err != nil {
 			return result{}, err
 		}
-		found := atMost(times[0], times[1], "raw API", 15*time.Millisecond)
+		found := atMost(times[0], times[1], "raw API", cliGate)
 		dockers := atMost(times[0], times[2], "docker run", 0)
 		found.beside += ", " + dockers.beside
 		found.compared += ", " + dockers.compared

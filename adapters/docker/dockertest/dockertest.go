@@ -1,0 +1,45 @@
+// Package dockertest helps tests on the engines of tools/engine.sh.
+package dockertest
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moatproject/moat/adapters/docker"
+)
+
+// Absence tells why there is no engine to test with at host, or "". A variable of the
+// environment is where host comes from.
+func Absence(host, variable string) string {
+	if host == "" {
+		return variable + " is not set"
+	}
+	rt, err := docker.New(docker.Options{Host: host})
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = rt.Close() }()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := rt.Ping(ctx); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// Need skips the test for the reason absence, unless that is "". Where
+// CONTRACT_REQUIRED lists the adapter it fails the test instead.
+func Need(t testing.TB, adapter, absence string) {
+	t.Helper()
+	if absence == "" {
+		return
+	}
+	if slices.Contains(strings.Split(os.Getenv("CONTRACT_REQUIRED"), ","), adapter) {
+		t.Fatalf("%s, and CONTRACT_REQUIRED lists %s", absence, adapter)
+	}
+	t.Skip(absence)
+}
