@@ -56,6 +56,7 @@ func (a *app) run(ctx context.Context, config core.Config, options runOptions) e
 		return err
 	}
 	defer release()
+	config.Labels[labelOwner] = a.env.Owner
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(context.Canceled)
 	relay := a.newRelay(cancel)
