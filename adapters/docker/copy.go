@@ -38,7 +38,7 @@ func (r *Runtime) CopyTo(ctx context.Context, id, dir string, archive io.Reader)
 		return err
 	}
 	vetted, writer := io.Pipe()
-	defer vetted.Close()
+	defer func() { _ = vetted.Close() }()
 	vetting := make(chan error, 1)
 	go func() {
 		err := core.VetArchive(writer, archive)

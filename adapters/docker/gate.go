@@ -9,7 +9,6 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
-	"github.com/moatproject/moat/core"
 )
 
 // A container with a terminal begins with the gate: a program of ours that waits for
@@ -58,21 +57,6 @@ func (r *Runtime) gateBefore(ctx context.Context, config *container.Config) ([]b
 		config.Entrypoint = nil // nothing to run, which is the engine's to tell
 	}
 	return program, nil
-}
-
-// gateExec puts the gate before a further program, for engines that cannot give its
-// terminal a size at the start.
-func (r *Runtime) gateExec(c *call, opts *core.ExecOptions) error {
-	found, err := r.inspect(c.ctx, c.op, c.object)
-	if err != nil {
-		return err
-	}
-	program, _, err := r.gateOf(c.ctx, found.Image)
-	if err != nil || program == nil {
-		return err
-	}
-	opts.Cmd = slices.Concat([]string{gatePath}, opts.Cmd)
-	return r.putGate(c.ctx, program, c.object)
 }
 
 // putGate copies the gate into a created container.

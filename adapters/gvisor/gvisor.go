@@ -5,6 +5,10 @@
 // engines may ignore the runtime asked for, and users register any program under
 // any name. So the runtime is found by what the kernel inside a container says of
 // itself, with a container of our own and no image from a registry.
+//
+// On Docker Engine 29, a start that fails because of the network (a host port that is
+// taken) leaves its sandbox behind where runsc is older than September 2026. No client
+// of the engine can end that sandbox: docs/gvisor.md has the figures and a remedy.
 package gvisor
 
 import (

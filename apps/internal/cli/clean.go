@@ -3,15 +3,10 @@ package cli
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/moatproject/moat/core"
 	"github.com/spf13/cobra"
 )
-
-// startGrace is how long a container that was never started may still be about to
-// be, by a moat process that this one cannot see.
-const startGrace = time.Hour
 
 type orphan struct {
 	core.Info
@@ -23,8 +18,8 @@ func (a *app) cleanCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clean",
 		Short: "Remove containers that Moat left behind",
-		Long: "Remove the containers that carry Moat's label, do not run, and belong to no live run.\n" +
-			"What runs, and what is not Moat's, is never touched.",
+		Long: "Remove the containers that runs of yours on this machine left behind: they do not run, and no live run owns them.\n" +
+			"What runs, and what is others', is never touched.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return with(cmd, a, nil, func(ctx context.Context, containers core.Lifecycle) error {
@@ -32,7 +27,7 @@ func (a *app) cleanCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				orphans := a.orphans(infos, time.Now())
+				orphans := a.orphans(infos)
 				var errs error
 				if !dryRun {
 					orphans, errs = removeOrphans(ctx, containers, orphans)
@@ -46,19 +41,18 @@ func (a *app) cleanCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) orphans(infos []core.Info, now time.Time) []orphan {
+func (a *app) orphans(infos []core.Info) []orphan {
 	var orphans []orphan
 	for _, info := range infos {
-		if info.Labels[core.LabelManaged] != "true" || isLive(a.env.StateDir, info.Labels[core.LabelRunID]) {
+		// Which runs of others are live, their locks know alone.
+		if info.Labels[labelOwner] != a.env.Owner || isLive(a.env.StateDir, info.Labels[core.LabelRunID]) {
 			continue
 		}
 		switch info.Status {
 		case core.StateExited, core.StateDead:
 			orphans = append(orphans, orphan{info, "it has exited and its run is over"})
 		case core.StateCreated:
-			if now.Sub(info.Created) > startGrace {
-				orphans = append(orphans, orphan{info, "it was never started and its run is over"})
-			}
+			orphans = append(orphans, orphan{info, "it was never started and its run is over"})
 		}
 	}
 	return orphans
@@ -66,7 +60,15 @@ func (a *app) orphans(infos []core.Info, now time.Time) []orphan {
 
 func removeOrphans(ctx context.Context, containers core.Lifecycle, orphans []orphan) (removed []orphan, errs error) {
 	for _, o := range orphans {
-		if err := containers.RemoveContainer(ctx, o.ID); err != nil {
+		// Its run may have started it, and ended, since it was listed.
+		status, err := containers.ContainerState(ctx, o.ID)
+		if errors.Is(err, core.ErrNotFound) || (err == nil && status != o.Status) {
+			continue
+		}
+		if err == nil {
+			err = containers.RemoveContainer(ctx, o.ID)
+		}
+		if err != nil {
 			errs = errors.Join(errs, err)
 			continue
 		}

@@ -33,6 +33,9 @@ type Env struct {
 	StateDir string
 	CacheDir string
 
+	// Owner is a name for StateDir that differs between machines, which may share an engine.
+	Owner string
+
 	// Candidates lists the runtimes of this build; progress is for pulls.
 	Candidates func(env Env, progress core.PullSink, logger *slog.Logger) []core.Candidate
 }
@@ -58,6 +61,8 @@ func ProcessEnv() Env {
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
 		env.StateDir = filepath.Join(dir, "moat", "runs")
 	}
+	machine, _ := os.Hostname() // without one, machines that share an engine are taken for one
+	env.Owner = machine + ":" + env.StateDir
 	return env
 }
 

@@ -8,6 +8,9 @@ import (
 	"github.com/gofrs/flock"
 )
 
+// labelOwner tells, by [Env].Owner, whose locks know whether a container's run is live.
+const labelOwner = "moatproject.owner"
+
 // lockRun marks a run as live for as long as this process lives: the kernel drops
 // the lock even when the process is killed. release ends it and removes the file.
 func lockRun(dir, runID string) (release func(), err error) {

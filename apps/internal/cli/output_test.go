@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/moatproject/moat/core"
 )
@@ -72,36 +71,5 @@ func TestPullProgress(t *testing.T) {
 	got := show(true)
 	if !strings.Contains(got, "1 of 1 layers") || !strings.Contains(got, "1MB of 2MB") || !strings.HasSuffix(got, "\r\x1b[K") || strings.Contains(got, "\n") {
 		t.Errorf("terminal: got %q", got)
-	}
-}
-
-func TestOrphans(t *testing.T) {
-	now := time.Now()
-	info := func(run, status string, age time.Duration) core.Info {
-		return core.Info{ID: run + status, Status: status, Created: now.Add(-age), Labels: map[string]string{core.LabelManaged: "true", core.LabelRunID: run}}
-	}
-	a := &app{env: Env{StateDir: t.TempDir()}}
-	release, err := lockRun(a.env.StateDir, "live")
-	if err != nil {
-		t.Fatal(err)
-	}
-	foreign := info("foreign", core.StateExited, time.Hour)
-	foreign.Labels = nil
-	infos := []core.Info{
-		info("live", core.StateExited, time.Hour), info("over", core.StateExited, 0), info("over", core.StateRunning, 9*time.Hour),
-		info("over", core.StateCreated, time.Minute), info("old", core.StateCreated, 2*time.Hour), info("over", core.StateDead, 0), foreign,
-	}
-	ids := func() (ids []string) {
-		for _, o := range a.orphans(infos, now) {
-			ids = append(ids, o.ID)
-		}
-		return ids
-	}
-	if got, want := ids(), []string{"overexited", "oldcreated", "overdead"}; !reflect.DeepEqual(got, want) {
-		t.Errorf("beside a live run: got %v, want %v", got, want)
-	}
-	release()
-	if got := ids(); got[0] != "liveexited" {
-		t.Errorf("after the run: got %v", got)
 	}
 }

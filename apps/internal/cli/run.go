@@ -58,6 +58,7 @@ func (a *app) run(ctx context.Context, config core.Config, options runOptions) e
 		return err
 	}
 	defer release()
+	config.Labels[labelOwner] = a.env.Owner
 	printer := newPullPrinter(a.env)
 	defer printer.finish()
 	a.pullProgress = printer.show

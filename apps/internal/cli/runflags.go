@@ -176,8 +176,10 @@ func parsePort(spec string) (core.PortMapping, error) {
 	}
 	bind, hostPort, found := strings.Cut(host, ":")
 	if strings.HasPrefix(host, "[") {
-		bind, hostPort, _ = strings.Cut(host[1:], "]")
-		if hostPort, found = strings.CutPrefix(hostPort, ":"); !found && hostPort != "" {
+		var after string
+		bind, after, found = strings.Cut(host[1:], "]")
+		hostPort = strings.TrimPrefix(after, ":")
+		if !found || (hostPort == after && after != "") {
 			return core.PortMapping{}, errPort
 		}
 	} else if _, err := strconv.ParseUint(host, 10, 16); err == nil && !found {

@@ -1,14 +1,16 @@
 package cli
 
 import (
-	"fmt"
-	"net"
+	"cmp"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/docker/go-connections/nat"
 	"github.com/moatproject/moat/core"
 	"github.com/spf13/pflag"
 )
@@ -110,7 +112,7 @@ func TestBadFlagsAreNamed(t *testing.T) {
 }
 
 func FuzzParsePort(f *testing.F) {
-	for _, seed := range []string{"80", "8080:80", "127.0.0.1:80", "[::1]:1:2/udp", "::80", "a:b:c"} {
+	for _, seed := range []string{"80", "8080:80", "127.0.0.1:80", "127.0.0.1::80", "127.0.0.1:1:2/udp", "[::1]:1:2/udp", "[::1:80", "::80", "80/", "a:b:c"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, spec string) {
@@ -118,16 +120,26 @@ func FuzzParsePort(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What it understood, written in full, means the same.
-		full := fmt.Sprintf("%d:%d", mapping.HostPort, mapping.ContainerPort)
-		if mapping.HostIP != "" {
-			full = net.JoinHostPort(mapping.HostIP, full)
+		if (core.Config{Image: "image", Ports: []core.PortMapping{mapping}}).Validate() != nil {
+			return // it is refused there
 		}
-		if mapping.Protocol != "" {
-			full += "/" + mapping.Protocol
+		// What is accepted means what it means to Docker.
+		docker, err := nat.ParsePortSpec(spec)
+		if i := strings.LastIndexByte(spec, ':'); err != nil && i >= 0 { // BIND:PORT is BIND::PORT there
+			docker, err = nat.ParsePortSpec(spec[:i] + ":" + spec[i:])
 		}
-		if again, err := parsePort(full); err != nil || again != mapping {
-			t.Errorf("%q became %+v, and %q %+v, %v", spec, mapping, full, again, err)
+		if err != nil || len(docker) != 1 {
+			t.Fatalf("%q became %+v, and Docker's parser says %+v, %v", spec, mapping, docker, err)
+		}
+		binding := docker[0].Binding
+		hostPort, _ := strconv.Atoi(cmp.Or(binding.HostPort, "0"))
+		want := core.PortMapping{ContainerPort: docker[0].Port.Int(), Protocol: docker[0].Port.Proto(), HostPort: hostPort}
+		if binding.HostIP != "" {
+			want.HostIP = netip.MustParseAddr(binding.HostIP).String()
+		}
+		mapping.Protocol = cmp.Or(mapping.Protocol, "tcp")
+		if mapping != want {
+			t.Errorf("%q became %+v, and is %+v to Docker", spec, mapping, want)
 		}
 	})
 }
