@@ -125,7 +125,7 @@ func (a *app) copyOut(ctx context.Context, copier core.Copier, id, source, dest 
 		return err
 	}
 	vetted, writer := io.Pipe()
-	defer vetted.Close()
+	defer func() { _ = vetted.Close() }()
 	go func() { _ = writer.CloseWithError(core.VetArchive(writer, packed)) }()
 	info := archive.CopyInfo{Path: source, Exists: true, IsDir: stat.Mode.IsDir()}
 	if err := archive.CopyTo(vetted, info, dest); err != nil {
