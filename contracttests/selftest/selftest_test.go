@@ -124,6 +124,7 @@ func TestBreakages(t *testing.T) {
 func checkFailures(t *testing.T, h contracttests.Harness, want []string) {
 	t.Helper()
 	var wg sync.WaitGroup
+	missed := make(chan contracttests.Case, len(want))
 	for _, c := range contracttests.Cases() {
 		if slices.Contains(apart, c.Number) {
 			continue
@@ -132,13 +133,20 @@ func checkFailures(t *testing.T, h contracttests.Harness, want []string) {
 			result := run(t, c, h)
 			switch expected := slices.Contains(want, c.Number); {
 			case expected && !result.Failed:
-				t.Errorf("%s passes", c.Name())
+				missed <- c
 			case !expected && result.Failed:
 				t.Errorf("%s fails too:\n%s", c.Name(), result)
 			}
 		})
 	}
 	wg.Wait()
+	close(missed)
+	// Cases watch for a moment that something goes on: on a loaded machine that may be too short to see it end.
+	for c := range missed {
+		if !run(t, c, h).Failed {
+			t.Errorf("%s passes", c.Name())
+		}
+	}
 }
 
 // TestImitations shows that the cases that the memory runtime does not support can
