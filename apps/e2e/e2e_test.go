@@ -4,6 +4,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -100,9 +101,11 @@ func (u *user) docker(args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// command is a moat process that has not been started.
+// command is a moat process that has not been started. It is killed when it does not end.
 func (u *user) command(args ...string) *exec.Cmd {
-	command := exec.CommandContext(u.Context(), binary, args...)
+	ctx, cancel := context.WithTimeout(u.Context(), 2*patience)
+	u.Cleanup(cancel)
+	command := exec.CommandContext(ctx, binary, args...)
 	command.Dir = u.home
 	command.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + u.home, "TMPDIR=" + u.home, "XDG_RUNTIME_DIR=" + u.home, "XDG_CACHE_HOME=" + u.home,

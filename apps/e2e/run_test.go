@@ -59,10 +59,11 @@ func TestOutput(t *testing.T) {
 		t.Run(sandbox, func(t *testing.T) {
 			u := newUser(t)
 			const size = 1 << 20
-			found := u.run("--rm", sandbox, image, "sh", "-c", fmt.Sprintf("yes out | head -c %d; yes err | head -c %[1]d >&2", size))
-			for text, got := range map[string]string{"out\n": found.stdout, "err\n": strings.TrimPrefix(found.stderr, warning(found.stderr))} {
-				if got != strings.Repeat(text, size/len(text)) {
-					u.Errorf("%d bytes of %q came out as %d; exit status %d", size, text, len(got), found.code)
+			out, err := strings.Repeat("o", 63), strings.Repeat("e", 63)
+			found := u.run("--rm", sandbox, image, "sh", "-c", fmt.Sprintf("yes %s | head -c %d; yes %s | head -c %[2]d >&2", out, size, err))
+			for line, got := range map[string]string{out: found.stdout, err: strings.TrimPrefix(found.stderr, warning(found.stderr))} {
+				if got != strings.Repeat(line+"\n", size/64) {
+					u.Errorf("%d bytes of %q came out as %d; exit status %d", size, line[:1], len(got), found.code)
 				}
 			}
 		})
@@ -123,28 +124,41 @@ func TestSettings(t *testing.T) {
 		u.Fatal(err)
 	}
 	u.env = append(u.env, "PASSED_ON=passed")
-	netRaw := `echo $(( 0x$(grep CapEff /proc/self/status | cut -f2) >> 13 & 1 ))`
-	for _, test := range []struct {
-		args   []string
-		script string
-		want   string
-	}{
-		{[]string{"-e", "A=a b", "-e", "PASSED_ON", "--env-file", "vars", "-e", "FROM_BOTH=flag"}, `echo "$A $PASSED_ON $FROM_FILE $FROM_BOTH"`, "a b passed file flag\n"},
-		{[]string{"-v", "./vars:/vars:ro"}, "grep FROM_FILE /vars; echo x 2>/dev/null >/vars || echo refused", "FROM_FILE=file\nrefused\n"},
-		{[]string{"-v", "./vars:/vars"}, "echo WRITTEN=yes >>/vars", ""},
-		{[]string{"--env-file", "vars"}, "echo $WRITTEN", "yes\n"},
-		{[]string{"-w", "/made"}, "pwd", "/made\n"},
-		{[]string{"-u", "1234:5678", "--group-add", "4321"}, "id -u; id -g; id -G", "1234\n5678\n5678 4321\n"},
-		{[]string{"-m", "64m"}, "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max", "67108864\n"},
-		{[]string{"--cpus", "0.5"}, "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d' ' -f1 /sys/fs/cgroup/cpu.max", "50000\n"},
-		{[]string{"--network", "none"}, "ls /sys/class/net", "lo\n"},
-		{[]string{"--add-host", "example.test:192.0.2.7"}, "grep example.test /etc/hosts | tr '\t' ' '", "192.0.2.7 example.test\n"},
-		{[]string{"--dns", "192.0.2.53"}, "grep nameserver /etc/resolv.conf", "nameserver 192.0.2.53\n"},
-		{[]string{"--cap-add", "cap_net_raw"}, netRaw, "1\n"},
-		{nil, netRaw, "0\n"},
+	hasNetRaw := "echo $(( 0x$(grep CapEff /proc/self/status | cut -f2) >> 13 & 1 ))"
+	for _, test := range []struct{ args, script, want []string }{
+		{
+			[]string{"-e", "A=a b", "-e", "PASSED_ON", "--env-file", "vars", "-e", "FROM_BOTH=flag", "-w", "/made"},
+			[]string{`echo "$A" $PASSED_ON $FROM_FILE $FROM_BOTH`, "pwd"},
+			[]string{"a b passed file flag", "/made"},
+		},
+		{
+			[]string{"-v", "./vars:/kept:ro", "-v", "./vars:/changed"},
+			[]string{"grep FROM_FILE /kept", "echo x 2>/dev/null >/kept || echo refused", "echo WRITTEN=yes >>/changed"},
+			[]string{"FROM_FILE=file", "refused"},
+		},
+		{[]string{"--env-file", "vars"}, []string{"echo $WRITTEN"}, []string{"yes"}},
+		{
+			[]string{"-u", "1234:5678", "--group-add", "4321"},
+			[]string{"id -u", "id -g", "id -G"},
+			[]string{"1234", "5678", "5678 4321"},
+		},
+		{
+			[]string{"-m", "64m", "--cpus", "0.5", "--cap-add", "cap_net_raw"},
+			[]string{
+				"cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max",
+				"cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d' ' -f1 /sys/fs/cgroup/cpu.max", hasNetRaw,
+			},
+			[]string{"67108864", "50000", "1"},
+		},
+		{
+			[]string{"--add-host", "example.test:192.0.2.7", "--dns", "192.0.2.53"},
+			[]string{"grep example.test /etc/hosts | tr '\t' ' '", "grep nameserver /etc/resolv.conf"},
+			[]string{"192.0.2.7 example.test", "nameserver 192.0.2.53"},
+		},
+		{[]string{"--network", "none"}, []string{"ls /sys/class/net", hasNetRaw}, []string{"lo", "0"}},
 	} {
-		found := u.run(append(append([]string{"--rm", "--no-sandbox"}, test.args...), image, "sh", "-c", test.script)...)
-		want(u, fmt.Sprintf("%q (%s)", test.args, found.stderr), found.stdout, test.want)
+		found := u.run(append(append([]string{"--rm", "--no-sandbox"}, test.args...), image, "sh", "-c", strings.Join(test.script, "\n"))...)
+		want(u, fmt.Sprintf("%q (%s)", test.args, found.stderr), found.stdout, strings.Join(test.want, "\n")+"\n")
 	}
 }
 

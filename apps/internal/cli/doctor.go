@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,8 +40,11 @@ func (a *app) doctorCommand() *cobra.Command {
 			candidates := a.env.Candidates(a.env, nil, slog.New(slog.DiscardHandler))
 			settings := a.settings(nil)
 			plan, err := core.Plan(settings.Host, settings.Options, candidates)
+			if err != nil {
+				return err
+			}
 			all := diagnoseAll(ctx, candidates)
-			return errors.Join(a.printDiagnoses(all), cmp.Or(err, noneUsable(plan, all)))
+			return errors.Join(a.printDiagnoses(all), noneUsable(plan, all))
 		},
 	}
 	a.jsonFlag(cmd)
