@@ -3,10 +3,12 @@ module github.com/moatproject/moat/apps
 go 1.26.0
 
 require (
+	github.com/creack/pty v1.1.24
 	github.com/docker/go-connections v0.8.2
 	github.com/docker/go-units v0.5.0
 	github.com/gofrs/flock v0.13.2
 	github.com/moatproject/moat/adapters/container v0.0.0
+	github.com/moatproject/moat/adapters/docker v0.0.0
 	github.com/moatproject/moat/core v0.0.0
 	github.com/moby/go-archive v0.1.0
 	github.com/moby/term v0.5.2
@@ -32,7 +34,6 @@ require (
 	github.com/klauspost/compress v1.18.0 // indirect
 	github.com/mattn/go-colorable v0.1.14 // indirect
 	github.com/mattn/go-isatty v0.0.20 // indirect
-	github.com/moatproject/moat/adapters/docker v0.0.0 // indirect
 	github.com/moatproject/moat/adapters/gvisor v0.0.0 // indirect
 	github.com/moatproject/moat/adapters/memory v0.0.0 // indirect
 	github.com/moby/docker-image-spec v1.3.1 // indirect

@@ -178,8 +178,18 @@ func (c *rawClient) life(ctx context.Context, body []byte, running func(id strin
 // run is a life with the output.
 func (c *rawClient) run(ctx context.Context, body []byte) error {
 	return c.life(ctx, body, func(id string) error {
-		return c.do(ctx, http.MethodGet, "/containers/"+id+"/logs?stdout=1&stderr=1&follow=1", nil, nil)
+		return c.logs(ctx, id, func(body io.Reader) error { _, err := io.Copy(io.Discard, body); return err })
 	})
+}
+
+// logs hands a container's output to read until its end, in frames.
+func (c *rawClient) logs(ctx context.Context, id string, read func(io.Reader) error) error {
+	response, err := c.send(ctx, http.MethodGet, "/containers/"+id+"/logs?stdout=1&stderr=1&follow=1", nil)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	return read(response.Body)
 }
 
 // life is the same as the raw one through the adapter.
@@ -257,7 +267,8 @@ func (b *bench) requests(ctx context.Context, oci string, do func(core.Runtime) 
 }
 
 // answeredAtOnce hands use an engine that does nothing, and says that it has done it.
-func answeredAtOnce(use func(host string) error) error {
+// Its containers have written logs, which are in frames.
+func answeredAtOnce(logs []byte, use func(host string) error) error {
 	id := strings.Repeat("0123456789abcdef", 4)
 	host, stop, err := serve(func(w http.ResponseWriter, request *http.Request) {
 		w.Header().Set("Api-Version", strings.TrimPrefix(apiVersion, "/v"))
@@ -268,7 +279,9 @@ func answeredAtOnce(use func(host string) error) error {
 			_ = json.NewEncoder(w).Encode(container.CreateResponse{ID: id})
 		case strings.HasSuffix(path, "/wait"):
 			_ = json.NewEncoder(w).Encode(container.WaitResponse{})
-		case strings.HasSuffix(path, "/_ping"), strings.HasSuffix(path, "/logs"):
+		case strings.HasSuffix(path, "/logs"):
+			_, _ = w.Write(logs)
+		case strings.HasSuffix(path, "/_ping"):
 		default:
 			w.WriteHeader(http.StatusNoContent)
 		}

@@ -62,7 +62,7 @@ type verdict int
 
 const (
 	yes   verdict = iota
-	noise         // the gate is within what repetitions differ by
+	noise         // too uncertain to tell
 	no
 )
 
@@ -167,12 +167,12 @@ func compare(a, b []time.Duration, of func(a, b float64) float64) (middle, uncer
 // within judges a figure that may be at most limit.
 func within(figure, uncertain, limit float64) verdict {
 	switch {
-	case figure <= limit:
+	case figure+uncertain <= limit:
 		return yes
-	case figure-uncertain <= limit:
-		return noise
+	case figure-uncertain > limit:
+		return no
 	}
-	return no
+	return noise
 }
 
 // atMost is the result of rows whose gate is a difference.

@@ -38,6 +38,7 @@ func rows() []row {
 		{"1 run at once", parallel(1)},
 		{"8 runs at once", parallel(8)},
 		{"32 runs at once", parallel(32)},
+		{"log follow, engine that answers at once", logsAlone},
 		{"log follow", logFollow},
 		{"demultiplex 1 KiB frames", demultiplex("1KiB", func(moat, _ float64) (string, string, bool) {
 			return fmt.Sprintf("%.1f GB/s", moat/1000), "≥ 1 GB/s", moat >= 1000
@@ -160,7 +161,7 @@ func (r result) withRequests(moat, raw int) result {
 
 // adapterAlone leaves the engine's own time out, whose spread hides what the adapter adds.
 func adapterAlone(ctx context.Context, b *bench) (found result, err error) {
-	err = answeredAtOnce(func(host string) error {
+	err = answeredAtOnce(nil, func(host string) error {
 		rt, err := newRuntime("runc", host)
 		if err != nil {
 			return err
@@ -180,7 +181,7 @@ func adapterAlone(ctx context.Context, b *bench) (found result, err error) {
 
 // cliAlone is the same for a whole process.
 func cliAlone(ctx context.Context, b *bench) (found result, err error) {
-	err = answeredAtOnce(func(host string) error {
+	err = answeredAtOnce(nil, func(host string) error {
 		before := *b
 		before.host = host
 		raw := newRawClient(host)
@@ -251,9 +252,11 @@ func parallel(n int) func(context.Context, *bench) (result, error) {
 	}
 }
 
+const line = "a line of an ordinary length, as programs write them\n"
+
 func logFollow(ctx context.Context, b *bench) (found result, err error) {
 	const size = 2 << 20
-	id, err := b.plain.CreateContainer(ctx, b.config("sh", "-c", fmt.Sprintf("yes 'a line of an ordinary length, as programs write them' | head -c %d", size)))
+	id, err := b.plain.CreateContainer(ctx, b.config("sh", "-c", fmt.Sprintf("yes '%s' | head -c %d", strings.TrimSpace(line), size)))
 	if err != nil {
 		return result{}, err
 	}
@@ -264,27 +267,52 @@ func logFollow(ctx context.Context, b *bench) (found result, err error) {
 	if _, err := b.plain.WaitContainer(ctx, id); err != nil {
 		return result{}, err
 	}
-	raw := func(read func(io.Reader) error) func() error {
-		return func() error {
-			response, err := b.raw.send(ctx, http.MethodGet, "/containers/"+id+"/logs?stdout=1&stderr=1&follow=1", nil)
-			if err != nil {
-				return err
-			}
-			defer response.Body.Close()
-			return read(response.Body)
-		}
+	return b.follow(ctx, b.plain, b.raw, id, size)
+}
+
+// logsAlone leaves the engine's log driver out.
+func logsAlone(ctx context.Context, b *bench) (found result, err error) {
+	const lines = 1 << 20
+	var frames bytes.Buffer
+	stdout := stdcopy.NewStdWriter(&frames, stdcopy.Stdout)
+	for range lines {
+		_, _ = io.WriteString(stdout, line)
 	}
-	times, err := b.inTurns(10,
+	err = answeredAtOnce(frames.Bytes(), func(host string) error {
+		rt, err := newRuntime("runc", host)
+		if err != nil {
+			return err
+		}
+		id, err := rt.CreateContainer(ctx, b.config("true"))
+		if err != nil {
+			return err
+		}
+		if err := rt.StartContainer(ctx, id); err != nil {
+			return err
+		}
+		found, err = b.follow(ctx, rt, newRawClient(host), id, lines*len(line))
+		return errors.Join(err, rt.Close())
+	})
+	return found, err
+}
+
+// follow compares how fast size bytes of a container's output come.
+func (b *bench) follow(ctx context.Context, rt core.LogStreamer, raw *rawClient, id string, size int) (result, error) {
+	times, err := b.inTurns(20,
 		func() error {
-			return b.plain.StreamLogs(ctx, id, core.LogOptions{Follow: true, Stdout: io.Discard, Stderr: io.Discard})
+			return rt.StreamLogs(ctx, id, core.LogOptions{Follow: true, Stdout: io.Discard, Stderr: io.Discard})
 		},
-		raw(func(body io.Reader) error { _, err := io.Copy(io.Discard, body); return err }),
-		raw(func(body io.Reader) error { _, err := stdcopy.StdCopy(io.Discard, io.Discard, body); return err }))
+		func() error {
+			return raw.logs(ctx, id, func(body io.Reader) error { _, err := io.Copy(io.Discard, body); return err })
+		},
+		func() error {
+			return raw.logs(ctx, id, func(body io.Reader) error { _, err := stdcopy.StdCopy(io.Discard, io.Discard, body); return err })
+		})
 	if err != nil {
 		return result{}, err
 	}
-	const megabytes = size / 1e6
-	found = asFast(times[0], times[1], "raw API", "MB", megabytes)
+	megabytes := float64(size) / 1e6
+	found := asFast(times[0], times[1], "raw API", "MB", megabytes)
 	found.beside += ", " + rate(times[2], "MB", megabytes) + " with stdcopy"
 	return found, nil
 }

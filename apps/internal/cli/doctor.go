@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -36,24 +37,32 @@ func (a *app) doctorCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := a.cancelOnSignal(cmd.Context())
 			defer stop()
-			all := diagnoseAll(ctx, a.env.Candidates(a.env, nil, slog.New(slog.DiscardHandler)))
-			if err := a.printDiagnoses(all); err != nil {
+			candidates := a.env.Candidates(a.env, nil, slog.New(slog.DiscardHandler))
+			settings := a.settings(nil)
+			plan, err := core.Plan(settings.Host, settings.Options, candidates)
+			if err != nil {
 				return err
 			}
-			return noneUsable(all)
+			all := diagnoseAll(ctx, candidates)
+			return errors.Join(a.printDiagnoses(all), noneUsable(plan, all))
 		},
 	}
 	a.jsonFlag(cmd)
 	return cmd
 }
 
-func noneUsable(all []diagnosis) error {
-	for _, d := range all {
-		if d.Usable && !d.OnlyForced {
+// noneUsable is the error of a plan that leads to nothing.
+func noneUsable(plan []core.Candidate, all []diagnosis) error {
+	var planned []string
+	for _, candidate := range plan {
+		planned = append(planned, string(candidate.Type))
+		if slices.ContainsFunc(all, func(d diagnosis) bool {
+			return d.Usable && d.Runtime == candidate.Type && d.Endpoint == candidate.Endpoint
+		}) {
 			return nil
 		}
 	}
-	return errors.New("no runtime is usable; follow a remedy above")
+	return fmt.Errorf("`moat run` would use %s, and that is not usable; follow a remedy above", strings.Join(slices.Compact(planned), " or "))
 }
 
 func diagnoseAll(ctx context.Context, candidates []core.Candidate) []diagnosis {
@@ -125,10 +134,10 @@ func (a *app) printDiagnoses(all []diagnosis) error {
 }
 
 func (d *diagnosis) print(b *strings.Builder) {
-	status := "usable"
+	status, isolation, held := "usable", string(d.Capabilities.Isolation), guarantees(d.Capabilities)
 	switch {
 	case !d.Usable:
-		status = "NOT usable"
+		status, isolation, held = "NOT usable", "", "" // what does not work guarantees nothing
 	case d.OnlyForced:
 		status = "usable with --runtime " + string(d.Runtime)
 	}
@@ -136,7 +145,7 @@ func (d *diagnosis) print(b *strings.Builder) {
 	for _, line := range [][2]string{
 		{"reason", d.Reason}, {"remedy", d.Remedy}, {"engine", d.Description.Engine},
 		{"platform", d.Description.Platform}, {"sandbox", d.Description.Sandbox}, {"kernel", d.Description.Kernel},
-		{"isolation", string(d.Capabilities.Isolation)}, {"guarantees", guarantees(d.Capabilities)},
+		{"isolation", isolation}, {"guarantees", held},
 	} {
 		if line[1] != "" {
 			fmt.Fprintf(b, "  %-11s %s\n", line[0]+":", strings.ReplaceAll(line[1], "\n", "\n              "))

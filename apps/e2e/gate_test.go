@@ -1,0 +1,85 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"regexp"
+	"strings"
+	"sync/atomic"
+)
+
+// gate stands between a user and the engine, and holds up one request.
+type gate struct {
+	reached chan struct{} // closed when the request is there
+	pass    func()        // lets it on
+}
+
+// gate puts one in the user's way, for the first request that matches: before the
+// engine has it, or before its answer goes back. The engine does what it was asked
+// even when the asker has gone.
+func (u *user) gate(pattern string, before bool) *gate {
+	u.Helper()
+	request, open := regexp.MustCompile(pattern), make(chan struct{})
+	var found, passed atomic.Bool
+	g := &gate{reached: make(chan struct{}), pass: func() {
+		if !passed.Swap(true) {
+			close(open)
+		}
+	}}
+	hold := func(r *http.Request) {
+		if request.MatchString(r.Method+" "+r.URL.Path) && !found.Swap(true) {
+			close(g.reached)
+			<-open
+		}
+	}
+	socket := strings.TrimPrefix(u.engine, "unix://")
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "engine" },
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		}},
+		FlushInterval: -1,
+		ErrorLog:      log.New(io.Discard, "", 0),
+		ModifyResponse: func(r *http.Response) error {
+			hold(r.Request)
+			return nil
+		},
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if before {
+			hold(r)
+		}
+		proxy.ServeHTTP(w, r.WithContext(u.Context()))
+	}))
+	u.Cleanup(func() {
+		g.pass()
+		server.CloseClientConnections()
+		server.Close()
+	})
+	u.engine = "tcp://" + server.Listener.Addr().String()
+	return g
+}
+
+// await waits until the request is there.
+func (g *gate) await(u *user) {
+	u.Helper()
+	u.eventually("the request is at the gate", func() bool {
+		select {
+		case <-g.reached:
+			return true
+		default:
+			return false
+		}
+	})
+}
