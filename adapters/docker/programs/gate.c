@@ -2,30 +2,10 @@
  * container's terminal its size only after the start, when the program may have asked
  * for it already. build.sh makes the binaries beside this file of it. */
 
+#include "system.h"
+
 struct size { unsigned short rows, columns, x, y; };
 struct timespec { long seconds, nanoseconds; };
-
-#if defined(__x86_64__)
-enum { READ_SIZE_CALL = 16, SLEEP = 35, EXECUTE = 59, EXIT = 60, WRITE = 1 };
-
-static long call(long number, long a, long b, long c) {
-	long result;
-	__asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
-	return result;
-}
-
-__asm__(".globl _start\n_start:\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall run\n");
-#elif defined(__aarch64__)
-enum { READ_SIZE_CALL = 29, SLEEP = 101, EXECUTE = 221, EXIT = 93, WRITE = 64 };
-
-static long call(long number, long a, long b, long c) {
-	register long x8 __asm__("x8") = number, x0 __asm__("x0") = a, x1 __asm__("x1") = b, x2 __asm__("x2") = c;
-	__asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2) : "memory");
-	return x0;
-}
-
-__asm__(".globl _start\n_start:\n\tmov x0, sp\n\tbl run\n");
-#endif
 
 enum {
 	TIOCGWINSZ = 0x5413,
@@ -38,9 +18,9 @@ static void await_size(void) {
 	struct timespec millisecond = {0, 1000000};
 	struct size size = {0};
 	for (int i = 0; i < PATIENCE; i++) {
-		if (call(READ_SIZE_CALL, 0, TIOCGWINSZ, (long)&size) < 0 || (size.rows && size.columns))
+		if (call(IOCTL, 0, TIOCGWINSZ, (long)&size, 0, 0, 0) < 0 || (size.rows && size.columns))
 			return;
-		call(SLEEP, (long)&millisecond, 0, 0);
+		call(SLEEP, (long)&millisecond, 0, 0, 0, 0, 0);
 	}
 }
 
@@ -64,7 +44,7 @@ static const char *search_path(char **env) {
 static long execute(char **argv, char **env) {
 	static char file[PATH_MAX];
 	if (has_slash(argv[0]))
-		return call(EXECUTE, (long)argv[0], (long)argv, (long)env);
+		return call(EXECUTE, (long)argv[0], (long)argv, (long)env, 0, 0, 0);
 	long result = NOT_FOUND;
 	for (const char *path = search_path(env);; path++) {
 		char *end = file;
@@ -76,7 +56,7 @@ static long execute(char **argv, char **env) {
 			*end++ = *name++;
 		*end = 0;
 		if (!*name && file[0] == '/') {
-			long error = call(EXECUTE, (long)file, (long)argv, (long)env);
+			long error = call(EXECUTE, (long)file, (long)argv, (long)env, 0, 0, 0);
 			if (error != NOT_FOUND)
 				result = error;
 		}
@@ -87,13 +67,6 @@ static long execute(char **argv, char **env) {
 	}
 }
 
-static void say(const char *s) {
-	long length = 0;
-	while (s[length])
-		length++;
-	call(WRITE, 2, (long)s, length);
-}
-
 void run(long *stack) {
 	long argc = stack[0];
 	char **argv = (char **)(stack + 1);
@@ -102,7 +75,5 @@ void run(long *stack) {
 	say("moat: ");
 	say(argv[1]);
 	say(error == NOT_FOUND ? ": no such program\n" : ": cannot be executed\n");
-	call(EXIT, error == NOT_FOUND ? 127 : 126, 0, 0);
-	for (;;) {
-	}
+	leave(error == NOT_FOUND ? 127 : 126);
 }
