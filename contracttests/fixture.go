@@ -40,6 +40,7 @@ type fixture struct {
 	closed  bool     // the case has closed rt
 	created []string // containers to remove
 	images  []string // images to remove, after the containers
+	joined  []string // networks to remove, likewise
 }
 
 func newFixture(t testing.TB, h Harness) *fixture {
@@ -71,6 +72,7 @@ func (f *fixture) cleanUp() {
 	for _, id := range f.created {
 		remove(id)
 	}
+	f.removeNetworks(ctx, rt)
 	all, err := rt.ListContainers(ctx)
 	if err != nil {
 		f.Errorf("clean up: %v", err)

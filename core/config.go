@@ -40,8 +40,9 @@ import "time"
 //   - CF-28: AutoRemove: waiters that were there get the code.
 //   - CF-29: AllowNewPrivileges false: set-user-ID programs gain nothing.
 //   - CF-30: AllowNewPrivileges true: they do.
+//   - CF-31: Hostname: what the workload is told, and finds itself by.
 //
-// PortBindings are RT-85's, StopTimeout is RT-31's, and HasMoatUser changes nothing
+// PortBindings are RT-85's, NetworkAliases are NM-06's, StopTimeout is RT-31's, and HasMoatUser changes nothing
 // that a workload sees.
 type Config struct {
 	Name         string
@@ -79,6 +80,9 @@ type Config struct {
 	// AllowNewPrivileges lets setuid programs (sudo, su) raise the workload's
 	// privileges inside the container, which is refused otherwise.
 	AllowNewPrivileges bool
+
+	Hostname       string   // what it calls itself; empty: the engine's choice
+	NetworkAliases []string // further names on the network that NetworkMode names
 }
 
 // DefaultPidsLimit stops fork bombs and leaves room for parallel builds.
@@ -123,6 +127,15 @@ func (c Config) StopTimeoutOrDefault() time.Duration {
 		return c.StopTimeout
 	}
 	return DefaultStopTimeout
+}
+
+// OnNamedNetwork tells whether NetworkMode is a network's name or ID.
+func (c Config) OnNamedNetwork() bool {
+	switch c.NetworkMode {
+	case "", "bridge", "host", "none":
+		return false
+	}
+	return true
 }
 
 // PublishedPorts returns PortBindings and Ports as one list with the defaults

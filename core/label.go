@@ -21,6 +21,8 @@ const (
 	RoleSidecar = "sidecar"
 	RoleService = "service"
 	RoleProbe   = "probe" // an adapter's own short-lived check
+	RoleNetwork = "network"
+	RoleHelper  = "helper" // what an adapter needs beside a run's containers
 )
 
 // Version is this release of Moat, as [LabelVersion] and `moat version` show it.

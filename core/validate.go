@@ -16,6 +16,7 @@ var (
 	namePattern       = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 	networkPattern    = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 	userPattern       = regexp.MustCompile(`^[^-:\s\x00][^:\s\x00]*(:([^-:\s\x00][^:\s\x00]*)?)?$`)
+	hostnamePattern   = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?$`)
 	capabilityPattern = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
 
 	// The engine's host need not run this process's system, so both kinds of path are absolute.
@@ -143,6 +144,17 @@ func validateMounts(c Config) error {
 func validateNetwork(c Config) error {
 	if c.NetworkMode != "" && !networkPattern.MatchString(c.NetworkMode) {
 		return invalid("NetworkMode", "%q is not bridge, host, none, or a network's name or ID", c.NetworkMode)
+	}
+	if c.Hostname != "" && !hostnamePattern.MatchString(c.Hostname) {
+		return invalid("Hostname", "%q is not a host name of 63 characters at most", c.Hostname)
+	}
+	if len(c.NetworkAliases) > 0 && !c.OnNamedNetwork() {
+		return invalid("NetworkAliases", "only a network that NetworkMode names knows aliases")
+	}
+	for _, alias := range c.NetworkAliases {
+		if !hostnamePattern.MatchString(alias) {
+			return invalid("NetworkAliases", "%q is not a host name of 63 characters at most", alias)
+		}
 	}
 	for _, entry := range c.ExtraHosts {
 		host, address, _ := strings.Cut(entry, ":")

@@ -28,11 +28,9 @@ func (r *Runtime) Capabilities() core.Capabilities {
 		Privileged:      true,
 		Attach:          true,
 		TTY:             true,
+		NetworkManager:  true,
 	}
 }
-
-// NetworkManager returns nil: this adapter has none.
-func (r *Runtime) NetworkManager() core.NetworkManager { return nil }
 
 // SidecarManager returns nil: this adapter has none.
 func (r *Runtime) SidecarManager() core.SidecarManager { return nil }

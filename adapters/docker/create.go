@@ -52,24 +52,21 @@ func (r *Runtime) CreateContainer(ctx context.Context, cfg core.Config) (string,
 		return "", err
 	}
 	defer c.end()
-	if err := r.refuse(c, cfg); err != nil {
-		return "", err
-	}
-	ociRuntime, err := r.ociRuntimeFor(c.ctx, cfg)
+	request, err := r.requestFor(c, cfg)
 	if err != nil {
-		return "", c.failed(err)
+		return "", err
 	}
 	if cfg.Pull == core.PullAlways {
 		if err := r.PullImage(c.ctx, cfg.Image, r.pullProgress); err != nil {
 			return "", err
 		}
 	}
-	response, err := r.create(c, cfg, ociRuntime)
+	response, err := r.create(c, cfg.Name, request)
 	if noSuchImage(err) && cfg.Pull != core.PullNever {
 		if err := r.PullImage(c.ctx, cfg.Image, r.pullProgress); err != nil {
 			return "", err
 		}
-		response, err = r.create(c, cfg, ociRuntime)
+		response, err = r.create(c, cfg.Name, request)
 	}
 	if noSuchImage(err) {
 		c.op, c.object = "find image", cfg.Image
@@ -80,12 +77,55 @@ func (r *Runtime) CreateContainer(ctx context.Context, cfg core.Config) (string,
 	if err := r.heed(c, cfg, response); err != nil {
 		return "", err
 	}
-	r.known.add(response.ID, cfg)
+	r.known.add(response.ID, cfg, request.visits)
 	return response.ID, nil
 }
 
+// request is what the engine is asked for.
+type request struct {
+	config     *container.Config
+	hostConfig *container.HostConfig
+	networking *network.NetworkingConfig
+	visits     string // the ID of a network that is not ours, where its resolver is
+}
+
+// requestFor finds out what the request depends on, and refuses what the engine cannot
+// honour, before anything is created.
+func (r *Runtime) requestFor(c *call, cfg core.Config) (request, error) {
+	if !cfg.Privileged {
+		if err := checkMounts(c, cfg.Mounts, r.options.Host); err != nil {
+			return request{}, err
+		}
+	}
+	joined, err := r.checkNetwork(c, cfg.NetworkMode)
+	if err != nil {
+		return request{}, err
+	}
+	ociRuntime, sandboxed, err := r.ociRuntimeFor(c.ctx, cfg)
+	if err != nil {
+		return request{}, c.failed(err)
+	}
+	asked := createRequest(cfg, ociRuntime)
+	if !sandboxed || !cfg.OnNamedNetwork() {
+		return asked, nil
+	}
+	if len(cfg.DNS) > 0 {
+		return request{}, c.wrong(core.ErrUnsupported, "DNS", "the name server of a network is the same for all sandboxed containers on it",
+			"Leave DNS out, or use network bridge")
+	}
+	path, err := r.resolver(c.ctx, joined)
+	if err != nil {
+		return request{}, c.failed(err)
+	}
+	nameServers(asked.hostConfig, path)
+	if joined.Labels[core.LabelManaged] != "true" {
+		asked.visits = joined.ID
+	}
+	return asked, nil
+}
+
 // create makes the request. It leaves nothing behind when its context ends.
-func (r *Runtime) create(c *call, cfg core.Config, ociRuntime string) (container.CreateResponse, error) {
+func (r *Runtime) create(c *call, name string, asked request) (container.CreateResponse, error) {
 	one, err := r.call(c.ctx, c.op, c.object)
 	if err != nil {
 		return container.CreateResponse{}, err
@@ -93,12 +133,11 @@ func (r *Runtime) create(c *call, cfg core.Config, ociRuntime string) (container
 	defer one.end()
 	graced, cancel := withGrace(one.ctx, createGrace)
 	defer cancel()
-	config, hostConfig := createRequest(cfg, ociRuntime)
-	gate, err := r.gateBefore(graced, config)
+	gate, err := r.gateBefore(graced, asked.config)
 	if err != nil {
 		return container.CreateResponse{}, err
 	}
-	response, err := r.engine.ContainerCreate(graced, config, hostConfig, nil, nil, cfg.Name)
+	response, err := r.engine.ContainerCreate(graced, asked.config, asked.hostConfig, asked.networking, nil, name)
 	created := err == nil
 	if created && gate != nil {
 		err = r.putGate(graced, gate, response.ID)
@@ -141,39 +180,30 @@ func (r *Runtime) heed(c *call, cfg core.Config, response container.CreateRespon
 	return nil
 }
 
-// refuse reports what the engine cannot honour, before anything is created.
-func (r *Runtime) refuse(c *call, cfg core.Config) error {
-	if !cfg.Privileged {
-		if err := checkMounts(c, cfg.Mounts, r.options.Host); err != nil {
-			return err
-		}
-	}
-	return r.checkNetwork(c, cfg.NetworkMode)
-}
-
-func (r *Runtime) checkNetwork(c *call, mode string) error {
+// checkNetwork returns the network that a container is to join, where that has a name.
+func (r *Runtime) checkNetwork(c *call, mode string) (network.Inspect, error) {
 	switch mode {
 	case "", network.NetworkBridge, network.NetworkNone:
-		return nil
+		return network.Inspect{}, nil
 	case network.NetworkHost:
 		host, err := ask(c.ctx, r, c.op, c.object, r.hostFacts)
 		if err == nil && !host.native {
 			err = c.wrong(core.ErrUnsupported, "NetworkMode", "the host's network is out of this engine's or its sandbox's reach",
 				"Use network bridge, and publish ports")
 		}
-		return err
+		return network.Inspect{}, err
 	}
 	// The engine would create the container and fail only when it starts.
-	_, err := ask(c.ctx, r, "find network", mode, func(ctx context.Context) (network.Inspect, error) {
+	return ask(c.ctx, r, "find network", mode, func(ctx context.Context) (network.Inspect, error) {
 		return r.engine.NetworkInspect(ctx, mode, network.InspectOptions{})
 	})
-	return err
 }
 
 // createRequest is the pure mapping of a valid configuration.
-func createRequest(cfg core.Config, ociRuntime string) (*container.Config, *container.HostConfig) {
+func createRequest(cfg core.Config, ociRuntime string) request {
 	stopTimeout := int(cfg.StopTimeoutOrDefault().Seconds())
 	config := &container.Config{
+		Hostname:    cfg.Hostname,
 		Image:       cfg.Image,
 		Cmd:         cfg.Cmd,
 		Env:         cfg.Env,
@@ -202,7 +232,12 @@ func createRequest(cfg core.Config, ociRuntime string) (*container.Config, *cont
 		harden(hostConfig, cfg)
 	}
 	publish(cfg, config, hostConfig)
-	return config, hostConfig
+	asked := request{config: config, hostConfig: hostConfig}
+	if len(cfg.NetworkAliases) > 0 {
+		endpoint := &network.EndpointSettings{Aliases: cfg.NetworkAliases}
+		asked.networking = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{cfg.NetworkMode: endpoint}}
+	}
+	return asked
 }
 
 // harden takes what a workload does not need. There is no init process among it: with

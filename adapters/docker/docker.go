@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,7 @@ type Options struct {
 	PullProgress core.PullSink // of the pulls that CreateContainer does; nil discards
 	Logger       *slog.Logger  // nil discards
 	Sandbox      Sandbox       // nil: the engine's default OCI runtime
+	SubnetPool   netip.Prefix  // IPv4 subnets for networks; zero: a part of 10.0.0.0/8
 	GOOS         string        // this machine's system, as [runtime.GOOS] has it; empty: the one that this is built for
 }
 
@@ -57,6 +59,8 @@ type Runtime struct {
 	sandbox sandbox
 	known   known
 	host    hostFacts
+
+	resolvers resolvers
 }
 
 var _ interface {
@@ -80,6 +84,9 @@ func New(options Options) (*Runtime, error) {
 	if options.GOOS == "" {
 		options.GOOS = runtime.GOOS
 	}
+	if !options.SubnetPool.IsValid() {
+		options.SubnetPool = defaultPool
+	}
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -96,6 +103,7 @@ func New(options Options) (*Runtime, error) {
 		negotiating:  make(mutex, 1),
 		sandbox:      sandbox{proving: make(mutex, 1)},
 		host:         hostFacts{asking: make(mutex, 1)},
+		resolvers:    resolvers{starting: make(mutex, 1), ready: map[string]string{}},
 	}
 	r.closed, r.close = context.WithCancel(context.Background())
 	return r, nil

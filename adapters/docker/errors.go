@@ -155,6 +155,9 @@ var rules = []rule{
 	{texts: []string{"is using its referenced image"}, class: core.ErrInUse, remedy: "Remove that container first"},
 	{texts: []string{"does not support signal"}, class: core.ErrInvalidConfig, field: "signal", remedy: "Choose from `kill -l`"},
 	{is: errdefs.IsNotFound, texts: []string{"no such container"}, class: core.ErrNotFound, remedy: "It has been removed, or never was: list what there is"},
+	{texts: []string{"pool overlaps with other one"}, class: core.ErrInUse, field: "Subnet", remedy: "Choose another subnet, or none"},
+	{texts: []string{"network with name", "already exists"}, class: core.ErrAlreadyExists, field: "Name", remedy: "Choose another name, or remove that network"},
+	{texts: []string{"has active endpoints"}, class: core.ErrInUse, remedy: "Stop the containers on it, or force the removal"},
 	{is: errdefs.IsNotFound, texts: []string{"network "}, class: core.ErrNotFound, remedy: "Create the network, or choose bridge"},
 	{is: errdefs.IsNotFound, texts: []string{"no such image"}, class: core.ErrNotFound, remedy: "Pull the image, or build it"},
 

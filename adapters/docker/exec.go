@@ -186,7 +186,7 @@ func (e *execution) bringGate() error {
 	if err != nil {
 		return err
 	}
-	program, err := gates.ReadFile("gate/" + version.Arch)
+	program, err := programs.ReadFile("programs/gate-" + version.Arch)
 	if err != nil {
 		return nil
 	}

@@ -1,10 +1,7 @@
 package docker
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
-	"embed"
 	"slices"
 
 	"github.com/docker/docker/api/types/container"
@@ -14,11 +11,8 @@ import (
 // A container with a terminal begins with the gate: a program of ours that waits for
 // the terminal's size and then becomes the container's own. Without it the size always
 // comes too late for a program that asks at once: engines set it after the start.
-// gate/gate.c is its source.
+// programs/gate.c is its source.
 const gatePath = "/.moat-gate"
-
-//go:embed gate/amd64 gate/arm64
-var gates embed.FS
 
 // The size of a terminal that nobody has given one, in characters.
 const (
@@ -30,7 +24,7 @@ const (
 func (r *Runtime) gateOf(ctx context.Context, name string) (program []byte, of image.InspectResponse, err error) {
 	of, err = r.engine.ImageInspect(ctx, name)
 	if err == nil && of.Os == "linux" {
-		program, _ = gates.ReadFile("gate/" + of.Architecture)
+		program, _ = programs.ReadFile("programs/gate-" + of.Architecture)
 	}
 	return program, of, err
 }
@@ -61,17 +55,9 @@ func (r *Runtime) gateBefore(ctx context.Context, config *container.Config) ([]b
 
 // putGate copies the gate into a created container.
 func (r *Runtime) putGate(ctx context.Context, program []byte, id string) error {
-	var archive bytes.Buffer
-	out := tar.NewWriter(&archive)
-	header := tar.Header{Name: gatePath[1:], Mode: 0o555, Size: int64(len(program))}
-	if err := out.WriteHeader(&header); err != nil {
+	layer, err := programLayer(gatePath[1:], program)
+	if err != nil {
 		return err
 	}
-	if _, err := out.Write(program); err != nil {
-		return err
-	}
-	if err := out.Close(); err != nil {
-		return err
-	}
-	return r.engine.CopyToContainer(ctx, id, "/", &archive, container.CopyToContainerOptions{})
+	return r.engine.CopyToContainer(ctx, id, "/", layer, container.CopyToContainerOptions{})
 }

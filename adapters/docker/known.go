@@ -29,15 +29,17 @@ type knownContainer struct {
 	phase phase
 	tty   bool
 	stdin bool // Config.Interactive
+
+	visits string // the ID of a network that is not ours, where its resolver is
 }
 
-func (k *known) add(id string, cfg core.Config) {
+func (k *known) add(id string, cfg core.Config, visits string) {
 	k.lock.Lock()
 	defer k.lock.Unlock()
 	if k.containers == nil {
 		k.containers, k.ids = map[string]*knownContainer{}, map[string]string{}
 	}
-	k.containers[id] = &knownContainer{name: cfg.Name, phase: created, tty: cfg.TTY, stdin: cfg.Interactive}
+	k.containers[id] = &knownContainer{name: cfg.Name, phase: created, tty: cfg.TTY, stdin: cfg.Interactive, visits: visits}
 	if cfg.Name != "" {
 		k.ids[cfg.Name] = id
 	}
@@ -64,15 +66,17 @@ func (k *known) move(id string, to phase) {
 	}
 }
 
-// forget drops a container that is gone, by ID or name.
-func (k *known) forget(id string) {
+// forget drops a container that is gone, by ID or name, and returns what was known of it.
+func (k *known) forget(id string) (forgotten knownContainer) {
 	k.lock.Lock()
 	defer k.lock.Unlock()
 	id = k.idOf(id)
 	if found := k.containers[id]; found != nil {
 		delete(k.ids, found.name)
 		delete(k.containers, id)
+		return *found
 	}
+	return knownContainer{}
 }
 
 func (k *known) idOf(id string) string {

@@ -101,7 +101,7 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
 	if err != nil && !errdefs.IsNotFound(err) {
 		return c.failed(err)
 	}
-	r.known.forget(id)
+	r.leaveNetwork(c.ctx, r.known.forget(id).visits)
 	return nil
 }
 

@@ -69,6 +69,8 @@ type hostFacts struct {
 	known   bool
 	address string // at which containers reach it
 	native  bool   // it is this machine, with no virtual machine between
+
+	ociRuntime string // the engine's default
 }
 
 // GetHostAddress returns the address at which a container on the bridge network
@@ -121,7 +123,7 @@ func (r *Runtime) hostFacts(ctx context.Context) (hostFacts, error) {
 		// A sandbox has a network stack of its own, to which the host's does not belong.
 		r.host.native = strings.HasPrefix(r.options.Host, "unix://") && r.options.Sandbox == nil
 	}
-	r.host.known = true
+	r.host.known, r.host.ociRuntime = true, info.DefaultRuntime
 	return r.host, nil
 }
 

@@ -69,20 +69,37 @@ func (r *Runtime) ociRuntime(ctx context.Context) (string, error) {
 
 // ociRuntimeFor returns the OCI runtime of a new container, "" for the engine's
 // default: that is worth one warning, where there could be a sandbox.
-func (r *Runtime) ociRuntimeFor(ctx context.Context, cfg core.Config) (string, error) {
+func (r *Runtime) ociRuntimeFor(ctx context.Context, cfg core.Config) (ociRuntime string, sandboxed bool, err error) {
 	if r.options.Sandbox == nil {
 		if r.options.GOOS == "linux" {
 			r.sandbox.warned.Do(func() {
 				r.options.Logger.Warn("without a sandbox containers share the kernel of their host", "endpoint", r.options.Host)
 			})
 		}
-		return "", nil
+		return "", false, nil
+	}
+	if cfg.Privileged && cfg.Role == core.RoleSidecar {
+		ociRuntime, err = r.plainRuntime(ctx)
+		return ociRuntime, false, err
 	}
 	name, err := r.ociRuntime(ctx)
 	if err != nil {
+		return "", true, err
+	}
+	return name, true, r.options.Sandbox.Check(ctx, r.engine, name, cfg)
+}
+
+// plainRuntime returns the OCI runtime of what must not be in the sandbox, "" for the
+// engine's default where that is none.
+func (r *Runtime) plainRuntime(ctx context.Context) (string, error) {
+	if r.options.Sandbox == nil {
+		return "", nil
+	}
+	host, err := r.hostFacts(ctx)
+	if err != nil || host.ociRuntime == "runc" || host.ociRuntime == "crun" {
 		return "", err
 	}
-	return name, r.options.Sandbox.Check(ctx, r.engine, name, cfg)
+	return "runc", nil
 }
 
 // sandboxed corrects the failure of a container's creation or start that shows that

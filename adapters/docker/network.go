@@ -1,0 +1,236 @@
+package docker
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/network"
+	"github.com/moatproject/moat/core"
+)
+
+// Networks get small subnets of a pool of their own: the engine's gives each of some
+// thirty networks thousands of addresses, and then has none left.
+var defaultPool = netip.MustParsePrefix("10.210.0.0/16")
+
+// subnetBits leaves a network 61 addresses for containers.
+const subnetBits = 26
+
+// NetworkManager returns the runtime's one network manager.
+func (r *Runtime) NetworkManager() core.NetworkManager { return (*networks)(r) }
+
+// networks is a runtime as a network manager.
+type networks Runtime
+
+var _ core.NetworkCreator = (*networks)(nil)
+
+func (n *networks) CreateNetwork(ctx context.Context, name string) (string, error) {
+	return n.CreateNetworkFrom(ctx, core.NetworkConfig{Name: name})
+}
+
+func (n *networks) CreateNetworkFrom(ctx context.Context, cfg core.NetworkConfig) (string, error) {
+	if err := cfg.Validate(); err != nil {
+		return "", err
+	}
+	r := (*Runtime)(n)
+	c, err := r.call(ctx, "create network", cfg.Name)
+	if err != nil {
+		return "", err
+	}
+	defer c.end()
+	if cfg.Subnet != "" {
+		return r.createNetwork(c, cfg, netip.MustParsePrefix(cfg.Subnet))
+	}
+	free, err := r.freeSubnets(c)
+	if err != nil {
+		return "", err
+	}
+	for _, subnet := range free {
+		id, err := r.createNetwork(c, cfg, subnet)
+		if core.FieldOf(err) != "Subnet" {
+			return id, err
+		}
+		// Another process has taken it meanwhile.
+	}
+	return "", c.wrong(core.ErrInUse, "", "every subnet of the pool "+r.options.SubnetPool.String()+" is taken", "Remove networks: `moat clean`, `moat network rm`")
+}
+
+func (r *Runtime) createNetwork(c *call, cfg core.NetworkConfig, subnet netip.Prefix) (string, error) {
+	noIPv6 := false
+	options := network.CreateOptions{
+		Driver:     network.NetworkBridge,
+		EnableIPv6: &noIPv6,
+		IPAM:       &network.IPAM{Config: []network.IPAMConfig{{Subnet: subnet.String()}}},
+		Internal:   cfg.Internal,
+		Labels:     maps.Clone(cfg.Labels),
+	}
+	if cfg.Isolated {
+		options.Options = map[string]string{"com.docker.network.bridge.enable_icc": "false"}
+	}
+	if options.Labels == nil {
+		options.Labels = map[string]string{}
+	}
+	maps.Copy(options.Labels, core.ObjectLabels(cfg.RunID, core.RoleNetwork))
+	graced, cancel := withGrace(c.ctx, createGrace)
+	defer cancel()
+	created, err := r.engine.NetworkCreate(graced, cfg.Name, options)
+	if err == nil && c.ctx.Err() != nil {
+		err = c.ctx.Err()
+		removal, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), removeGrace)
+		defer cancel()
+		_ = r.engine.NetworkRemove(removal, created.ID)
+	}
+	if err != nil {
+		return "", c.failed(err)
+	}
+	return created.ID, nil
+}
+
+// freeSubnets returns the pool's subnets that neither a network nor, where the engine
+// is on this machine, one of its interfaces has: in an order of chance, so that two
+// processes do not go for the same ones.
+func (r *Runtime) freeSubnets(c *call) ([]netip.Prefix, error) {
+	all, err := r.engine.NetworkList(c.ctx, network.ListOptions{})
+	if err != nil {
+		return nil, c.failed(err)
+	}
+	var taken []netip.Prefix
+	for _, found := range all {
+		for _, config := range found.IPAM.Config {
+			if subnet, err := netip.ParsePrefix(config.Subnet); err == nil {
+				taken = append(taken, subnet)
+			}
+		}
+	}
+	if strings.HasPrefix(r.options.Host, "unix://") {
+		taken = append(taken, ownSubnets()...)
+	}
+	pool := r.options.SubnetPool
+	bits := max(subnetBits, pool.Bits())
+	first := binary.BigEndian.Uint32(pool.Addr().AsSlice())
+	var free []netip.Prefix
+	for i := range uint32(1) << (bits - pool.Bits()) {
+		var address [4]byte
+		binary.BigEndian.PutUint32(address[:], first+i<<(32-bits))
+		subnet := netip.PrefixFrom(netip.AddrFrom4(address), bits)
+		if !slices.ContainsFunc(taken, subnet.Overlaps) {
+			free = append(free, subnet)
+		}
+	}
+	rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] })
+	return free, nil
+}
+
+func ownSubnets() (subnets []netip.Prefix) {
+	addresses, _ := net.InterfaceAddrs() // without them the engine's own check is left
+	for _, address := range addresses {
+		if subnet, err := netip.ParsePrefix(address.String()); err == nil {
+			subnets = append(subnets, subnet.Masked())
+		}
+	}
+	return subnets
+}
+
+func (n *networks) RemoveNetwork(ctx context.Context, networkID string) error {
+	return n.remove(ctx, networkID, false)
+}
+
+func (n *networks) ForceRemoveNetwork(ctx context.Context, networkID string) error {
+	return n.remove(ctx, networkID, true)
+}
+
+// removeTries is how often containers may join while a network is being removed.
+const removeTries = 5
+
+func (n *networks) remove(ctx context.Context, id string, force bool) error {
+	r := (*Runtime)(n)
+	c, err := r.onNetwork(ctx, "remove network", id)
+	if err != nil {
+		return err
+	}
+	defer c.end()
+	for range removeTries {
+		if err = r.engine.NetworkRemove(c.ctx, id); err == nil || errdefs.IsNotFound(err) {
+			return nil
+		}
+		err = c.failed(err)
+		if !errors.Is(err, core.ErrInUse) {
+			return err
+		}
+		emptied, failure := r.empty(c, id, force)
+		if failure != nil {
+			return failure
+		}
+		if !emptied {
+			return err
+		}
+	}
+	return err
+}
+
+// empty takes what is ours off a network and, by force, everything. It tells whether
+// nothing is left.
+func (r *Runtime) empty(c *call, id string, force bool) (emptied bool, err error) {
+	found, err := r.engine.NetworkInspect(c.ctx, id, network.InspectOptions{})
+	if errdefs.IsNotFound(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, c.failed(err)
+	}
+	resolver := ""
+	for member, endpoint := range found.Containers {
+		switch {
+		case endpoint.Name == resolverName(found.ID):
+			resolver = member
+		case !force:
+			return false, nil
+		default:
+			if err := r.engine.NetworkDisconnect(c.ctx, id, member, true); err != nil && !errdefs.IsNotFound(err) {
+				return false, c.failed(err)
+			}
+		}
+	}
+	if resolver == "" {
+		return true, nil
+	}
+	return true, r.RemoveContainer(c.ctx, resolver)
+}
+
+func (n *networks) ListNetworks(ctx context.Context) ([]core.NetworkInfo, error) {
+	r := (*Runtime)(n)
+	all, err := ask(ctx, r, "list networks", r.options.Host, func(ctx context.Context) ([]network.Summary, error) {
+		return r.engine.NetworkList(ctx, network.ListOptions{Filters: filters.NewArgs(filters.Arg("label", core.LabelManaged+"=true"))})
+	})
+	if err != nil {
+		return nil, err
+	}
+	infos := make([]core.NetworkInfo, len(all))
+	for i, found := range all {
+		infos[i] = core.NetworkInfo{ID: found.ID, Name: found.Name, Internal: found.Internal, Labels: found.Labels}
+		for _, config := range found.IPAM.Config {
+			infos[i].Subnet = config.Subnet
+		}
+	}
+	slices.SortFunc(infos, func(a, b core.NetworkInfo) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+	return infos, nil
+}
+
+// onNetwork begins a method on a network.
+func (r *Runtime) onNetwork(ctx context.Context, op, id string) (*call, error) {
+	c, err := r.on(ctx, r.timeout, op, id)
+	if core.FieldOf(err) == "id" {
+		wrong := &call{op: op, object: id}
+		return nil, wrong.wrong(core.ErrInvalidConfig, "networkID", "it is no network's name or ID", "")
+	}
+	return c, err
+}

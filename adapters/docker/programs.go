@@ -1,0 +1,55 @@
+package docker
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+
+	"github.com/docker/docker/api/types/image"
+	"github.com/moatproject/moat/core"
+)
+
+// The programs of ours that run in containers, by name and architecture.
+//
+//go:embed programs/gate-* programs/resolver-*
+var programs embed.FS
+
+// programImage is the image of a program alone: another one for each that ever was.
+func programImage(name string, program []byte) (ref string) {
+	sum := sha256.Sum256(program)
+	return "moat-" + name + ":" + hex.EncodeToString(sum[:6])
+}
+
+// importProgram makes the image of a program.
+func (r *Runtime) importProgram(ctx context.Context, ref, name string, program []byte) error {
+	layer, err := programLayer(name, program)
+	if err != nil {
+		return err
+	}
+	source := image.ImportSource{Source: layer, SourceName: "-"}
+	body, err := r.engine.ImageImport(ctx, source, ref, image.ImportOptions{
+		Changes: []string{`ENTRYPOINT ["/` + name + `"]`, "LABEL " + core.LabelManaged + "=true"},
+	})
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	return readPull(body, ref, nil)
+}
+
+// programLayer is an archive of a program alone.
+func programLayer(name string, program []byte) (*bytes.Buffer, error) {
+	var archive bytes.Buffer
+	out := tar.NewWriter(&archive)
+	header := tar.Header{Name: name, Mode: 0o555, Size: int64(len(program))}
+	if err := out.WriteHeader(&header); err != nil {
+		return nil, err
+	}
+	if _, err := out.Write(program); err != nil {
+		return nil, err
+	}
+	return &archive, out.Close()
+}

@@ -1,0 +1,245 @@
+package contracttests
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/moatproject/moat/core"
+)
+
+func networkManagerCases() []Case {
+	manages := capability("NetworkManager")
+	noManager := func(f *fixture, _ string) error {
+		_, err := core.NetworkManagerOf(f.rt)
+		return err
+	}
+	creates := &ability{"whether its network manager is a core.NetworkCreator", func(rt core.Runtime) bool {
+		_, ok := rt.NetworkManager().(core.NetworkCreator)
+		return ok
+	}}
+	one := func(number, title string, check func(*fixture)) Case {
+		return Case{Number: number, Title: title, check: check, ability: manages, unsupported: noManager}
+	}
+	connected := capability("NetworkModes")
+	return []Case{
+		one("NM-01", "a network is created, labelled and listed", createdNetwork),
+		one("NM-02", "a network's name is given once", networkNames),
+		one("NM-03", "a removed network is gone", removedNetwork),
+		one("NM-04", "a network in use stays", networkInUse),
+		one("NM-05", "force disconnects", forcedNetwork),
+		{
+			Number: "NM-06", Title: "containers on one network find each other", check: peers, fields: []string{"NetworkMode", "NetworkAliases"},
+			ability: connected, unsupported: refusedConfig(func(c *core.Config) { c.NetworkMode = "none" }),
+		},
+		{
+			Number: "NM-07", Title: "containers on two networks do not", check: strangers, fields: []string{"NetworkMode"},
+			ability: connected, unsupported: refusedConfig(func(c *core.Config) { c.NetworkMode = "none" }),
+		},
+		one("NM-08", "forty networks at once", manyNetworks),
+		{Number: "NM-09", Title: "networks to measure", check: measuredNetworks, ability: creates, unsupported: noPort},
+	}
+}
+
+// networks is the manager.
+func (f *fixture) networks() core.NetworkManager {
+	f.Helper()
+	manager, err := core.NetworkManagerOf(f.rt)
+	f.must(err)
+	return manager
+}
+
+// removeNetworks removes the networks that a case has made, after its containers.
+func (f *fixture) removeNetworks(ctx context.Context, rt core.Runtime) {
+	for _, id := range f.joined {
+		if err := rt.NetworkManager().ForceRemoveNetwork(ctx, id); err != nil {
+			f.Errorf("clean up: %v", err)
+		}
+	}
+}
+
+// network creates one that is removed when the case ends.
+func (f *fixture) network(name string) string {
+	f.Helper()
+	id, err := f.networks().CreateNetwork(f.ctx, name)
+	f.must(err)
+	f.joined = append(f.joined, id)
+	return id
+}
+
+func (f *fixture) listedNetwork(id string) (info core.NetworkInfo, found bool) {
+	f.Helper()
+	all, err := f.networks().ListNetworks(f.ctx)
+	f.must(err)
+	i := slices.IndexFunc(all, func(info core.NetworkInfo) bool { return info.ID == id })
+	if i < 0 {
+		return info, false
+	}
+	return all[i], true
+}
+
+func createdNetwork(f *fixture) {
+	id := f.network(f.runID)
+	info, found := f.listedNetwork(id)
+	if !found || info.Name != f.runID {
+		f.Errorf("the network %s is listed as %+v", id, info)
+	}
+	want(f, "its label "+core.LabelManaged, info.Labels[core.LabelManaged], "true")
+	want(f, "its label "+core.LabelVersion, info.Labels[core.LabelVersion], core.Version)
+}
+
+func networkNames(f *fixture) {
+	id := f.network(f.runID)
+	again, err := f.networks().CreateNetwork(f.ctx, f.runID)
+	f.wantClass("creating a network twice", err, core.ErrAlreadyExists)
+	if again != "" {
+		f.joined = append(f.joined, again)
+		f.Errorf("a network that was not created has the ID %q", again)
+	}
+	for _, name := range []string{"", "-x", "a b", "bridge", "host", "none", "../x"} {
+		_, err := f.networks().CreateNetwork(f.ctx, name)
+		f.wantField(fmt.Sprintf("creating a network %q", name), err, "Name")
+	}
+	if _, found := f.listedNetwork(id); !found {
+		f.Error("the first network is gone")
+	}
+}
+
+func removedNetwork(f *fixture) {
+	id := f.network(f.runID)
+	f.must(f.networks().RemoveNetwork(f.ctx, id))
+	if info, found := f.listedNetwork(id); found {
+		f.Errorf("a removed network is listed: %+v", info)
+	}
+	f.must(f.networks().RemoveNetwork(f.ctx, id))
+	f.must(f.networks().ForceRemoveNetwork(f.ctx, id))
+	f.must(f.networks().RemoveNetwork(f.ctx, f.missing()))
+	f.network(f.runID) // its name is free
+	f.wantClass("removing no network", f.networks().RemoveNetwork(f.ctx, ""), core.ErrInvalidConfig)
+}
+
+// onNetwork is a container's configuration there.
+func (f *fixture) onNetwork(cfg core.Config, id string) core.Config {
+	cfg.NetworkMode = id
+	return cfg
+}
+
+func networkInUse(f *fixture) {
+	network := f.network(f.runID)
+	id := f.started(f.onNetwork(f.idle(), network))
+	f.wantClass("removing a network in use", f.networks().RemoveNetwork(f.ctx, network), core.ErrInUse)
+	if _, found := f.listedNetwork(network); !found {
+		f.Error("a network in use was removed")
+	}
+	f.must(f.rt.RemoveContainer(f.ctx, id))
+	f.must(f.networks().RemoveNetwork(f.ctx, network))
+}
+
+func forcedNetwork(f *fixture) {
+	network := f.network(f.runID)
+	ids := []string{f.started(f.onNetwork(f.idle(), network)), f.started(f.onNetwork(f.idle(), network))}
+	f.must(f.networks().ForceRemoveNetwork(f.ctx, network))
+	if info, found := f.listedNetwork(network); found {
+		f.Errorf("a removed network is listed: %+v", info)
+	}
+	for _, id := range ids {
+		f.wantState(id, core.StateRunning)
+	}
+}
+
+// greetings is a script that looks a name up and prints what the server there says,
+// until it answers.
+func greetings(name string) string {
+	return fmt.Sprintf(`for try in $(seq 100); do
+		address=$(nslookup %s 2>/dev/null | sed -n 's/^Address: *\([0-9.]*\)$/\1/p' | tail -n 1)
+		[ "$address" ] && timeout 5 nc "$address" %d </dev/null | grep hello && exit
+		sleep 0.1
+	done; exit 1`, name, containerPort)
+}
+
+func peers(f *fixture) {
+	network := f.network(f.runID)
+	early := f.started(f.onNetwork(f.shell(greetings("late-"+f.runID)), network))
+	cfg := f.onNetwork(f.server(), network)
+	cfg.Name, cfg.NetworkAliases = "late-"+f.runID, []string{"alias-of-it", "db.internal"}
+	id := f.started(cfg)
+	want(f, "the exit code of who looked for it early", f.wait(early), 0)
+	for _, name := range []string{cfg.Name, "alias-of-it", "db.internal", id[:12]} {
+		want(f, "what "+name+" answers", f.output(f.onNetwork(f.shell(greetings(name)), network)), "hello\n")
+	}
+
+	// The address of what is started again may be another.
+	f.must(f.rt.StopContainer(f.ctx, id))
+	f.started(f.onNetwork(f.idle(), network))
+	f.start(id)
+	want(f, "what it answers when started again", f.output(f.onNetwork(f.shell(greetings(cfg.Name)), network)), "hello\n")
+	want(f, "the network by its name", f.output(f.onNetwork(f.shell(greetings(cfg.Name)), f.runID)), "hello\n")
+}
+
+func strangers(f *fixture) {
+	here, there := f.network(f.runID), f.network(f.runID+"-2")
+	cfg := f.onNetwork(f.server(), here)
+	cfg.Name = "stranger-" + f.runID
+	f.started(cfg)
+	want(f, "what its own network hears", f.output(f.onNetwork(f.shell(greetings(cfg.Name)), here)), "hello\n")
+
+	script := fmt.Sprintf(`nslookup %s >/dev/null 2>&1 && echo found; ip route`, cfg.Name)
+	out := f.output(f.onNetwork(f.shell(script), there))
+	if strings.Contains(out, "found") {
+		f.Errorf("a name of another network is known: %s", out)
+	}
+	inspector, ok := core.As[core.Inspector](f.rt)
+	if !ok {
+		return
+	}
+	details, err := inspector.Inspect(f.ctx, cfg.Name)
+	f.must(err)
+	script = fmt.Sprintf(`nc -w 2 %s %d </dev/null 2>/dev/null || echo "no answer"`, details.IPAddress, containerPort)
+	want(f, "what an address of another network answers", f.output(f.onNetwork(f.shell(script), there)), "no answer\n")
+}
+
+// manyAtOnce is more networks than the default pools of Docker have.
+const manyAtOnce = 40
+
+func manyNetworks(f *fixture) {
+	ids := make([]string, manyAtOnce)
+	errs := make([]error, manyAtOnce)
+	var all sync.WaitGroup
+	for i := range ids {
+		all.Go(func() { ids[i], errs[i] = f.networks().CreateNetwork(f.ctx, fmt.Sprintf("%s-%d", f.runID, i)) })
+	}
+	all.Wait()
+	for _, id := range ids {
+		if id != "" {
+			f.joined = append(f.joined, id)
+		}
+	}
+	f.must(errors.Join(errs...))
+	slices.Sort(ids)
+	want(f, "the number of different networks", len(slices.Compact(ids)), manyAtOnce)
+}
+
+func measuredNetworks(f *fixture) {
+	creator := f.networks().(core.NetworkCreator)
+	cfg := core.NetworkConfig{Name: f.runID, Internal: true, RunID: f.runID, Labels: map[string]string{"team": "blue"}}
+	id, err := creator.CreateNetworkFrom(f.ctx, cfg)
+	f.must(err)
+	f.joined = append(f.joined, id)
+	info, _ := f.listedNetwork(id)
+	want(f, "Internal", info.Internal, true)
+	want(f, "the label team", info.Labels["team"], "blue")
+	want(f, "its label "+core.LabelRunID, info.Labels[core.LabelRunID], f.runID)
+
+	_, err = creator.CreateNetworkFrom(f.ctx, core.NetworkConfig{Name: f.runID + "-2", Subnet: info.Subnet})
+	f.wantClass("a subnet that is taken", err, core.ErrInUse)
+	want(f, "the field of a subnet that is taken", core.FieldOf(err), "Subnet")
+	for _, subnet := range []string{"x", "192.0.2.1", "192.0.2.1/24", "192.0.2.0/30", "192.0.2.0/33", "2001:db8::/64"} {
+		_, err := creator.CreateNetworkFrom(f.ctx, core.NetworkConfig{Name: f.runID + "-3", Subnet: subnet})
+		f.wantField("the subnet "+subnet, err, "Subnet")
+	}
+	_, err = creator.CreateNetworkFrom(f.ctx, core.NetworkConfig{Name: f.runID + "-4", Labels: map[string]string{"moat.managed": "false"}})
+	f.wantField("a label of Moat's", err, "Labels")
+}
