@@ -7,6 +7,7 @@ require (
 	github.com/docker/go-connections v0.8.2
 	github.com/docker/go-units v0.5.0
 	github.com/gofrs/flock v0.13.2
+	github.com/hinshun/vt10x v0.0.0-20220301184237-5011da428d02
 	github.com/moatproject/moat/adapters/container v0.0.0
 	github.com/moatproject/moat/adapters/docker v0.0.0
 	github.com/moatproject/moat/core v0.0.0

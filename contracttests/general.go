@@ -1,6 +1,7 @@
 package contracttests
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -134,6 +135,27 @@ func containerCalls(f *fixture) []engineCall {
 			return p.StreamLogs(ctx, id, core.LogOptions{Follow: true})
 		}})
 	}
+	if p, ok := core.As[core.Execer](rt); ok {
+		calls = append(calls, engineCall{"Exec", func(ctx context.Context, id string) error {
+			_, err := p.Exec(ctx, id, core.ExecOptions{Cmd: []string{"true"}})
+			return err
+		}})
+	}
+	if p, ok := core.As[core.Copier](rt); ok {
+		calls = append(calls,
+			engineCall{"CopyTo", func(ctx context.Context, id string) error { return p.CopyTo(ctx, id, "/tmp", bytes.NewReader(nil)) }},
+			engineCall{"CopyFrom", func(ctx context.Context, id string) error {
+				archive, err := p.CopyFrom(ctx, id, "/etc/passwd")
+				if err != nil {
+					return err
+				}
+				return archive.Close()
+			}},
+			engineCall{"StatPath", func(ctx context.Context, id string) error { _, err := p.StatPath(ctx, id, "/tmp"); return err }})
+	}
+	if p, ok := core.As[core.StatsReader](rt); ok {
+		calls = append(calls, engineCall{"Stats", func(ctx context.Context, id string) error { _, err := p.Stats(ctx, id); return err }})
+	}
 	if core.CapabilitiesOf(rt).Attach {
 		calls = append(calls,
 			engineCall{"Attach", func(ctx context.Context, id string) error { return rt.Attach(ctx, id, core.AttachOptions{}) }},
@@ -156,6 +178,12 @@ func engineCalls(f *fixture) []engineCall {
 		{"ListImages", func(ctx context.Context, _ string) error { _, err := rt.ListImages(ctx); return err }},
 		{"RemoveImage", func(ctx context.Context, _ string) error { return rt.RemoveImage(ctx, f.missingLocalImage()) }},
 	}...)
+	if p, ok := core.As[core.EventSource](rt); ok {
+		calls = append(calls, engineCall{"Events", func(ctx context.Context, _ string) error {
+			_, err := p.Events(ctx, core.EventOptions{})
+			return err
+		}})
+	}
 	if p, ok := core.As[core.ImagePuller](rt); ok {
 		calls = append(calls, engineCall{"PullImage", func(ctx context.Context, _ string) error {
 			return p.PullImage(ctx, f.h.MissingImage, nil)
