@@ -83,6 +83,8 @@ type Config struct {
 
 	Hostname       string   // what it calls itself; empty: the engine's choice
 	NetworkAliases []string // further names on the network that NetworkMode names
+
+	ownLabels map[string]string // of a manager's, over all but LabelManaged
 }
 
 // DefaultPidsLimit stops fork bombs and leaves room for parallel builds.

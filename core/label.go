@@ -44,6 +44,8 @@ func (c Config) ContainerLabels() map[string]string {
 		role = RoleMain
 	}
 	maps.Copy(labels, ObjectLabels(c.RunID, role))
+	maps.Copy(labels, c.ownLabels)
+	labels[LabelManaged] = "true"
 	return labels
 }
 

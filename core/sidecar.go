@@ -2,17 +2,33 @@ package core
 
 import (
 	"context"
+	"errors"
+	"maps"
+	"strings"
 	"time"
 )
 
 // SidecarManager handles helper containers beside a run's main one.
 // Returned by Runtime.SidecarManager - nil if not supported.
+//
+// [NewSidecarManager] makes one for any runtime that has networks.
 type SidecarManager interface {
 	// StartSidecar pulls, creates and starts a sidecar on its network and returns
-	// its container ID. A failure leaves nothing behind.
+	// its container ID.
+	//
+	//   - SM-01: Image, NetworkID or Name missing: [ErrInvalidConfig], with that field;
+	//     a network or image that does not exist: [ErrNotFound].
+	//   - SM-02: it runs Cmd with Env and Mounts, under Hostname, which is also its
+	//     name on the network.
+	//   - SM-03: it has Moat's labels, [RoleSidecar], and cfg.Labels, which win over
+	//     all but [LabelManaged].
+	//   - SM-04: a failure leaves nothing behind.
+	//   - SM-05: it is isolated as the runtime's other containers, unless Privileged.
 	StartSidecar(ctx context.Context, cfg SidecarConfig) (string, error)
 
-	// InspectContainer returns a container's detailed state. Missing: [ErrNotFound].
+	// InspectContainer returns a container's detailed state.
+	//
+	//   - SM-06: running, its exit code once it has exited; missing: [ErrNotFound].
 	InspectContainer(ctx context.Context, containerID string) (InspectResponse, error)
 }
 
@@ -28,6 +44,79 @@ type SidecarConfig struct {
 	RunID      string            // the run it belongs to
 	Env        []string          // environment, KEY=value
 	Labels     map[string]string // merged over the default labels
+}
+
+// config maps a sidecar onto a container.
+func (c SidecarConfig) config() Config {
+	cfg := Config{
+		Name: c.Name, Image: c.Image, Cmd: c.Cmd, Env: c.Env, Mounts: c.Mounts, Privileged: c.Privileged,
+		NetworkMode: c.NetworkID, Hostname: c.Hostname, RunID: c.RunID, Role: RoleSidecar, ownLabels: c.Labels,
+	}
+	if c.Hostname != "" {
+		cfg.NetworkAliases = []string{c.Hostname}
+	}
+	return cfg
+}
+
+// Validate reports the first setting that no runtime could honour, as
+// [ErrInvalidConfig] with the field's name.
+func (c SidecarConfig) Validate() error {
+	switch {
+	case c.Image == "":
+		return invalid("Image", "is empty; name the sidecar's image")
+	case c.NetworkID == "":
+		return invalid("NetworkID", "is empty; a sidecar lives on a network")
+	case c.Name == "":
+		return invalid("Name", "is empty; name the sidecar's container")
+	}
+	cfg := c.config()
+	if !cfg.OnNamedNetwork() {
+		return invalid("NetworkID", "%q is no network between containers", c.NetworkID)
+	}
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	cfg.Labels = maps.Clone(c.Labels)
+	maps.DeleteFunc(cfg.Labels, func(key, _ string) bool { return strings.HasPrefix(key, labelPrefix) })
+	return validateIdentity(cfg)
+}
+
+// NewSidecarManager returns a sidecar manager of rt's, made of its other methods. It
+// needs an [Inspector].
+func NewSidecarManager(rt Runtime) SidecarManager { return sidecars{rt} }
+
+type sidecars struct{ rt Runtime }
+
+func (s sidecars) StartSidecar(ctx context.Context, cfg SidecarConfig) (string, error) {
+	if err := cfg.Validate(); err != nil {
+		return "", err
+	}
+	return startNew(ctx, s.rt, cfg.config())
+}
+
+// startNew creates and starts a container, or leaves nothing behind.
+func startNew(ctx context.Context, rt Lifecycle, cfg Config) (string, error) {
+	id, err := rt.CreateContainer(ctx, cfg)
+	if err != nil {
+		return "", err
+	}
+	if err = rt.StartContainer(ctx, id); err == nil {
+		return id, nil
+	}
+	// What ended the start may have been ctx: the removal has to go on.
+	return "", errors.Join(err, rt.RemoveContainer(context.WithoutCancel(ctx), id))
+}
+
+func (s sidecars) InspectContainer(ctx context.Context, containerID string) (InspectResponse, error) {
+	inspector, ok := As[Inspector](s.rt)
+	if !ok {
+		return InspectResponse{}, &Error{Op: "inspect container", Runtime: s.rt.Type(), Object: containerID, Class: ErrUnsupported}
+	}
+	details, err := inspector.Inspect(ctx, containerID)
+	if err != nil {
+		return InspectResponse{}, err
+	}
+	return InspectResponse{State: &details.State}, nil
 }
 
 // InspectResponse holds detailed container state.

@@ -29,11 +29,12 @@ func (r *Runtime) Capabilities() core.Capabilities {
 		Attach:          true,
 		TTY:             true,
 		NetworkManager:  true,
+		SidecarManager:  true,
 	}
 }
 
-// SidecarManager returns nil: this adapter has none.
-func (r *Runtime) SidecarManager() core.SidecarManager { return nil }
+// SidecarManager returns core's, on this runtime.
+func (r *Runtime) SidecarManager() core.SidecarManager { return core.NewSidecarManager(r) }
 
 // BuildManager returns nil: this adapter has none.
 func (r *Runtime) BuildManager() core.BuildManager { return nil }

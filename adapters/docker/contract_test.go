@@ -8,7 +8,6 @@ import (
 	"github.com/moatproject/moat/adapters/docker/dockertest"
 	"github.com/moatproject/moat/contracttests"
 	"github.com/moatproject/moat/core"
-	"golang.org/x/sys/unix"
 )
 
 // TestContract runs the suite against the two ends of the engine versions that are
@@ -29,7 +28,7 @@ func TestContract(t *testing.T) {
 				MissingImage:     "127.0.0.1:5000/moat/missing:latest",
 				UnreachableImage: "127.0.0.1:1/moat/unreachable:latest",
 
-				Unprivileged: lackingCapabilities,
+				Unprivileged: dockertest.LackingCapabilities,
 				Dial:         dockertest.DialIn(os.Getenv("MOAT_TEST_NETNS" + engine.suffix)),
 			}, contracttests.Options{
 				Golden: "testdata/contract.golden",
@@ -44,15 +43,4 @@ func newRuntime(t testing.TB, host string) core.Runtime {
 		t.Fatal(err)
 	}
 	return rt
-}
-
-// lackingCapabilities tells why privileged containers cannot start where this test
-// runs, beside the engine: old engines give them all capabilities that there are.
-func lackingCapabilities() string {
-	for number := range unix.CAP_LAST_CAP + 1 {
-		if held, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(number), 0, 0, 0); err == nil && held == 0 {
-			return "this machine lacks capabilities"
-		}
-	}
-	return ""
 }

@@ -38,7 +38,8 @@ func TestContract(t *testing.T) {
 		MissingImage:     "127.0.0.1:5000/moat/missing:latest",
 		UnreachableImage: "127.0.0.1:1/moat/unreachable:latest",
 
-		Dial: dockertest.DialIn(os.Getenv("MOAT_TEST_NETNS")),
+		Unprivileged: dockertest.LackingCapabilities,
+		Dial:         dockertest.DialIn(os.Getenv("MOAT_TEST_NETNS")),
 	}, contracttests.Options{
 		Unsupported: map[string]string{
 			"CF-12": "gVisor has a network stack of its own",

@@ -1,0 +1,178 @@
+package contracttests
+
+import (
+	"fmt"
+
+	"github.com/moatproject/moat/core"
+)
+
+func sidecarCases() []Case {
+	one := func(number, title string, check func(*fixture)) Case {
+		return Case{
+			Number: number, Title: title, check: check, ability: capability("SidecarManager"),
+			unsupported: func(f *fixture, _ string) error {
+				_, err := core.SidecarManagerOf(f.rt)
+				return err
+			},
+		}
+	}
+	return []Case{
+		one("SM-01", "what a sidecar lacks is named", incompleteSidecars),
+		one("SM-02", "a sidecar runs as configured", configuredSidecar),
+		one("SM-03", "a sidecar is labelled", labelledSidecar),
+		one("SM-04", "a sidecar that fails leaves nothing behind", failedSidecar),
+		one("SM-05", "a sidecar is isolated like its run", isolatedSidecar),
+		one("SM-06", "a sidecar's state", sidecarState),
+	}
+}
+
+func (f *fixture) sidecars() core.SidecarManager {
+	f.Helper()
+	manager, err := core.SidecarManagerOf(f.rt)
+	f.must(err)
+	return manager
+}
+
+// sidecar is a configuration of one that runs a script.
+func (f *fixture) sidecar(network, script string) core.SidecarConfig {
+	return core.SidecarConfig{
+		Image: f.h.Image, Name: "sidecar-" + f.runID, Hostname: "helper", NetworkID: network, RunID: f.runID,
+		Cmd: []string{"sh", "-c", script},
+	}
+}
+
+func (f *fixture) startSidecar(cfg core.SidecarConfig) string {
+	f.Helper()
+	id, err := f.sidecars().StartSidecar(f.ctx, cfg)
+	f.must(err)
+	f.created = append(f.created, id)
+	return id
+}
+
+func incompleteSidecars(f *fixture) {
+	cfg := f.sidecar(f.network(f.runID), "sleep 1000")
+	for field, spoil := range map[string]func(*core.SidecarConfig){
+		"Image":     func(c *core.SidecarConfig) { c.Image = "" },
+		"NetworkID": func(c *core.SidecarConfig) { c.NetworkID = "" },
+		"Name":      func(c *core.SidecarConfig) { c.Name = "" },
+		"Hostname":  func(c *core.SidecarConfig) { c.Hostname = "two words" },
+		"Env":       func(c *core.SidecarConfig) { c.Env = []string{"no value"} },
+		"Labels":    func(c *core.SidecarConfig) { c.Labels = map[string]string{"": "x"} },
+	} {
+		spoiled := cfg
+		spoil(&spoiled)
+		_, err := f.sidecars().StartSidecar(f.ctx, spoiled)
+		f.wantField("a sidecar with a wrong "+field, err, field)
+	}
+	elsewhere, unknown := cfg, cfg
+	elsewhere.NetworkID = f.missing()
+	_, err := f.sidecars().StartSidecar(f.ctx, elsewhere)
+	f.wantClass("a sidecar on a network that does not exist", err, core.ErrNotFound)
+	unknown.Image = f.h.MissingImage
+	_, err = f.sidecars().StartSidecar(f.ctx, unknown)
+	f.wantClass("a sidecar of an image that does not exist", err, core.ErrNotFound)
+}
+
+func configuredSidecar(f *fixture) {
+	cfg := f.sidecar(f.network(f.runID), `echo "$GREETING of $(hostname)"; sleep 1000`)
+	cfg.Env = []string{"GREETING=the greeting"}
+	id := f.startSidecar(cfg)
+	f.awaitOutput(id, "the greeting of helper\n")
+	f.awaitOutput(cfg.Name, "the greeting of helper\n")
+}
+
+func labelledSidecar(f *fixture) {
+	cfg := f.sidecar(f.network(f.runID), "sleep 1000")
+	f.startSidecar(cfg)
+	f.wantLabels(cfg.Name, map[string]string{
+		core.LabelManaged: "true", core.LabelRunID: f.runID, core.LabelRole: core.RoleSidecar, core.LabelVersion: core.Version,
+	})
+	cfg.Name += "-2"
+	cfg.Labels = map[string]string{"team": "blue", core.LabelRole: "buildkit", core.LabelVersion: "of theirs", core.LabelManaged: "false"}
+	f.startSidecar(cfg)
+	f.wantLabels(cfg.Name, map[string]string{
+		"team": "blue", core.LabelManaged: "true", core.LabelRunID: f.runID, core.LabelRole: "buildkit", core.LabelVersion: "of theirs",
+	})
+}
+
+// wantLabels checks for labels among those of a container.
+func (f *fixture) wantLabels(name string, labels map[string]string) {
+	f.Helper()
+	for _, info := range f.list() {
+		if info.Name != name {
+			continue
+		}
+		for key, value := range labels {
+			want(f, fmt.Sprintf("the label %s of %s", key, name), info.Labels[key], value)
+		}
+		return
+	}
+	f.Errorf("%s is not listed", name)
+}
+
+func failedSidecar(f *fixture) {
+	cfg := f.sidecar(f.network(f.runID), "")
+	cfg.Cmd = []string{"/no-such-program"}
+	id, err := f.sidecars().StartSidecar(f.ctx, cfg)
+	f.wantField("a sidecar whose program does not exist", err, "Cmd")
+	want(f, "the ID of a sidecar that failed", id, "")
+	for _, info := range ofRun(f.runID, f.list()) {
+		if info.Labels[core.LabelRole] == core.RoleSidecar {
+			f.Errorf("a sidecar that failed is left behind: %+v", info)
+		}
+	}
+	cfg.Cmd = []string{"sleep", "1000"}
+	f.startSidecar(cfg) // its name is free
+}
+
+func isolatedSidecar(f *fixture) {
+	inspector, ok := core.As[core.Inspector](f.rt)
+	if !ok {
+		return
+	}
+	isolation := func(id string) core.Isolation {
+		details, err := inspector.Inspect(f.ctx, id)
+		f.must(err)
+		return details.Isolation
+	}
+	cfg := f.sidecar(f.network(f.runID), "sleep 1000")
+	want(f, "a sidecar's isolation", isolation(f.startSidecar(cfg)), core.CapabilitiesOf(f.rt).Isolation)
+	if !core.CapabilitiesOf(f.rt).Privileged || (f.h.Unprivileged != nil && f.h.Unprivileged() != "") {
+		return
+	}
+	// What is not in the sandbox hears and is heard by what is.
+	cfg.Name, cfg.Hostname, cfg.Privileged = cfg.Name+"-2", "privileged", true
+	cfg.Cmd = f.server().Cmd
+	id := f.startSidecar(cfg)
+	if isolation(id) == core.IsolationSandbox {
+		f.Error("a privileged sidecar is sandboxed")
+	}
+	want(f, "what a privileged sidecar answers", f.output(f.onNetwork(f.shell(greetings("privileged")), cfg.NetworkID)), "hello\n")
+	server := f.onNetwork(f.server(), cfg.NetworkID)
+	server.NetworkAliases = []string{"main"}
+	f.started(server)
+	cfg.Name, cfg.Hostname, cfg.Cmd = cfg.Name+"-3", "client", []string{"sh", "-c", greetings("main")}
+	id = f.startSidecar(cfg)
+	want(f, "the exit code of a privileged sidecar that asks", f.wait(id), 0)
+}
+
+func sidecarState(f *fixture) {
+	cfg := f.sidecar(f.network(f.runID), "")
+	cfg.Cmd = []string{"sleep", "1000"}
+	id := f.startSidecar(cfg)
+	found, err := f.sidecars().InspectContainer(f.ctx, id)
+	f.must(err)
+	if found.State == nil || !found.State.Running || found.State.Status != core.StateRunning || found.State.StartedAt.IsZero() {
+		f.Errorf("a running sidecar's state is %+v", found.State)
+	}
+	cfg.Name, cfg.Cmd = cfg.Name+"-2", []string{"sh", "-c", "exit 7"}
+	id = f.startSidecar(cfg)
+	want(f, "the exit code", f.wait(id), 7)
+	found, err = f.sidecars().InspectContainer(f.ctx, id)
+	f.must(err)
+	if found.State == nil || found.State.Running || found.State.ExitCode != 7 || found.State.FinishedAt.IsZero() {
+		f.Errorf("an exited sidecar's state is %+v", found.State)
+	}
+	_, err = f.sidecars().InspectContainer(f.ctx, f.missing())
+	f.wantClass("the state of what is missing", err, core.ErrNotFound)
+}
