@@ -58,6 +58,7 @@ func configCases() []Case {
 			Number: "CF-30", Title: "AllowNewPrivileges lets them", check: newPrivileges, fields: []string{"AllowNewPrivileges"},
 			unsupported: refusedConfig(func(c *core.Config) { c.AllowNewPrivileges = true }),
 		},
+		{Number: "CF-31", Title: "Hostname is the container's", check: hostname, fields: []string{"Hostname"}},
 	}
 }
 
@@ -71,6 +72,12 @@ func names(f *fixture) {
 	f.must(f.rt.RemoveContainer(f.ctx, cfg.Name))
 	_, err := f.rt.ContainerState(f.ctx, id)
 	f.wantClass("the state of what was removed by name", err, core.ErrNotFound)
+}
+
+func hostname(f *fixture) {
+	cfg := f.shell(`hostname; cat /etc/hostname; grep -c "host-of-it$" /etc/hosts`)
+	cfg.Hostname = "host-of-it"
+	want(f, "what the container is called", f.output(cfg), "host-of-it\nhost-of-it\n1\n")
 }
 
 func imageDefaults(f *fixture) {

@@ -44,6 +44,8 @@ const (
 var unsupported = map[string]string{
 	"RT-25":  noNetwork,
 	"RT-85":  noNetwork,
+	"NM-06":  noNetwork,
+	"NM-07":  noNetwork,
 	"RT-107": noTTY,
 	"RT-109": noTTY,
 	"RT-110": noTTY,

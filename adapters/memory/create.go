@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -59,9 +60,6 @@ func (r *Runtime) CreateContainer(ctx context.Context, cfg core.Config) (string,
 	if reason := unsupportedSettings(cfg); reason != "" {
 		return "", unsupported(op, object, reason)
 	}
-	if !slices.Contains([]string{"", "bridge", "none"}, cfg.NetworkMode) {
-		return "", failure(op, cfg.NetworkMode, core.ErrNotFound, errors.New("there are no networks"))
-	}
 	image, err := r.imageFor(op, cfg)
 	if err != nil {
 		return "", err
@@ -86,6 +84,13 @@ func (r *Runtime) add(op string, c *container) error {
 	if r.images[c.image.Ref] != c.image {
 		return failure(op, c.image.Ref, core.ErrNotFound, errors.New("it has just been removed"))
 	}
+	if c.cfg.OnNamedNetwork() {
+		network := r.networkOf(c.cfg.NetworkMode)
+		if network == nil {
+			return failure(op, c.cfg.NetworkMode, core.ErrNotFound, errors.New("there is no such network; create it, or choose bridge"))
+		}
+		c.network = network.ID
+	}
 	r.containers = append(r.containers, c)
 	return nil
 }
@@ -109,7 +114,7 @@ func newContainer(op, object string, cfg core.Config, image *image, logLimit int
 		},
 	}
 	if c.info.Name == "" {
-		c.info.Name = "moat-" + c.hostname()
+		c.info.Name = "moat-" + c.info.ID[:12]
 	}
 	if len(cfg.Cmd) > 0 {
 		c.argv = cfg.Cmd
@@ -124,8 +129,8 @@ func newContainer(op, object string, cfg core.Config, image *image, logLimit int
 	return c, nil
 }
 
-// hostname is the container's, as engines choose it.
-func (c *container) hostname() string { return c.info.ID[:12] }
+// hostname is the container's, as engines choose it where nobody has.
+func (c *container) hostname() string { return cmp.Or(c.cfg.Hostname, c.info.ID[:12]) }
 
 // furnish fills the file system and looks up the user there.
 func (c *container) furnish(op, object string) error {

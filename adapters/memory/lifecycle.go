@@ -24,6 +24,7 @@ type container struct {
 	files  *filesystem
 	output *output
 
+	network             string // the ID of the named one that it is on
 	state               string
 	run                 *run // the last one, or the one to come
 	exitCode            int

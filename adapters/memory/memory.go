@@ -42,7 +42,8 @@ type Runtime struct {
 
 	mu         sync.Mutex // guards what follows, and the containers' states
 	images     map[string]*image
-	containers []*container  // oldest first
+	containers []*container // oldest first
+	networks   []core.NetworkInfo
 	events     []core.Event  // oldest first
 	happened   chan struct{} // closed, and replaced, at every event
 }
@@ -171,14 +172,10 @@ func (r *Runtime) Capabilities() core.Capabilities {
 		HostEntries:     true,
 		DNSServers:      true,
 		Attach:          true,
+		NetworkManager:  true,
+		SidecarManager:  true,
 	}
 }
-
-// NetworkManager returns nil: there is no network.
-func (r *Runtime) NetworkManager() core.NetworkManager { return nil }
-
-// SidecarManager returns nil.
-func (r *Runtime) SidecarManager() core.SidecarManager { return nil }
 
 // BuildManager returns nil.
 func (r *Runtime) BuildManager() core.BuildManager { return nil }
