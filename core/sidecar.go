@@ -2,17 +2,39 @@ package core
 
 import (
 	"context"
+	"maps"
+	"regexp"
+	"slices"
 	"time"
 )
 
 // SidecarManager handles helper containers beside a run's main one.
 // Returned by Runtime.SidecarManager - nil if not supported.
 type SidecarManager interface {
-	// StartSidecar pulls, creates and starts a sidecar on its network and returns
-	// its container ID. A failure leaves nothing behind.
+	// StartSidecar pulls the image where it is absent, creates and starts a sidecar on
+	// its network, and returns its container ID.
+	//
+	//   - SM-01: no Image: [ErrInvalidConfig], field Image.
+	//   - SM-02: no NetworkID: [ErrInvalidConfig], field NetworkID.
+	//   - SM-03: no Name: [ErrInvalidConfig], field Name.
+	//   - SM-04: otherwise invalid ([SidecarConfig.Validate]): [ErrInvalidConfig] with the
+	//     field's name. All these before the engine is asked for anything.
+	//   - SM-05: it runs when the call returns (or has already exited), with Cmd, Env and
+	//     Mounts as [Config] has them.
+	//   - SM-06: on its network Hostname leads to it, and it is its own hostname.
+	//   - SM-07: its labels are those of [SidecarConfig.ContainerLabels].
+	//   - SM-08: it is isolated as the run's main container is, unless Privileged.
+	//   - SM-09: Privileged: all capabilities, and no sandbox.
+	//   - SM-10: an image that can neither be found nor pulled, or a network that does
+	//     not exist: [ErrNotFound] naming it.
+	//   - SM-11: a name that is taken: [ErrAlreadyExists]; that container is left alone.
+	//   - SM-12: when it fails, no container is left behind.
 	StartSidecar(ctx context.Context, cfg SidecarConfig) (string, error)
 
-	// InspectContainer returns a container's detailed state. Missing: [ErrNotFound].
+	// InspectContainer returns a container's detailed state.
+	//
+	//   - SM-20: State tells running, exit code and times, as the container's life goes.
+	//   - SM-21: missing: [ErrNotFound].
 	InspectContainer(ctx context.Context, containerID string) (InspectResponse, error)
 }
 
@@ -28,6 +50,59 @@ type SidecarConfig struct {
 	RunID      string            // the run it belongs to
 	Env        []string          // environment, KEY=value
 	Labels     map[string]string // merged over the default labels
+}
+
+// Validate reports the first setting that no runtime could honour, as
+// [ErrInvalidConfig] with the field's name.
+func (c SidecarConfig) Validate() error {
+	container := c.Container()
+	if err := validateIdentity(container); err != nil {
+		return err
+	}
+	if err := validateNetworkID(c.NetworkID); err != nil {
+		return err
+	}
+	switch {
+	case c.Name == "":
+		return invalid("Name", "is empty; name the container")
+	case c.Hostname != "" && !hostnamePattern.MatchString(c.Hostname):
+		return invalid("Hostname", "%q must be at most 63 of [a-zA-Z0-9_.-] and begin with a letter or digit", c.Hostname)
+	}
+	if err := validateLabels(c.Labels); err != nil {
+		return err
+	}
+	return container.Validate()
+}
+
+// Container returns the configuration of the sidecar's container. Beside it the
+// container has the labels of ContainerLabels, and Hostname as hostname and alias.
+func (c SidecarConfig) Container() Config {
+	return Config{
+		Image: c.Image, Name: c.Name, NetworkMode: c.NetworkID, Cmd: c.Cmd, Privileged: c.Privileged,
+		Mounts: c.Mounts, RunID: c.RunID, Role: RoleSidecar, Env: c.Env,
+	}
+}
+
+// ContainerLabels returns the labels that the sidecar carries: Moat's, replaced by the
+// caller's except for [LabelManaged], without which nothing would ever remove it.
+func (c SidecarConfig) ContainerLabels() map[string]string {
+	labels := ObjectLabels(c.RunID, RoleSidecar)
+	maps.Copy(labels, c.Labels)
+	labels[LabelManaged] = "true"
+	return labels
+}
+
+var hostnamePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
+
+// validateNetworkID checks a network on which containers find each other by name.
+func validateNetworkID(id string) error {
+	if id == "" {
+		return invalid("NetworkID", "is empty; name the network to join")
+	}
+	if !networkPattern.MatchString(id) || slices.Contains([]string{"bridge", "host", "none"}, id) {
+		return invalid("NetworkID", "%q is not the name or ID of a network that containers share", id)
+	}
+	return nil
 }
 
 // InspectResponse holds detailed container state.
