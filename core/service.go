@@ -1,24 +1,69 @@
 package core
 
-import "context"
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"regexp"
+	"strings"
+)
 
-// ServiceManager provisions services (databases, caches) for a run.
-// Returned by Runtime.ServiceManager - nil if not supported.
+// ServiceManager provisions services (databases, caches) for a run: containers that
+// the run's main one reaches by name. Returned by Runtime.ServiceManager - nil if not
+// supported. One manager serves any number of runs at once.
+//
+// SV-01: no error contains a password, that is, the value of Env[PasswordEnv], even
+// where the engine or the readiness command prints it ([ServiceInfo.Redact]).
 type ServiceManager interface {
-	// StartService starts a service and returns how to reach it.
+	// StartService pulls the image where it is absent, creates and starts the service,
+	// and returns how to reach it without waiting until it is ready: [WaitReady] does.
+	//
+	//   - SV-10: an invalid configuration ([ServiceConfig.Validate]): [ErrInvalidConfig]
+	//     with the field's name, before the engine is asked for anything.
+	//   - SV-11: the container is what [ServiceConfig.Container] says: its name
+	//     ([ServiceName]), image, labels, environment and command.
+	//   - SV-12: it joins NetworkID, or where that is empty the network of SetNetworkID
+	//     as it was when the call began. Neither: the engine's default network.
+	//   - SV-13: Name is its hostname, and on its network the name that leads to it.
+	//   - SV-14: Host reaches it at Ports from that network: Name, or its address where
+	//     the network has no names.
+	//   - SV-15: no port of it is published on the host.
+	//   - SV-16: the rest of [ServiceInfo] is as [ServiceConfig.Info] says.
+	//   - SV-17: an image that can neither be found nor pulled, or a network that does
+	//     not exist: [ErrNotFound] naming it.
+	//   - SV-18: the run has a service of that name: [ErrAlreadyExists]; it is left alone.
+	//   - SV-19: when it fails, neither a container nor a volume is left behind.
 	StartService(ctx context.Context, cfg ServiceConfig) (ServiceInfo, error)
 
-	// CheckReady asks once whether the service is ready; nil means that it is.
+	// CheckReady asks once whether the service is ready; nil means that it is. It runs
+	// [ServiceInfo.ReadinessScript] in the container, by `sh -c`.
+	//
+	//   - SV-20: status 0, or no ReadinessCmd and the container runs: nil.
+	//   - SV-21: another status: an error without a class, with the output's last lines.
+	//   - SV-22: the values of placeholders arrive whatever they contain, and no shell
+	//     parses them.
+	//   - SV-23: the container has exited, before or meanwhile: [ErrNotRunning], with its
+	//     exit code and its log's last lines. Missing: [ErrNotFound]. Both are final.
 	CheckReady(ctx context.Context, info ServiceInfo) error
 
-	// StopService stops and removes the service. Missing: nil.
+	// StopService kills and removes the service.
+	//
+	//   - SV-30: container and anonymous volumes are gone, and the name is free.
+	//   - SV-31: missing, or stopped before: nil.
 	StopService(ctx context.Context, info ServiceInfo) error
 
-	// SetNetworkID names the network that services started from now on join.
+	// SetNetworkID names the network that services join whose configuration names none.
+	// Runs that share a manager use [ServiceConfig.NetworkID] instead.
+	//
+	//   - SV-40: it holds for the calls of StartService that begin after it, and for no
+	//     other.
 	SetNetworkID(id string)
 }
 
-// ServiceConfig defines what service to provision.
+// ServiceConfig defines what service to provision. [ServiceDefinition.Config] makes
+// one. Printed or logged, it hides the values of Env; as JSON it does not.
 type ServiceConfig struct {
 	Name    string
 	Version string // the image's tag; empty means latest
@@ -30,9 +75,14 @@ type ServiceConfig struct {
 	PasswordEnv  string         // variable that holds the password, such as "POSTGRES_PASSWORD"
 	ExtraCmd     []string       // extra command arguments with {placeholder} substitution
 	ReadinessCmd string         // command that succeeds once the service is ready
+
+	// What follows is not in the documented package.
+
+	NetworkID string // the network to join; empty: that of [ServiceManager.SetNetworkID]
 }
 
-// ServiceInfo contains connection details for a started service.
+// ServiceInfo contains connection details for a started service. Printed or logged, it
+// hides the values of Env; as JSON it does not.
 type ServiceInfo struct {
 	ID           string
 	Name         string
@@ -41,4 +91,132 @@ type ServiceInfo struct {
 	Env          map[string]string
 	ReadinessCmd string // command that succeeds once the service is ready
 	PasswordEnv  string // name of the variable that holds the password
+}
+
+var (
+	// A service's name is a host name and, in capitals, part of variables' names.
+	servicePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	tagPattern     = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}$`) // as the OCI distribution specification has it
+)
+
+// ServiceName returns the name of a service's container.
+func ServiceName(service, runID string) string { return "moat-" + service + "-" + runID }
+
+// Validate reports the first setting that no runtime could honour, as
+// [ErrInvalidConfig] with the field's name. The error contains no value of Env.
+func (c ServiceConfig) Validate() error {
+	switch {
+	case !servicePattern.MatchString(c.Name):
+		return invalid("Name", "%q must be 1 to 63 of [a-z0-9-] and neither begin nor end with -", c.Name)
+	case !networkPattern.MatchString(c.RunID):
+		return invalid("RunID", "%q must be one or more of [a-zA-Z0-9_.-] and begin with a letter or digit", c.RunID)
+	case c.Version != "" && !tagPattern.MatchString(c.Version):
+		return invalid("Version", "%q is not an image's tag", c.Version)
+	case c.Image == "":
+		return invalid("Image", "is empty; name the image to run")
+	case strings.ContainsAny(c.Image[strings.LastIndex(c.Image, "/")+1:], ":@"):
+		return invalid("Image", "%q has a tag or a digest; the tag belongs into Version", c.Image)
+	case strings.ContainsRune(c.ReadinessCmd, 0):
+		return invalid("ReadinessCmd", "%q contains a NUL byte", c.ReadinessCmd)
+	}
+	for _, name := range sortedKeys(c.Ports) {
+		if !servicePattern.MatchString(name) {
+			return invalid("Ports", "%q is not a port's name, such as default", name)
+		}
+		if port := c.Ports[name]; port < 1 || port > 65535 {
+			return invalid("Ports", "port %d of %q is outside 1 to 65535", port, name)
+		}
+	}
+	for _, key := range sortedKeys(c.Env) {
+		if strings.Contains(key, "=") { // it would be another variable
+			return invalid("Env", "%q is not a variable's name", key)
+		}
+	}
+	for _, arg := range c.ExtraCmd {
+		if strings.ContainsRune(arg, 0) {
+			return invalid("ExtraCmd", "%q contains a NUL byte", arg)
+		}
+	}
+	if c.NetworkID != "" {
+		if err := validateNetworkID(c.NetworkID); err != nil {
+			return err
+		}
+	}
+	container := c.Container()
+	container.Cmd = nil // passwords are in it by now, and errors quote it
+	return container.Validate()
+}
+
+// Container returns the configuration of the service's container.
+func (c ServiceConfig) Container() Config {
+	container := Config{
+		Name: ServiceName(c.Name, c.RunID), Image: c.Image + ":" + cmp.Or(c.Version, "latest"), Cmd: c.expandCmd(),
+		NetworkMode: c.NetworkID, Hostname: c.Name, RunID: c.RunID, Role: RoleService,
+	}
+	if container.OnNamedNetwork() {
+		container.NetworkAliases = []string{c.Name}
+	}
+	for _, key := range sortedKeys(c.Env) {
+		container.Env = append(container.Env, key+"="+c.Env[key])
+	}
+	return container
+}
+
+// Info returns what StartService tells of the service, once it has an ID and a host.
+func (c ServiceConfig) Info(id, host string) ServiceInfo {
+	return ServiceInfo{
+		ID: id, Name: c.Name, Host: host, Ports: maps.Clone(c.Ports), Env: maps.Clone(c.Env),
+		ReadinessCmd: c.ReadinessCmd, PasswordEnv: c.PasswordEnv,
+	}
+}
+
+const redacted = "[redacted]"
+
+// Redact returns a text, such as a command's output, without the service's password.
+func (i ServiceInfo) Redact(text string) string {
+	password := i.Env[i.PasswordEnv]
+	if password == "" {
+		return text
+	}
+	return strings.ReplaceAll(text, password, redacted)
+}
+
+// Without methods, or printing would not end.
+type (
+	shownConfig ServiceConfig
+	shownInfo   ServiceInfo
+)
+
+func (c ServiceConfig) shown() shownConfig {
+	c.Env = redactedEnv(c.Env)
+	return shownConfig(c)
+}
+
+func (i ServiceInfo) shown() shownInfo {
+	i.Env = redactedEnv(i.Env)
+	return shownInfo(i)
+}
+
+// Format prints it with the values of Env hidden.
+func (c ServiceConfig) Format(s fmt.State, verb rune) {
+	fmt.Fprintf(s, fmt.FormatString(s, verb), c.shown())
+}
+
+// Format prints it with the values of Env hidden.
+func (i ServiceInfo) Format(s fmt.State, verb rune) {
+	fmt.Fprintf(s, fmt.FormatString(s, verb), i.shown())
+}
+
+// LogValue logs it with the values of Env hidden.
+func (c ServiceConfig) LogValue() slog.Value { return slog.AnyValue(c.shown()) }
+
+// LogValue logs it with the values of Env hidden.
+func (i ServiceInfo) LogValue() slog.Value { return slog.AnyValue(i.shown()) }
+
+func redactedEnv(env map[string]string) map[string]string {
+	hidden := maps.Clone(env)
+	for key := range hidden {
+		hidden[key] = redacted
+	}
+	return hidden
 }

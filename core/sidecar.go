@@ -3,8 +3,6 @@ package core
 import (
 	"context"
 	"errors"
-	"maps"
-	"strings"
 	"time"
 )
 
@@ -69,16 +67,21 @@ func (c SidecarConfig) Validate() error {
 	case c.Name == "":
 		return invalid("Name", "is empty; name the sidecar's container")
 	}
-	cfg := c.config()
-	if !cfg.OnNamedNetwork() {
-		return invalid("NetworkID", "%q is no network between containers", c.NetworkID)
-	}
-	if err := cfg.Validate(); err != nil {
+	if err := validateNetworkID(c.NetworkID); err != nil {
 		return err
 	}
-	cfg.Labels = maps.Clone(c.Labels)
-	maps.DeleteFunc(cfg.Labels, func(key, _ string) bool { return strings.HasPrefix(key, labelPrefix) })
-	return validateIdentity(cfg)
+	if err := validateLabels(c.Labels); err != nil {
+		return err
+	}
+	return c.config().Validate()
+}
+
+// validateNetworkID takes what a network mode cannot be mistaken for.
+func validateNetworkID(id string) error {
+	if cfg := (Config{NetworkMode: id}); !cfg.OnNamedNetwork() || !networkPattern.MatchString(id) {
+		return invalid("NetworkID", "%q is no network between containers", id)
+	}
+	return nil
 }
 
 // NewSidecarManager returns a sidecar manager of rt's, made of its other methods. It

@@ -61,15 +61,12 @@ func validateIdentity(c Config) error {
 	if c.Name != "" && !namePattern.MatchString(c.Name) {
 		return invalid("Name", "%q must be two or more of [a-zA-Z0-9_.-] and begin with a letter or digit", c.Name)
 	}
+	if err := validateLabels(c.Labels); err != nil {
+		return err
+	}
 	for _, key := range sortedKeys(c.Labels) {
-		if key == "" || strings.ContainsAny(key, "=\x00") {
-			return invalid("Labels", "%q is not a label key", key)
-		}
 		if strings.HasPrefix(key, labelPrefix) {
 			return invalid("Labels", "%q: the prefix %s is Moat's own", key, labelPrefix)
-		}
-		if strings.ContainsRune(c.Labels[key], 0) {
-			return invalid("Labels", "the value of %q contains a NUL byte", key)
 		}
 	}
 	if strings.ContainsRune(c.RunID, 0) {
@@ -83,6 +80,18 @@ func validateIdentity(c Config) error {
 		return nil
 	}
 	return invalid("Pull", "%q is not one of missing, always, never", c.Pull)
+}
+
+func validateLabels(labels map[string]string) error {
+	for _, key := range sortedKeys(labels) {
+		if key == "" || strings.ContainsAny(key, "=\x00") {
+			return invalid("Labels", "%q is not a label key", key)
+		}
+		if strings.ContainsRune(labels[key], 0) {
+			return invalid("Labels", "the value of %q contains a NUL byte", key)
+		}
+	}
+	return nil
 }
 
 func validateProcess(c Config) error {

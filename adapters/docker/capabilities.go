@@ -31,6 +31,7 @@ func (r *Runtime) Capabilities() core.Capabilities {
 		NetworkPeers:    true,
 		NetworkManager:  true,
 		SidecarManager:  true,
+		ServiceManager:  true,
 	}
 }
 
@@ -40,8 +41,8 @@ func (r *Runtime) SidecarManager() core.SidecarManager { return core.NewSidecarM
 // BuildManager returns nil: this adapter has none.
 func (r *Runtime) BuildManager() core.BuildManager { return nil }
 
-// ServiceManager returns nil: this adapter has none.
-func (r *Runtime) ServiceManager() core.ServiceManager { return nil }
+// ServiceManager returns core's, on this runtime: the same at each call.
+func (r *Runtime) ServiceManager() core.ServiceManager { return r.services }
 
 // SetupFirewall is not supported.
 func (r *Runtime) SetupFirewall(_ context.Context, id string, proxyHost string, proxyPort int) error {

@@ -61,6 +61,7 @@ type Runtime struct {
 	host    hostFacts
 
 	resolvers resolvers
+	services  core.ServiceManager
 }
 
 var _ interface {
@@ -106,6 +107,7 @@ func New(options Options) (*Runtime, error) {
 		resolvers:    resolvers{starting: make(mutex, 1), ready: map[string]string{}},
 	}
 	r.closed, r.close = context.WithCancel(context.Background())
+	r.services = core.NewServiceManager(r)
 	return r, nil
 }
 

@@ -39,6 +39,7 @@ type Runtime struct {
 	registry    map[string]*image
 	unreachable map[string]bool
 	closed      chan struct{}
+	services    core.ServiceManager
 
 	mu         sync.Mutex // guards what follows, and the containers' states
 	images     map[string]*image
@@ -71,6 +72,7 @@ func New(opts Options) *Runtime {
 		happened:    make(chan struct{}),
 		images:      imagesByRef(append(builtinImages(), opts.Images...)),
 	}
+	r.services = core.NewServiceManager(r)
 	if r.logLimit <= 0 {
 		r.logLimit = DefaultLogLimit
 	}
@@ -174,14 +176,15 @@ func (r *Runtime) Capabilities() core.Capabilities {
 		Attach:          true,
 		NetworkManager:  true,
 		SidecarManager:  true,
+		ServiceManager:  true,
 	}
 }
 
 // BuildManager returns nil.
 func (r *Runtime) BuildManager() core.BuildManager { return nil }
 
-// ServiceManager returns nil.
-func (r *Runtime) ServiceManager() core.ServiceManager { return nil }
+// ServiceManager returns core's, on this runtime: the same at each call.
+func (r *Runtime) ServiceManager() core.ServiceManager { return r.services }
 
 // GetHostAddress returns "": without a network no address leads to the host.
 func (r *Runtime) GetHostAddress() string { return "" }

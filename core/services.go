@@ -1,0 +1,225 @@
+package core
+
+import (
+	"cmp"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// ServiceDefinition says how an image is run as a service and what of it the run's main
+// container is told.
+type ServiceDefinition struct {
+	Name    string   // in `NAME:VERSION`, as host name, and in MOAT_<NAME>_HOST
+	Aliases []string // what users may write instead of Name
+	Image   string   // without a tag
+
+	// Ports by name. "default" is MOAT_<NAME>_PORT and the URL's, any other OTHER is
+	// MOAT_<NAME>_PORT_<OTHER>.
+	Ports map[string]int
+
+	Env         map[string]string // set where the user sets nothing
+	PasswordEnv string            // the variable with the password; empty: there is none
+	User        string            // whose password it is; empty: nobody's in particular
+	UserEnv     string            // the variable that says so where users choose it
+	DatabaseEnv string            // the variable with the database's name; empty: there is none
+
+	// {password} and {key} in them stand for Env[PasswordEnv] and for Env[KEY]; see
+	// [ServiceInfo.ReadinessScript]. While an image initialises its data, a temporary
+	// server may answer on a Unix socket: let ReadinessCmd ask over TCP, 127.0.0.1.
+	ExtraCmd     []string
+	ReadinessCmd string
+
+	URLScheme string // of MOAT_<NAME>_URL, such as "postgres"; empty: there is none
+}
+
+// Services are the definitions that users may name. Its methods leave it unchanged.
+type Services []ServiceDefinition
+
+// DefaultServices returns the services that Moat knows, as their official images behave.
+func DefaultServices() Services {
+	return Services{
+		{
+			Name: "mariadb", Image: "mariadb", Ports: map[string]int{"default": 3306},
+			Env: map[string]string{"MARIADB_DATABASE": "moat"}, DatabaseEnv: "MARIADB_DATABASE",
+			User: "root", PasswordEnv: "MARIADB_ROOT_PASSWORD",
+			ReadinessCmd: "MYSQL_PWD={password} mariadb-admin ping -h 127.0.0.1 -u root",
+			URLScheme:    "mysql",
+		},
+		{
+			Name: "mysql", Image: "mysql", Ports: map[string]int{"default": 3306},
+			Env: map[string]string{"MYSQL_DATABASE": "moat"}, DatabaseEnv: "MYSQL_DATABASE",
+			User: "root", PasswordEnv: "MYSQL_ROOT_PASSWORD",
+			ReadinessCmd: "MYSQL_PWD={password} mysqladmin ping -h 127.0.0.1 -u root",
+			URLScheme:    "mysql",
+		},
+		{
+			Name: "postgres", Aliases: []string{"postgresql"}, Image: "postgres", Ports: map[string]int{"default": 5432},
+			Env:     map[string]string{"POSTGRES_USER": "postgres", "POSTGRES_DB": "postgres"},
+			UserEnv: "POSTGRES_USER", PasswordEnv: "POSTGRES_PASSWORD", DatabaseEnv: "POSTGRES_DB",
+			// A user and a database that do not exist would answer too, and fill the server's log.
+			ReadinessCmd: "pg_isready -h 127.0.0.1 -U {postgres_user} -d {postgres_db}",
+			URLScheme:    "postgres",
+		},
+		{
+			Name: "redis", Image: "redis", Ports: map[string]int{"default": 6379},
+			// The image knows no such variable: it is where the arguments' value comes from.
+			PasswordEnv: "REDIS_PASSWORD", ExtraCmd: []string{"--requirepass", "{password}"},
+			// redis-cli succeeds with any answer, also that it wants a password or is still loading.
+			ReadinessCmd: `answer=$(REDISCLI_AUTH={password} redis-cli -h 127.0.0.1 ping); echo "$answer"; [ "$answer" = PONG ]`,
+			URLScheme:    "redis",
+		},
+	}
+}
+
+// With returns the services and this definition, in the place of the one of that name
+// where there is one. A name or alias of another's is [ErrInvalidConfig].
+func (s Services) With(d ServiceDefinition) (Services, error) {
+	if err := d.Validate(); err != nil {
+		return nil, err
+	}
+	others := slices.DeleteFunc(slices.Clone(s), func(other ServiceDefinition) bool { return other.Name == d.Name })
+	for _, name := range d.Aliases {
+		if other, ok := others.Lookup(name); ok {
+			return nil, invalid("Aliases", "%q is the service %s", name, other.Name)
+		}
+	}
+	if other, ok := others.Lookup(d.Name); ok {
+		return nil, invalid("Name", "%q is an alias of the service %s", d.Name, other.Name)
+	}
+	return append(others, d), nil
+}
+
+// Lookup returns the service of this name or alias.
+func (s Services) Lookup(name string) (ServiceDefinition, bool) {
+	for _, d := range s {
+		if d.Name == name || slices.Contains(d.Aliases, name) {
+			return d, true
+		}
+	}
+	return ServiceDefinition{}, false
+}
+
+// Parse reads what users write, NAME or NAME:VERSION, where VERSION is the image's tag.
+// Anything else is [ErrInvalidConfig], field service.
+func (s Services) Parse(spec string) (d ServiceDefinition, version string, err error) {
+	name, version, hasVersion := strings.Cut(spec, ":")
+	d, ok := s.Lookup(name)
+	switch {
+	case !ok:
+		var known []string
+		for _, d := range s {
+			known = append(known, d.Name)
+		}
+		slices.Sort(known)
+		return d, "", invalid("service", "%q is not NAME or NAME:VERSION, where NAME is one of %s", spec, strings.Join(known, ", "))
+	case hasVersion && !tagPattern.MatchString(version):
+		return d, "", invalid("service", "%q is not an image's tag, as in %s:17", version, name)
+	}
+	return d, version, nil
+}
+
+var (
+	variablePattern = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+	schemePattern   = regexp.MustCompile(`^[a-z][a-z0-9+.-]*$`)
+)
+
+// Validate reports the first setting of which no service could be made, as
+// [ErrInvalidConfig] with the field's name.
+func (d ServiceDefinition) Validate() error {
+	for _, alias := range d.Aliases {
+		if !servicePattern.MatchString(alias) {
+			return invalid("Aliases", "%q is not a service's name", alias)
+		}
+	}
+	for field, name := range map[string]string{"PasswordEnv": d.PasswordEnv, "UserEnv": d.UserEnv, "DatabaseEnv": d.DatabaseEnv} {
+		if name != "" && !variablePattern.MatchString(name) {
+			return invalid(field, "%q is not a variable's name", name)
+		}
+	}
+	if d.URLScheme != "" {
+		if !schemePattern.MatchString(d.URLScheme) {
+			return invalid("URLScheme", "%q is not a URL's scheme", d.URLScheme)
+		}
+		if d.Ports["default"] == 0 {
+			return invalid("Ports", "a URL needs the port named default")
+		}
+	}
+	if strings.ContainsRune(d.User, 0) {
+		return invalid("User", "%q contains a NUL byte", d.User)
+	}
+	return d.config("", "0", d.Env).Validate()
+}
+
+// Config returns the configuration of one service of this kind. The user's variables
+// replace the definition's. Where they set no password, or an empty one, it is made of
+// 128 bits read from random, which is crypto/rand's Reader outside tests.
+func (d ServiceDefinition) Config(version, runID string, env map[string]string, random io.Reader) (ServiceConfig, error) {
+	merged := map[string]string{}
+	maps.Copy(merged, d.Env)
+	maps.Copy(merged, env)
+	if d.PasswordEnv != "" && merged[d.PasswordEnv] == "" {
+		var key [16]byte
+		if _, err := io.ReadFull(random, key[:]); err != nil {
+			return ServiceConfig{}, &Error{Op: "make a password", Object: d.Name, Err: err}
+		}
+		// Neither URLs nor shells nor flags give these digits another meaning.
+		merged[d.PasswordEnv] = hex.EncodeToString(key[:])
+	}
+	cfg := d.config(version, runID, merged)
+	return cfg, cfg.Validate()
+}
+
+func (d ServiceDefinition) config(version, runID string, env map[string]string) ServiceConfig {
+	return ServiceConfig{
+		Name: d.Name, Version: version, Env: env, RunID: runID, Image: d.Image, Ports: maps.Clone(d.Ports),
+		PasswordEnv: d.PasswordEnv, ExtraCmd: slices.Clone(d.ExtraCmd), ReadinessCmd: d.ReadinessCmd,
+	}
+}
+
+// MainEnv returns what the run's main container is told of a service, KEY=value:
+// MOAT_<NAME>_HOST, _PORT, _USER, _DB, _PASSWORD and _URL, those that there are.
+func (d ServiceDefinition) MainEnv(info ServiceInfo) []string {
+	prefix := "MOAT_" + variableName(d.Name)
+	user, password, database := cmp.Or(info.Env[d.UserEnv], d.User), info.Env[info.PasswordEnv], info.Env[d.DatabaseEnv]
+	var env []string
+	add := func(name, value string) {
+		if value != "" {
+			env = append(env, fmt.Sprintf("%s_%s=%s", prefix, name, value))
+		}
+	}
+	add("HOST", info.Host)
+	for _, name := range sortedKeys(info.Ports) {
+		variable := "PORT_" + variableName(name)
+		if name == "default" {
+			variable = "PORT"
+		}
+		add(variable, strconv.Itoa(info.Ports[name]))
+	}
+	add("USER", user)
+	add("DB", database)
+	add("PASSWORD", password)
+	if d.URLScheme != "" {
+		address := url.URL{Scheme: d.URLScheme, Host: net.JoinHostPort(info.Host, strconv.Itoa(info.Ports["default"]))}
+		switch {
+		case password != "":
+			address.User = url.UserPassword(user, password)
+		case user != "":
+			address.User = url.User(user)
+		}
+		if database != "" {
+			address.Path, address.RawPath = "/"+database, "/"+url.PathEscape(database)
+		}
+		add("URL", address.String())
+	}
+	return env
+}
+
+func variableName(name string) string { return strings.ToUpper(strings.ReplaceAll(name, "-", "_")) }
