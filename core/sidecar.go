@@ -3,8 +3,6 @@ package core
 import (
 	"context"
 	"maps"
-	"regexp"
-	"slices"
 	"time"
 )
 
@@ -55,10 +53,6 @@ type SidecarConfig struct {
 // Validate reports the first setting that no runtime could honour, as
 // [ErrInvalidConfig] with the field's name.
 func (c SidecarConfig) Validate() error {
-	container := c.Container()
-	if err := validateIdentity(container); err != nil {
-		return err
-	}
 	if err := validateNetworkID(c.NetworkID); err != nil {
 		return err
 	}
@@ -71,7 +65,7 @@ func (c SidecarConfig) Validate() error {
 	if err := validateLabels(c.Labels); err != nil {
 		return err
 	}
-	return container.Validate()
+	return c.Container().Validate()
 }
 
 // Container returns the configuration of the sidecar's container. Beside it the
@@ -90,19 +84,6 @@ func (c SidecarConfig) ContainerLabels() map[string]string {
 	maps.Copy(labels, c.Labels)
 	labels[LabelManaged] = "true"
 	return labels
-}
-
-var hostnamePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
-
-// validateNetworkID checks a network on which containers find each other by name.
-func validateNetworkID(id string) error {
-	if id == "" {
-		return invalid("NetworkID", "is empty; name the network to join")
-	}
-	if !networkPattern.MatchString(id) || slices.Contains([]string{"bridge", "host", "none"}, id) {
-		return invalid("NetworkID", "%q is not the name or ID of a network that containers share", id)
-	}
-	return nil
 }
 
 // InspectResponse holds detailed container state.
