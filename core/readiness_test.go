@@ -112,7 +112,7 @@ func TestWaitReadyWhereTheFirstCheckHangs(t *testing.T) {
 
 func TestWaitReadyEndsAtOnce(t *testing.T) {
 	final := []error{core.ErrNotRunning, core.ErrNotFound, core.ErrInvalidConfig, core.ErrUnsupported, core.ErrUnavailable}
-	all := append(final, core.ErrAlreadyExists, core.ErrInUse, core.ErrPolicyNotEnforced, core.ErrTimeout)
+	all := slices.Concat(final, []error{core.ErrAlreadyExists, core.ErrInUse, core.ErrPolicyNotEnforced, core.ErrTimeout})
 	for i, class := range all {
 		synctest.Test(t, func(t *testing.T) {
 			asked := 0
@@ -120,7 +120,7 @@ func TestWaitReadyEndsAtOnce(t *testing.T) {
 				asked++
 				return &core.Error{Op: "check service", Class: class}
 			}), db, time.Minute)
-			if atOnce := i < len(final); !errors.Is(err, class) || (asked == 1) != atOnce || errors.Is(err, core.ErrTimeout) == (atOnce) {
+			if atOnce := i < len(final); !errors.Is(err, class) || (asked == 1) != atOnce || errors.Is(err, core.ErrTimeout) == atOnce {
 				t.Errorf("%v: asked %d times: %v", class, asked, err)
 			}
 		})

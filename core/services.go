@@ -209,17 +209,19 @@ func (d ServiceDefinition) MainEnv(info ServiceInfo) []string {
 	add("DB", database)
 	add("PASSWORD", password)
 	if d.URLScheme != "" {
-		address := url.URL{Scheme: d.URLScheme, Host: net.JoinHostPort(info.Host, strconv.Itoa(info.Ports["default"]))}
-		switch {
-		case password != "":
-			address.User = url.UserPassword(user, password)
-		case user != "":
-			address.User = url.User(user)
+		// All but letters, digits and -_.~ is encoded: what a URL may contain, not every client's parser takes.
+		encode := func(text string) string { return strings.ReplaceAll(url.QueryEscape(text), "+", "%20") }
+		login, path := encode(user), ""
+		if password != "" {
+			login += ":" + encode(password)
+		}
+		if login != "" {
+			login += "@"
 		}
 		if database != "" {
-			address.Path, address.RawPath = "/"+database, "/"+url.PathEscape(database)
+			path = "/" + encode(database)
 		}
-		add("URL", address.String())
+		add("URL", d.URLScheme+"://"+login+net.JoinHostPort(info.Host, strconv.Itoa(info.Ports["default"]))+path)
 	}
 	return env
 }
