@@ -132,6 +132,9 @@ func joiningService(f *fixture) {
 func namedService(f *fixture) {
 	cfg := f.service(f.server().Cmd[2])
 	info := f.startService(cfg)
+	if info.Host == "" {
+		f.Error("the service has no host")
+	}
 	if !core.CapabilitiesOf(f.rt).NetworkPeers {
 		return
 	}
@@ -254,5 +257,7 @@ func laterNetwork(f *fixture) {
 	f.startService(cfg)
 	f.services().SetNetworkID(second)
 	f.wantUsed(first, true)
-	f.wantUsed(second, false)
+	cfg.Name = "db-2"
+	f.startService(cfg)
+	f.wantUsed(second, true)
 }

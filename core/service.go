@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"regexp"
 	"strings"
 )
 
@@ -92,12 +91,6 @@ type ServiceInfo struct {
 	ReadinessCmd string // command that succeeds once the service is ready
 	PasswordEnv  string // name of the variable that holds the password
 }
-
-var (
-	// A service's name is a host name and, in capitals, part of variables' names.
-	servicePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	tagPattern     = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}$`) // as the OCI distribution specification has it
-)
 
 // ServiceName returns the name of a service's container.
 func ServiceName(service, runID string) string { return "moat-" + service + "-" + runID }

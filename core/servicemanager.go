@@ -43,7 +43,7 @@ func (s *services) CheckReady(ctx context.Context, info ServiceInfo) error {
 	if info.ReadinessCmd == "" {
 		state, err := s.rt.ContainerState(ctx, info.ID)
 		if err == nil && state != StateRunning {
-			err = s.died(ctx, info)
+			err = s.died(ctx, info, state)
 		}
 		return info.hide(err)
 	}
@@ -61,7 +61,7 @@ func (s *services) CheckReady(ctx context.Context, info ServiceInfo) error {
 	case stateErr != nil:
 		err = errors.Join(err, stateErr)
 	case state != StateRunning:
-		err = s.died(ctx, info)
+		err = s.died(ctx, info, state)
 	case err == nil:
 		err = &Error{
 			Op: op, Runtime: s.rt.Type(), Object: info.Name,
@@ -72,12 +72,8 @@ func (s *services) CheckReady(ctx context.Context, info ServiceInfo) error {
 }
 
 // died tells why a service runs no more.
-func (s *services) died(ctx context.Context, info ServiceInfo) error {
+func (s *services) died(ctx context.Context, info ServiceInfo, state string) error {
 	failure := &Error{Op: "check service", Runtime: s.rt.Type(), Object: info.Name, Class: ErrNotRunning, Remedy: "Its log says why"}
-	state, err := s.rt.ContainerState(ctx, info.ID)
-	if err != nil {
-		return err
-	}
 	if state == StateCreated {
 		failure.Err = errors.New("it has not been started")
 		return failure

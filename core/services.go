@@ -121,7 +121,7 @@ func (s Services) Parse(spec string) (d ServiceDefinition, version string, err e
 		slices.Sort(known)
 		return d, "", invalid("service", "%q is not NAME or NAME:VERSION, where NAME is one of %s", spec, strings.Join(known, ", "))
 	case hasVersion && !tagPattern.MatchString(version):
-		return d, "", invalid("service", "%q is not an image's tag, as in %s:17", version, name)
+		return ServiceDefinition{}, "", invalid("service", "%q is not an image's tag, as in %s:17", version, name)
 	}
 	return d, version, nil
 }
@@ -139,9 +139,11 @@ func (d ServiceDefinition) Validate() error {
 			return invalid("Aliases", "%q is not a service's name", alias)
 		}
 	}
-	for field, name := range map[string]string{"PasswordEnv": d.PasswordEnv, "UserEnv": d.UserEnv, "DatabaseEnv": d.DatabaseEnv} {
-		if name != "" && !variablePattern.MatchString(name) {
-			return invalid(field, "%q is not a variable's name", name)
+	for _, variable := range []struct{ field, name string }{
+		{"PasswordEnv", d.PasswordEnv}, {"UserEnv", d.UserEnv}, {"DatabaseEnv", d.DatabaseEnv},
+	} {
+		if variable.name != "" && !variablePattern.MatchString(variable.name) {
+			return invalid(variable.field, "%q is not a variable's name", variable.name)
 		}
 	}
 	if d.URLScheme != "" {
@@ -207,17 +209,19 @@ func (d ServiceDefinition) MainEnv(info ServiceInfo) []string {
 	add("DB", database)
 	add("PASSWORD", password)
 	if d.URLScheme != "" {
-		address := url.URL{Scheme: d.URLScheme, Host: net.JoinHostPort(info.Host, strconv.Itoa(info.Ports["default"]))}
-		switch {
-		case password != "":
-			address.User = url.UserPassword(user, password)
-		case user != "":
-			address.User = url.User(user)
+		// All but letters, digits and -_.~ is encoded: what a URL may contain, not every client's parser takes.
+		encode := func(text string) string { return strings.ReplaceAll(url.QueryEscape(text), "+", "%20") }
+		login, path := encode(user), ""
+		if password != "" {
+			login += ":" + encode(password)
+		}
+		if login != "" {
+			login += "@"
 		}
 		if database != "" {
-			address.Path, address.RawPath = "/"+database, "/"+url.PathEscape(database)
+			path = "/" + encode(database)
 		}
-		add("URL", address.String())
+		add("URL", d.URLScheme+"://"+login+net.JoinHostPort(info.Host, strconv.Itoa(info.Ports["default"]))+path)
 	}
 	return env
 }

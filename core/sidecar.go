@@ -44,8 +44,9 @@ type SidecarConfig struct {
 	Labels     map[string]string // merged over the default labels
 }
 
-// config maps a sidecar onto a container.
-func (c SidecarConfig) config() Config {
+// Container returns the configuration of the sidecar's container. Its labels are the
+// sidecar's, over all of Moat's but [LabelManaged].
+func (c SidecarConfig) Container() Config {
 	cfg := Config{
 		Name: c.Name, Image: c.Image, Cmd: c.Cmd, Env: c.Env, Mounts: c.Mounts, Privileged: c.Privileged,
 		NetworkMode: c.NetworkID, Hostname: c.Hostname, RunID: c.RunID, Role: RoleSidecar, ownLabels: c.Labels,
@@ -59,29 +60,19 @@ func (c SidecarConfig) config() Config {
 // Validate reports the first setting that no runtime could honour, as
 // [ErrInvalidConfig] with the field's name.
 func (c SidecarConfig) Validate() error {
-	switch {
-	case c.Image == "":
+	if c.Image == "" {
 		return invalid("Image", "is empty; name the sidecar's image")
-	case c.NetworkID == "":
-		return invalid("NetworkID", "is empty; a sidecar lives on a network")
-	case c.Name == "":
-		return invalid("Name", "is empty; name the sidecar's container")
 	}
 	if err := validateNetworkID(c.NetworkID); err != nil {
 		return err
 	}
+	if c.Name == "" {
+		return invalid("Name", "is empty; name the sidecar's container")
+	}
 	if err := validateLabels(c.Labels); err != nil {
 		return err
 	}
-	return c.config().Validate()
-}
-
-// validateNetworkID takes what a network mode cannot be mistaken for.
-func validateNetworkID(id string) error {
-	if cfg := (Config{NetworkMode: id}); !cfg.OnNamedNetwork() || !networkPattern.MatchString(id) {
-		return invalid("NetworkID", "%q is no network between containers", id)
-	}
-	return nil
+	return c.Container().Validate()
 }
 
 // NewSidecarManager returns a sidecar manager of rt's, made of its other methods. It
@@ -94,7 +85,7 @@ func (s sidecars) StartSidecar(ctx context.Context, cfg SidecarConfig) (string, 
 	if err := cfg.Validate(); err != nil {
 		return "", err
 	}
-	return startNew(ctx, s.rt, cfg.config())
+	return startNew(ctx, s.rt, cfg.Container())
 }
 
 // startNew creates and starts a container, or leaves nothing behind.

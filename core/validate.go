@@ -15,6 +15,8 @@ import (
 var (
 	namePattern       = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 	networkPattern    = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+	servicePattern    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`) // it becomes a host name, and part of variables' names
+	tagPattern        = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}$`)  // as the OCI distribution specification has it
 	userPattern       = regexp.MustCompile(`^[^-:\s\x00][^:\s\x00]*(:([^-:\s\x00][^:\s\x00]*)?)?$`)
 	hostnamePattern   = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?$`)
 	capabilityPattern = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
@@ -175,6 +177,17 @@ func validateNetwork(c Config) error {
 		return invalid("DNS", "a container without a network has no use for DNS servers")
 	}
 	return validateDNS(c.DNS)
+}
+
+// validateNetworkID checks a network on which containers find each other by name.
+func validateNetworkID(id string) error {
+	if id == "" {
+		return invalid("NetworkID", "is empty; name the network to join")
+	}
+	if !networkPattern.MatchString(id) || slices.Contains([]string{"bridge", "host", "none"}, id) {
+		return invalid("NetworkID", "%q is not the name or ID of a network that containers share", id)
+	}
+	return nil
 }
 
 func validatePorts(c Config) error {

@@ -548,6 +548,7 @@ var breakages = []breakage{
 		}
 	})},
 	{number: "CF-28", how: "dropped", do: changing(func(cfg *core.Config) { cfg.AutoRemove = false })},
+	{number: "CF-31", how: "dropped", do: changing(func(cfg *core.Config) { cfg.Hostname = "" })},
 	{number: "CF-29", how: "programs gain privileges", do: output(func(out []byte) []byte {
 		return bytes.ReplaceAll(out, []byte("NoNewPrivs:\t1"), []byte("NoNewPrivs:\t0"))
 	})},

@@ -72,9 +72,11 @@ func unsupported() map[string]string {
 	return numbers
 }
 
-func allBreakages() []breakage { return slices.Concat(breakages, streamBreakages) }
+func allBreakages() []breakage { return slices.Concat(breakages, streamBreakages, managerBreakages) }
 
-func allImitations() []imitation { return slices.Concat(imitations, terminalImitations) }
+func allImitations() []imitation {
+	return slices.Concat(imitations, terminalImitations, managerImitations)
+}
 
 // run runs a case as the memory runtime supports it.
 func run(t testing.TB, c contracttests.Case, h contracttests.Harness) record.Result {

@@ -1,0 +1,191 @@
+package core_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/moatproject/moat/core"
+)
+
+// engine is a runtime of which only what the managers call is there.
+type engine struct {
+	core.Runtime
+	created []core.Config
+	removed []string
+
+	create, start, inspect, execution, wait, logs error
+
+	state    string
+	stateErr error
+	code     int64
+	said     string
+}
+
+func (e *engine) Type() core.RuntimeType { return "fake" }
+func (e *engine) CreateContainer(_ context.Context, cfg core.Config) (string, error) {
+	e.created = append(e.created, cfg)
+	return "id", e.create
+}
+func (e *engine) StartContainer(context.Context, string) error { return e.start }
+func (e *engine) RemoveContainer(ctx context.Context, id string) error {
+	e.removed = append(e.removed, id)
+	return ctx.Err()
+}
+func (e *engine) ContainerState(context.Context, string) (string, error) { return e.state, e.stateErr }
+func (e *engine) WaitContainer(context.Context, string) (int64, error)   { return e.code, e.wait }
+func (e *engine) ContainerLogsAll(context.Context, string) ([]byte, error) {
+	return []byte(e.said), e.logs
+}
+
+// able is an engine with the optional ports that the managers need.
+type able struct{ *engine }
+
+func (a able) Inspect(context.Context, string) (core.Details, error) {
+	return core.Details{State: core.State{Running: true, ExitCode: 3}}, a.inspect
+}
+func (a able) Exec(_ context.Context, _ string, opts core.ExecOptions) (int64, error) {
+	_, _ = io.WriteString(opts.Stdout, a.said)
+	return a.code, a.execution
+}
+
+var errBroken = errors.New("broken")
+
+func TestSidecarManager(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // what is left behind must go all the same
+	for name, test := range map[string]struct {
+		engine  engine
+		err     error
+		removed int
+	}{
+		"started":     {engine{}, nil, 0},
+		"not created": {engine{create: errBroken}, errBroken, 0},
+		"not started": {engine{start: errBroken}, errBroken, 1},
+	} {
+		id, err := core.NewSidecarManager(&test.engine).StartSidecar(ctx, buildkit())
+		if !errors.Is(err, test.err) || (err == nil) != (id == "id") || len(test.engine.removed) != test.removed {
+			t.Errorf("%s: %q, %v; removed %q", name, id, err, test.engine.removed)
+		}
+		if errors.Is(err, context.Canceled) {
+			t.Errorf("%s: the removal failed: %v", name, err)
+		}
+	}
+	if _, err := core.NewSidecarManager(&engine{}).StartSidecar(ctx, core.SidecarConfig{}); core.FieldOf(err) != "Image" {
+		t.Errorf("nothing: %v", err)
+	}
+}
+
+func TestInspectContainer(t *testing.T) {
+	if found, err := core.NewSidecarManager(able{&engine{}}).InspectContainer(t.Context(), "id"); err != nil || found.State.ExitCode != 3 {
+		t.Errorf("%+v, %v", found.State, err)
+	}
+	if found, err := core.NewSidecarManager(able{&engine{inspect: errBroken}}).InspectContainer(t.Context(), "id"); !errors.Is(err, errBroken) || found.State != nil {
+		t.Errorf("%+v, %v", found.State, err)
+	}
+	if _, err := core.NewSidecarManager(&engine{}).InspectContainer(t.Context(), "id"); !errors.Is(err, core.ErrUnsupported) {
+		t.Error(err)
+	}
+}
+
+func TestServiceManagerStarts(t *testing.T) {
+	e := &engine{}
+	manager := core.NewServiceManager(e)
+	cfg := postgres()
+	cfg.NetworkID = ""
+	manager.SetNetworkID("other")
+	info, err := manager.StartService(t.Context(), cfg)
+	if err != nil || info.ID != "id" || info.Host != "postgres" || e.created[0].NetworkMode != "other" {
+		t.Errorf("%v, %v: %+v", info, err, e.created)
+	}
+	if _, err := manager.StartService(t.Context(), core.ServiceConfig{}); core.FieldOf(err) != "Name" {
+		t.Errorf("nothing: %v", err)
+	}
+	e.start = fmt.Errorf("it said %s: %w", secret, errBroken)
+	_, err = manager.StartService(t.Context(), postgres())
+	if !errors.Is(err, errBroken) || strings.Contains(fmt.Sprintf("%v %+v", err, err), secret) {
+		t.Errorf("a start that failed: %v", err)
+	}
+	if err := manager.StopService(t.Context(), info); err != nil || len(e.removed) != 2 {
+		t.Errorf("%v, removed %q", err, e.removed)
+	}
+}
+
+func TestCheckReady(t *testing.T) {
+	running := func(change func(*engine)) *engine {
+		e := &engine{state: core.StateRunning}
+		change(e)
+		return e
+	}
+	long := strings.Repeat("a line\n", 1000) + "the last but " + secret + "\nthe last\n"
+	for name, test := range map[string]struct {
+		engine  *engine
+		nothing bool     // there is nothing to run
+		class   error    // nil: ready
+		texts   []string // in the error
+	}{
+		"ready":                     {running(func(*engine) {}), false, nil, nil},
+		"not yet":                   {running(func(e *engine) { e.code, e.said = 2, long }), false, errAny, []string{"status 2", "the last but [redacted]\nthe last"}},
+		"not asked":                 {running(func(e *engine) { e.execution = errBroken }), false, errBroken, nil},
+		"nothing to ask":            {running(func(*engine) {}), true, nil, nil},
+		"nothing to ask, died":      {&engine{state: core.StateExited, code: 5, said: long}, true, core.ErrNotRunning, []string{"status 5", "the last but [redacted]"}},
+		"nothing to ask, and gone":  {&engine{stateErr: core.ErrNotFound}, true, core.ErrNotFound, nil},
+		"died":                      {&engine{state: core.StateExited, code: 5, said: long}, false, core.ErrNotRunning, []string{"status 5", "the last but [redacted]"}},
+		"died, and so did the exec": {&engine{state: core.StateExited, execution: core.ErrNotRunning}, false, core.ErrNotRunning, nil},
+		"died, of unknown code":     {&engine{state: core.StateExited, code: 5, wait: errBroken}, false, errBroken, nil},
+		"died, without a log":       {&engine{state: core.StateExited, code: 5, logs: errBroken}, false, core.ErrNotRunning, []string{"broken"}},
+		"never started":             {&engine{state: core.StateCreated, execution: core.ErrNotRunning}, false, core.ErrNotRunning, []string{"not been started"}},
+		"gone":                      {&engine{stateErr: core.ErrNotFound, execution: core.ErrNotFound}, false, core.ErrNotFound, nil},
+	} {
+		info := postgres().Info("id", "postgres")
+		info.ReadinessCmd = "ask"
+		if test.nothing {
+			info.ReadinessCmd = ""
+		}
+		err := core.NewServiceManager(able{test.engine}).CheckReady(t.Context(), info)
+		if (err == nil) != (test.class == nil) || (test.class != errAny && !errors.Is(err, test.class)) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for _, text := range test.texts {
+			if !strings.Contains(err.Error(), text) {
+				t.Errorf("%s: %q is missing from %q", name, text, err)
+			}
+		}
+		if err != nil && (len(err.Error()) > 2500 || strings.Contains(err.Error(), secret)) {
+			t.Errorf("%s: too long, or with the password: %q", name, err)
+		}
+	}
+	if err := core.NewServiceManager(&engine{}).CheckReady(t.Context(), postgres().Info("id", "")); !errors.Is(err, core.ErrUnsupported) {
+		t.Errorf("without an Execer: %v", err)
+	}
+}
+
+// errAny is any error.
+var errAny = errors.New("any")
+
+func TestNetworkConfigValidate(t *testing.T) {
+	for _, cfg := range []core.NetworkConfig{
+		{Name: "a"},
+		{Name: "a.b_c-d", Subnet: "192.0.2.0/29", Internal: true, Isolated: true, RunID: "0123abcd", Labels: map[string]string{"team": "blue"}},
+	} {
+		if err := cfg.Validate(); err != nil {
+			t.Errorf("%+v: %v", cfg, err)
+		}
+	}
+	for field, cfgs := range map[string][]core.NetworkConfig{
+		"Name":   {{}, {Name: "-a"}, {Name: "a b"}, {Name: "bridge"}, {Name: "host"}, {Name: "none"}, {Name: "default"}},
+		"Subnet": {{Name: "a", Subnet: "x"}, {Name: "a", Subnet: "192.0.2.0"}, {Name: "a", Subnet: "192.0.2.1/29"}, {Name: "a", Subnet: "192.0.2.0/30"}, {Name: "a", Subnet: "2001:db8::/64"}},
+		"Labels": {{Name: "a", Labels: map[string]string{"": "x"}}, {Name: "a", Labels: map[string]string{"moat.managed": "false"}}},
+		"RunID":  {{Name: "a", RunID: "\x00"}},
+	} {
+		for _, cfg := range cfgs {
+			if err := cfg.Validate(); !errors.Is(err, core.ErrInvalidConfig) || core.FieldOf(err) != field {
+				t.Errorf("%+v: %v, want %s refused", cfg, err, field)
+			}
+		}
+	}
+}
