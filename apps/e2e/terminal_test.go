@@ -210,14 +210,12 @@ func TestTerminalSize(t *testing.T) {
 			p.reads(size)
 			want(u, "the exit status of run", p.leaves(), 0)
 
-			name := unique(t)
-			u.must(u.labelled("-d", sandbox, "--name", name, image, "sleep", "1000")...)
+			name := u.background(sandbox)
 			p = u.sit("exec", "-it", name, "sh", "-c", fmt.Sprintf(`stty size; while [ "$(stty size)" = "%s" ]; do sleep 0.1; done; stty size; exit 4`, size))
 			p.reads(size)
 			p.resize(20, 70)
 			p.reads("20 70")
 			want(u, "the exit status of exec", p.leaves(), 4)
-			u.must("rm", "-f", name)
 		})
 	}
 }
