@@ -52,13 +52,11 @@ func VetArchive(dst io.Writer, src io.Reader) error {
 	links := map[string]bool{}
 	for {
 		header, err := in.Next()
-		switch {
-		case errors.Is(err, io.EOF):
+		if errors.Is(err, io.EOF) {
 			return out.Close()
-		case errors.Is(err, tar.ErrHeader), errors.Is(err, io.ErrUnexpectedEOF):
-			return invalid("archive", "%v", err)
-		case err != nil:
-			return err
+		}
+		if err != nil {
+			return brokenArchive(err)
 		}
 		if err := vetEntry(header, links); err != nil {
 			return err
@@ -67,9 +65,17 @@ func VetArchive(dst io.Writer, src io.Reader) error {
 			return err
 		}
 		if _, err := io.Copy(out, in); err != nil {
-			return err
+			return brokenArchive(err)
 		}
 	}
+}
+
+// brokenArchive tells an archive's failures from those of who reads or writes it.
+func brokenArchive(err error) error {
+	if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return invalid("archive", "%v", err)
+	}
+	return err
 }
 
 // vetEntry checks an entry against the links that came before it.

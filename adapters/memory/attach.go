@@ -26,34 +26,45 @@ func (r *Runtime) Attach(ctx context.Context, id string, opts core.AttachOptions
 		r.mu.Unlock()
 		return err
 	}
-	stream := r.streamOf(ctx, op, c, c.output.now())
+	stream, stdin := r.streamOf(ctx, op, c, c.output.now()), c.run.stdin
 	r.mu.Unlock()
-	return stream.carry(c.run.stdin, opts)
+	return stream.carry(stdin, opts)
 }
 
 // StartAttached starts a container, whose output it copies from the first byte on.
 func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.AttachOptions) error {
 	const op = "start attached"
+	size, err := initialSize(opts)
+	if err != nil {
+		return refused(op, id, err)
+	}
+	stream, stdin, err := r.startToAttach(ctx, op, id, size)
+	if err != nil {
+		return err
+	}
+	return stream.carry(stdin, opts)
+}
+
+func (r *Runtime) startToAttach(ctx context.Context, op, id string, size core.TerminalSize) (*logStream, io.WriteCloser, error) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	c, err := r.find(ctx, op, id)
 	if err != nil {
-		r.mu.Unlock()
-		return err
+		return nil, nil, err
 	}
-	stream := r.streamOf(ctx, op, c, c.output.now())
-	r.mu.Unlock()
-	if err := r.StartContainer(ctx, id); err != nil {
-		return err
+	before := c.output.now()
+	if err := r.start(op, id, c, size); err != nil {
+		return nil, nil, err
 	}
-	return stream.carry(c.run.stdin, opts)
+	return r.streamOf(ctx, op, c, before), c.run.stdin, nil
 }
 
 // carry copies input and output until the run ends, a writer fails, or ctx ends.
-func (s *logStream) carry(stdin *os.File, opts core.AttachOptions) error {
+func (s *logStream) carry(stdin io.WriteCloser, opts core.AttachOptions) error {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
-	if opts.Stdin != nil {
-		go send(opts.Stdin, stdin)
+	if opts.Stdin != nil && stdin != nil {
+		go send(ctx, opts.Stdin, stdin)
 	}
 	live := liveWriters(ctx)
 	copied := make(chan error, 1)
@@ -68,10 +79,18 @@ func (s *logStream) carry(stdin *os.File, opts core.AttachOptions) error {
 	}
 }
 
-// send copies input and its end.
-func send(from io.Reader, to *os.File) {
-	_, _ = io.Copy(to, from)
-	to.Close()
+// send copies input and its end, until ctx has ended.
+func send(ctx context.Context, from io.Reader, to io.WriteCloser) {
+	_, _ = io.Copy(to, readerFunc(func(p []byte) (int, error) {
+		n, err := from.Read(p)
+		if ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
+		return n, err
+	}))
+	if ctx.Err() == nil {
+		to.Close()
+	}
 }
 
 // liveWriters makes writers that take turns, and of which no Write begins once ctx has
@@ -99,7 +118,11 @@ func (r *Runtime) Exec(ctx context.Context, id string, opts core.ExecOptions) (i
 	if err := opts.Validate(); err != nil {
 		return 0, refused(op, id, err)
 	}
-	cmd, err := r.furtherProcess(ctx, op, id, opts)
+	size, err := initialSize(opts.AttachOptions)
+	if err != nil {
+		return 0, refused(op, id, err)
+	}
+	cmd, err := r.furtherProcess(ctx, op, id, opts, size)
 	if err != nil {
 		return 0, err
 	}
@@ -116,14 +139,19 @@ func (r *Runtime) Exec(ctx context.Context, id string, opts core.ExecOptions) (i
 		cmd.end()
 		return 0, failure(op, id, nil, err)
 	}
-	if opts.Stdin == nil {
-		open.Close()
-	} else {
-		go send(opts.Stdin, open)
-	}
-	writing, cancel := context.WithCancel(ctx)
-	live := liveWriters(writing)
+	attached, cancel := context.WithCancel(ctx)
+	live := liveWriters(attached)
 	cmd.stdin, cmd.stdout, cmd.stderr = stdin, live(opts.Stdout), live(opts.Stderr)
+	var input io.WriteCloser = open
+	if opts.TTY {
+		input = cmd.connect(stdin, open, cmd.stdout)
+		go cmd.terminal.follow(attached, opts.Resize)
+	}
+	if opts.Stdin == nil {
+		input.Close()
+	} else {
+		go send(attached, opts.Stdin, input)
+	}
 	ended := make(chan int, 1)
 	go func() {
 		status := cmd.execute(program)
@@ -131,6 +159,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, opts core.ExecOptions) (i
 		stdin.Close()
 		open.Close()
 		cancel()
+		_, _ = live(nil).Write(nil) // takes its turn after a write of others
 		ended <- status
 	}()
 	if opts.Detach {
@@ -149,15 +178,13 @@ func (r *Runtime) Exec(ctx context.Context, id string, opts core.ExecOptions) (i
 }
 
 // furtherProcess prepares a process of a running container.
-func (r *Runtime) furtherProcess(ctx context.Context, op, id string, opts core.ExecOptions) (*command, error) {
+func (r *Runtime) furtherProcess(ctx context.Context, op, id string, opts core.ExecOptions, size core.TerminalSize) (*command, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c, err := r.find(ctx, op, id)
 	switch {
 	case err != nil:
 		return nil, err
-	case opts.TTY:
-		return nil, unsupported(op, id, noTerminal)
 	case c.state != core.StateRunning:
 		return nil, failure(op, id, core.ErrNotRunning, nil)
 	}
@@ -175,11 +202,16 @@ func (r *Runtime) furtherProcess(ctx context.Context, op, id string, opts core.E
 		}
 	}
 	env := map[string]string{}
+	var controlling *terminal
+	if opts.TTY {
+		env["TERM"] = terminalType
+		controlling = &terminal{run: c.run, size: size}
+	}
 	for _, entry := range append(c.env[:len(c.env):len(c.env)], opts.Env...) {
 		key, value, _ := strings.Cut(entry, "=")
 		env[key] = value
 	}
-	process := c.run.newProcess(c.run.first())
+	process := c.run.newProcess(c.run.first(), controlling)
 	process.user = owner
 	return &command{process: process, ctx: process.ctx, args: opts.Cmd, env: joinEnv(env), dir: dir}, nil
 }

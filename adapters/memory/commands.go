@@ -25,7 +25,7 @@ func init() { // a variable of these would refer to itself: env and sh run progr
 	programs = map[string]program{
 		"cat": cat, "env": env, "grep": grep, "head": head, "hostname": hostname, "id": id,
 		"ls": ls, "mkdir": mkdir, "nproc": nproc, "rm": rm, "seq": seq, "sh": runShell,
-		"sleep": sleep, "tail": tail, "touch": touch, "tr": tr, "uname": uname, "wc": wc, "yes": yes,
+		"sleep": sleep, "stty": stty, "tail": tail, "touch": touch, "tr": tr, "uname": uname, "wc": wc, "yes": yes,
 	}
 	for _, name := range []string{"[", "echo", "false", "kill", "printf", "pwd", "test", "true"} {
 		programs[name] = shellBuiltin

@@ -34,7 +34,6 @@ func TestContract(t *testing.T) {
 }
 
 const (
-	noTTY     = "a terminal takes a kernel"
 	noNetwork = "its containers have no network"
 	noFiles   = "its files have neither owners nor links"
 	noStats   = "nothing counts what a container uses of this process"
@@ -46,12 +45,6 @@ var unsupported = map[string]string{
 	"RT-85":  noNetwork,
 	"NM-06":  noNetwork,
 	"NM-07":  noNetwork,
-	"RT-107": noTTY,
-	"RT-109": noTTY,
-	"RT-110": noTTY,
-	"RT-111": noTTY,
-	"RT-112": noTTY,
-	"RT-133": noTTY,
 	"RT-140": noFiles,
 	"RT-141": noFiles,
 	"RT-142": noFiles,
@@ -66,7 +59,6 @@ var unsupported = map[string]string{
 	"CF-15":  noKernel,
 	"CF-16":  noKernel,
 	"CF-18":  noKernel,
-	"CF-20":  noTTY,
 	"CF-21":  noKernel,
 	"CF-22":  noKernel,
 	"CF-23":  noKernel,

@@ -22,7 +22,6 @@ func unsupportedSettings(cfg core.Config) string {
 		asked  bool
 		reason string
 	}{
-		{cfg.TTY, "TTY: its containers have no terminal"},
 		{len(cfg.CapAdd) > 0, "CapAdd: its processes have no capabilities"},
 		{cfg.Privileged, "Privileged: its processes have no privileges"},
 		{cfg.AllowNewPrivileges, "AllowNewPrivileges: it has no set-user-ID programs"},
@@ -233,6 +232,9 @@ func (c *container) environment() []string {
 		"PATH":     defaultPath,
 		"HOSTNAME": c.hostname(),
 		"HOME":     c.user.home,
+	}
+	if c.cfg.TTY {
+		env["TERM"] = terminalType
 	}
 	for _, entry := range slices.Concat(c.image.Env, c.cfg.Env) {
 		key, value, _ := strings.Cut(entry, "=")

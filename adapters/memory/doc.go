@@ -32,8 +32,14 @@
 // There is no network: the modes "bridge" and "none" differ in what /proc/net/dev
 // shows, and named networks are not found. What takes a kernel (limits, capabilities,
 // privileges, published ports, the host's network or its address) is refused with
-// [core.ErrUnsupported], as are terminals and attaching. [Runtime.Capabilities] says the
-// same as data.
+// [core.ErrUnsupported]. [Runtime.Capabilities] says the same as data.
+//
+// A terminal has a size, and SIGWINCH tells of a new one. Written \n become \r\n, typed
+// \r become \n, and what is typed is shown (stty -echo ends that). Ctrl-C is SIGINT for
+// all its processes, Ctrl-D at the beginning of a line ends the input for good. Missing
+// are all other modes, editing of lines (what is typed arrives at once), job control and
+// /dev/tty; [ -t 0 ] knows it, [[ -t 0 ]] does not. A shell without a script has no
+// prompt: it reads all that is typed, and then runs it.
 //
 // The shell has neither process substitution, umask and ulimit, nor file descriptors
 // beside 0, 1 and 2. Modes of files restrict nobody but say what can be executed. A

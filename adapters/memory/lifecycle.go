@@ -51,14 +51,22 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c, err := r.find(ctx, op, id)
-	if err != nil || c.state == core.StateRunning {
+	if err != nil {
 		return err
+	}
+	return r.start(op, id, c, core.TerminalSize{Height: usualHeight, Width: usualWidth})
+}
+
+// start starts what does not run yet. The caller holds the mutex.
+func (r *Runtime) start(op, id string, c *container, size core.TerminalSize) error {
+	if c.state == core.StateRunning {
+		return nil
 	}
 	run := c.run
 	if c.state == core.StateExited {
 		run = newRun()
 	}
-	if err := run.start(c, func(status int) { r.exited(c, status) }); err != nil {
+	if err := run.start(c, size, func(status int) { r.exited(c, status) }); err != nil {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 			return invalid(op, id, "Cmd", err)
 		}
@@ -277,6 +285,7 @@ func (r *Runtime) Inspect(ctx context.Context, id string) (core.Details, error) 
 		Mounts:    slices.Clone(c.cfg.Mounts),
 		Network:   c.cfg.NetworkMode,
 		Ports:     map[int]int{},
+		TTY:       c.cfg.TTY,
 		Isolation: core.IsolationNone,
 	}
 	if details.Network == "" {

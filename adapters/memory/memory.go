@@ -174,6 +174,7 @@ func (r *Runtime) Capabilities() core.Capabilities {
 		HostEntries:     true,
 		DNSServers:      true,
 		Attach:          true,
+		TTY:             true,
 		NetworkManager:  true,
 		SidecarManager:  true,
 		ServiceManager:  true,
@@ -217,18 +218,4 @@ func (r *Runtime) SetupFirewall(ctx context.Context, id, proxyHost string, proxy
 		return refused(op, id, err)
 	}
 	return unsupported(op, id, "its containers have no network")
-}
-
-const noTerminal = "a terminal takes a kernel"
-
-// ResizeTTY is unsupported.
-func (r *Runtime) ResizeTTY(ctx context.Context, id string, height, width uint) error {
-	const op = "resize terminal"
-	if err := core.ValidateTerminalSize(height, width); err != nil {
-		return refused(op, id, err)
-	}
-	if err := r.check(ctx, op, id); err != nil {
-		return err
-	}
-	return unsupported(op, id, noTerminal)
 }

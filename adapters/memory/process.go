@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"github.com/moatproject/moat/core"
 )
 
 // run is a container's life from a start to its exit.
@@ -22,7 +24,8 @@ type run struct {
 	status int64         // set then
 
 	container *container
-	stdin     *os.File // where what is attached writes to
+	stdin     io.WriteCloser // where what is attached writes to; nil: nothing does
+	terminal  *terminal      // nil: none
 	mu        sync.Mutex
 	processes map[int]*process
 	lastPID   int
@@ -32,9 +35,12 @@ func newRun() *run { return &run{done: make(chan struct{}), processes: map[int]*
 
 // start runs the container's program as process 1. The call of exited, from another
 // goroutine, is the last thing that it does.
-func (r *run) start(c *container, exited func(status int)) error {
+func (r *run) start(c *container, size core.TerminalSize, exited func(status int)) error {
 	r.container = c
-	first := r.newProcess(context.Background())
+	if c.cfg.TTY {
+		r.terminal = &terminal{run: r, size: size}
+	}
+	first := r.newProcess(context.Background(), r.terminal)
 	cmd := &command{process: first, ctx: first.ctx, args: c.argv, env: c.env, dir: c.dir}
 	program, err := cmd.load()
 	if err != nil {
@@ -46,13 +52,17 @@ func (r *run) start(c *container, exited func(status int)) error {
 		first.end()
 		return err
 	}
-	if !c.cfg.Interactive {
-		open.Close()
-	}
-	r.stdin = open
 	streams := c.output.begin()
 	cmd.stdin = stdin
 	cmd.stdout, cmd.stderr = streamWriter{streams, false}, streamWriter{streams, true}
+	r.stdin = open
+	if c.cfg.TTY {
+		r.stdin = cmd.connect(stdin, open, cmd.stdout)
+	}
+	if !c.cfg.Interactive {
+		r.stdin.Close()
+		r.stdin = nil
+	}
 	go func() {
 		status := cmd.execute(program)
 		first.end()
@@ -76,9 +86,10 @@ func (r *run) signal(number int) {
 // process is what signals go to: the container's program, or a shell that it runs.
 // Other programs are part of the shell that runs them.
 type process struct {
-	run  *run
-	pid  int
-	user user
+	run      *run
+	pid      int
+	user     user
+	terminal *terminal // that controls it; nil: none
 
 	ctx    context.Context // its end has a cause of type killed
 	cancel context.CancelCauseFunc
@@ -100,8 +111,8 @@ func (k killed) Error() string { return fmt.Sprintf("killed by signal %d", int(k
 
 func (k killed) status() int { return 128 + int(k) }
 
-func (r *run) newProcess(parent context.Context) *process {
-	p := &process{run: r, user: r.container.user, traps: map[int]string{}, jobs: map[string]*job{}}
+func (r *run) newProcess(parent context.Context, controlling *terminal) *process {
+	p := &process{run: r, user: r.container.user, terminal: controlling, traps: map[int]string{}, jobs: map[string]*job{}}
 	p.ctx, p.cancel = context.WithCancelCause(parent)
 	p.foreground, p.interrupt = context.WithCancelCause(p.ctx)
 	r.mu.Lock()

@@ -226,6 +226,8 @@ func (s *shell) beforeCall(ctx context.Context, args []string) ([]string, error)
 		if len(args) > 1 && isMain(hc) {
 			return slices.Concat([]string{"exec", ownPrefix + "exec"}, args[1:]), nil
 		}
+	case "[", "test":
+		return s.testTerminals(hc, args), nil
 	case "pwd":
 		return args[:1], nil // the file system has no links
 	case "kill", "read", "trap", "type", "wait":
@@ -236,7 +238,22 @@ func (s *shell) beforeCall(ctx context.Context, args []string) ([]string, error)
 
 // replaces tells whether beforeCall changes a command.
 func (s *shell) replaces(name string) bool {
-	return slices.Contains([]string{"builtin", "command", "eval", ".", "source", "exec", "pwd", "kill", "read", "trap", "type", "wait"}, name)
+	return slices.Contains([]string{"builtin", "command", "eval", ".", "source", "exec", "[", "test", "pwd", "kill", "read", "trap", "type", "wait"}, name)
+}
+
+// testTerminals answers each -t: the interpreter knows the kernel's terminals only.
+func (s *shell) testTerminals(hc interp.HandlerContext, args []string) []string {
+	streams := map[string]any{"0": hc.Stdin, "1": hc.Stdout, "2": hc.Stderr}
+	answered := slices.Clone(args)
+	for i, arg := range args[:len(args)-1] {
+		if stream, ok := streams[args[i+1]]; ok && arg == "-t" {
+			answered[i], answered[i+1] = "-n", ""
+			if s.isTerminal(stream) {
+				answered[i+1] = "terminal"
+			}
+		}
+	}
+	return answered
 }
 
 func (s *shell) source(hc interp.HandlerContext, args []string) []string {
@@ -286,7 +303,7 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 
 // launch runs a program as a process of its own, in the foreground or in a job.
 func (s *shell) launch(hc interp.HandlerContext, args []string) int {
-	child := s.run.newProcess(s.contextOf(hc))
+	child := s.run.newProcess(s.contextOf(hc), s.terminal)
 	child.user = s.user
 	defer child.end()
 	return s.replace(hc, args, child)

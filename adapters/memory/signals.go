@@ -8,9 +8,11 @@ import (
 
 // The signals of Linux, whatever system this process runs on.
 const (
-	sigKILL = 9
-	sigPIPE = 13
-	sigTERM = 15
+	sigINT   = 2
+	sigKILL  = 9
+	sigPIPE  = 13
+	sigTERM  = 15
+	sigWINCH = 28
 
 	lastSignal = 64
 )

@@ -51,7 +51,7 @@ func (u *user) gate(pattern string, before bool) *gate {
 			return nil
 		},
 	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			return
@@ -62,6 +62,8 @@ func (u *user) gate(pattern string, before bool) *gate {
 		}
 		proxy.ServeHTTP(w, r.WithContext(u.Context()))
 	}))
+	server.Config.ErrorLog = proxy.ErrorLog
+	server.Start()
 	u.Cleanup(func() {
 		g.pass()
 		server.CloseClientConnections()

@@ -34,8 +34,7 @@ func TestExitCodes(t *testing.T) {
 				{125, "-m", []string{"-m", "lots", image}},
 				{125, "Pull", []string{"--pull", "sometimes", image}},
 				{125, "needs -d", []string{"--json", image, "true"}},
-				{125, "need attach", []string{"-i", image, "cat"}},
-				{125, "need attach", []string{"-t", image, "tty"}},
+				{125, "not a terminal", []string{"-it", image, "true"}},
 			} {
 				found := u.run(append([]string{sandbox, "--rm"}, test.args...)...)
 				want(u, fmt.Sprintf("the exit status of %q (%s)", test.args, found.stderr), found.code, test.code)

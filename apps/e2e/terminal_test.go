@@ -2,9 +2,13 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,6 +45,10 @@ func (u *user) sit(args ...string) *person {
 	u.Helper()
 	keyboard, tty, err := pty.Open()
 	if err != nil {
+		u.Fatal(err)
+	}
+	// The library leaves it blocking: no Close would then end a Read.
+	if err := syscall.SetNonblock(int(keyboard.Fd()), true); err != nil {
 		u.Fatal(err)
 	}
 	p := &person{
@@ -90,7 +98,7 @@ func (p *person) resize(rows, columns uint16) {
 	p.mu.Lock()
 	p.screen.Resize(int(columns), int(rows))
 	p.mu.Unlock()
-	if err := pty.Setsize(p.keyboard, &pty.Winsize{Rows: rows, Cols: columns}); err != nil {
+	if err := pty.Setsize(p.tty, &pty.Winsize{Rows: rows, Cols: columns}); err != nil {
 		p.Fatal(err)
 	}
 }
@@ -153,14 +161,20 @@ func (p *person) leaves() int {
 	return p.ProcessState.ExitCode()
 }
 
-const prompt = "/ #"
+// isPrompted waits until the shell does.
+func (p *person) isPrompted() {
+	p.Helper()
+	p.sees("a prompt", func(rows []string) bool {
+		return strings.HasSuffix(strings.TrimRight(strings.Join(rows, "\n"), "\n"), "\n/ #")
+	})
+}
 
 func TestTerminalFullScreen(t *testing.T) {
 	for _, sandbox := range sandboxes {
 		t.Run(sandbox, func(t *testing.T) {
 			u := newUser(t)
 			p := u.sit(u.labelled("-it", "--rm", sandbox, image, "sh")...)
-			p.reads(prompt)
+			p.isPrompted()
 			if p.state() == p.before {
 				p.Error("the terminal is not raw")
 			}
@@ -182,6 +196,200 @@ func TestTerminalFullScreen(t *testing.T) {
 			}
 			p.types("clear; exit\r")
 			want(u, "the exit status", p.leaves(), 0)
+		})
+	}
+}
+
+// TestTerminalSize is about programs that look once.
+func TestTerminalSize(t *testing.T) {
+	for _, sandbox := range sandboxes {
+		t.Run(sandbox, func(t *testing.T) {
+			u := newUser(t)
+			size := fmt.Sprintf("%d %d", rows, columns)
+			p := u.sit(u.labelled("-it", "--rm", sandbox, image, "stty", "size")...)
+			p.reads(size)
+			want(u, "the exit status of run", p.leaves(), 0)
+
+			name := u.background(sandbox)
+			p = u.sit("exec", "-it", name, "sh", "-c", fmt.Sprintf(`stty size; while [ "$(stty size)" = "%s" ]; do sleep 0.1; done; stty size; exit 4`, size))
+			p.reads(size)
+			p.resize(20, 70)
+			p.reads("20 70")
+			want(u, "the exit status of exec", p.leaves(), 4)
+		})
+	}
+}
+
+func TestTerminalDetach(t *testing.T) {
+	for keys, flags := range map[string][]string{"\x10\x11": nil, "\x18q": {"--detach-keys", "ctrl-x,q"}} {
+		t.Run(fmt.Sprintf("%q", keys), func(t *testing.T) {
+			u := newUser(t)
+			name := unique(t)
+			p := u.sit(slices.Concat(u.labelled("-it", "--rm", "--no-sandbox", "--name", name), flags, []string{image, "sh"})...)
+			p.isPrompted()
+			p.types("echo q $((6 * 7))\r") // a part of the keys is none of them
+			p.reads("q 42")
+			p.types(keys)
+			want(u, "the exit status of what is detached", p.leaves(), 0)
+			wantText(u, p.written.String(), "moat attach "+name)
+			want(u, "the state of what is detached", u.docker("inspect", "-f", "{{.State.Status}}", name), "running")
+			want(u, "what is cleaned", len(u.rows("clean", "--json")), 0)
+
+			p = u.sit(slices.Concat([]string{"attach"}, flags, []string{name})...)
+			p.types("echo again $((6 * 7))\r")
+			p.reads("again 42")
+			p.types(keys)
+			want(u, "the exit status of what is detached again", p.leaves(), 0)
+
+			p = u.sit("attach", name)
+			p.types("exit 3\r")
+			want(u, "the exit status", p.leaves(), 3)
+			u.must("rm", name)
+		})
+	}
+}
+
+// TestTerminalSignals ends the command line by something else than its keys.
+func TestTerminalSignals(t *testing.T) {
+	for phase, request := range map[string]string{
+		"creating": "POST .*/containers/create$", "attaching": "POST .*/attach$", "starting": "POST .*/start$", "running": "", "writing": "",
+	} {
+		for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
+			t.Run(phase+" "+signal.String(), func(t *testing.T) {
+				u := newUser(t)
+				script := "echo ready; cat"
+				if phase == "writing" {
+					script = "yes ready"
+				}
+				var gate *gate
+				if request != "" {
+					gate = u.gate(request, false)
+				}
+				p := u.sit(u.labelled("-it", "--rm", "--no-sandbox", image, "sh", "-c", script)...)
+				if gate != nil {
+					gate.await(u)
+				} else {
+					p.reads("ready")
+					if p.state() == p.before {
+						p.Error("the terminal is not raw")
+					}
+				}
+				u.signal(p.Cmd, signal)
+				if phase == "creating" {
+					gate.pass()
+				}
+				want(u, "the exit status", p.leaves(), 128+int(signal))
+				u.eventually("nothing is left", func() bool { return u.left() == "" })
+			})
+		}
+	}
+}
+
+func TestTerminalGone(t *testing.T) {
+	for _, sandbox := range sandboxes {
+		t.Run(sandbox, func(t *testing.T) {
+			u := newUser(t)
+			p := u.sit(u.labelled("-it", "--rm", sandbox, image, "sh")...)
+			p.isPrompted()
+			p.hangUp()
+			_ = p.Wait()
+			want(u, "the exit status", p.ProcessState.ExitCode(), 128+int(syscall.SIGHUP))
+			want(u, "what is left", u.left(), "")
+		})
+	}
+}
+
+func TestTerminalWithoutEngine(t *testing.T) {
+	u := newUser(t)
+	cut := u.cable()
+	name := unique(t)
+	p := u.sit(u.labelled("-it", "--no-sandbox", "--name", name, image, "sh")...)
+	p.isPrompted()
+	cut()
+	want(u, "the exit status", p.leaves(), 125)
+	wantText(u, p.written.String(), "moat: docker: start attached", u.engine)
+	if strings.Contains(p.written.String(), "remove") {
+		u.Errorf("nobody has asked to remove anything: %q", p.written.String())
+	}
+	want(u, "the state of the workload", u.docker("inspect", "-f", "{{.State.Status}}", name), "running")
+	u.docker("rm", "-f", name)
+}
+
+// cable leads to the engine, until it is cut.
+func (u *user) cable() (cut func()) {
+	u.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		u.Fatal(err)
+	}
+	ctx, cut := context.WithCancel(u.Context())
+	context.AfterFunc(ctx, func() { listener.Close() })
+	socket := strings.TrimPrefix(u.engine, "unix://")
+	go func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("unix", socket)
+			if err != nil {
+				near.Close()
+				continue
+			}
+			context.AfterFunc(ctx, func() { near.Close(); far.Close() })
+			go func() { _, _ = io.Copy(far, near) }()
+			go func() { _, _ = io.Copy(near, far); near.Close() }()
+		}
+	}()
+	u.engine = "tcp://" + listener.Addr().String()
+	return cut
+}
+
+// TestTerminalJobControl types the keys that a terminal in another mode would keep.
+func TestTerminalJobControl(t *testing.T) {
+	for _, sandbox := range sandboxes {
+		t.Run(sandbox, func(t *testing.T) {
+			u := newUser(t)
+			p := u.sit(u.labelled("-it", "--rm", sandbox, image, "sh")...)
+			p.isPrompted()
+			p.types("echo its; cat\r")
+			p.reads("\nits") // before that the shell would have the rest as well
+			p.types("first\r")
+			p.reads("first\nfirst")
+			p.types("\x1a")
+			p.reads("Stopped")
+			p.isPrompted()
+			p.types("fg\r")
+			p.reads("fg\ncat")
+			p.types("second\r")
+			p.reads("second\nsecond")
+			p.types("\x03")
+			p.isPrompted()
+			p.types("echo $((128 + 2)) is $?\r")
+			p.reads("130 is 130")
+			p.isPrompted()
+			p.types("\x04")
+			want(u, "the exit status", p.leaves(), 0)
+		})
+	}
+}
+
+// TestTerminalBytes passes on what is no key: all bytes, and text.
+func TestTerminalBytes(t *testing.T) {
+	for _, sandbox := range sandboxes {
+		t.Run(sandbox, func(t *testing.T) {
+			u := newUser(t)
+			payload := "aäß€😀 "
+			for b := 255; b >= 0; b-- { // upwards, the detach keys are among them
+				payload += string([]byte{byte(b)})
+			}
+			p := u.sit(u.labelled("-it", "--rm", sandbox, image, "sh", "-c", fmt.Sprintf("stty raw -echo; echo ready; head -c %d", len(payload)))...)
+			p.reads("ready")
+			p.types(payload)
+			want(u, "the exit status", p.leaves(), 0)
+			if got := p.written.String(); !strings.HasSuffix(got, "ready\n"+payload) {
+				u.Errorf("got %q, want %q at its end", got, payload)
+			}
 		})
 	}
 }

@@ -124,9 +124,10 @@ func (w *workload) run(ctx context.Context, config core.Config, options runOptio
 	return w.follow(ctx)
 }
 
+// hasStarted says yes in doubt: what has started, its user may want to keep.
 func (w *workload) hasStarted(ctx context.Context) bool {
 	state, err := w.engine.ContainerState(ctx, w.id)
-	return err == nil && state != core.StateCreated
+	return err != nil || state != core.StateCreated
 }
 
 // startFailure gives a command that cannot run the status that shells give it.
