@@ -77,7 +77,8 @@ type ServiceConfig struct {
 
 	// What follows is not in the documented package.
 
-	NetworkID string // the network to join; empty: that of [ServiceManager.SetNetworkID]
+	NetworkID string            // the network to join; empty: that of [ServiceManager.SetNetworkID]
+	Labels    map[string]string // beside Moat's own, which they cannot replace
 }
 
 // ServiceInfo contains connection details for a started service. Printed or logged, it
@@ -144,7 +145,7 @@ func (c ServiceConfig) Validate() error {
 func (c ServiceConfig) Container() Config {
 	container := Config{
 		Name: ServiceName(c.Name, c.RunID), Image: c.Image + ":" + cmp.Or(c.Version, "latest"), Cmd: c.expandCmd(),
-		NetworkMode: c.NetworkID, Hostname: c.Name, RunID: c.RunID, Role: RoleService,
+		NetworkMode: c.NetworkID, Hostname: c.Name, RunID: c.RunID, Role: RoleService, Labels: c.Labels,
 	}
 	if container.OnNamedNetwork() {
 		container.NetworkAliases = []string{c.Name}

@@ -113,14 +113,15 @@ func (r *Runtime) requestFor(c *call, cfg core.Config) (request, error) {
 		return request{}, c.wrong(core.ErrUnsupported, "DNS", "the name server of a network is the same for all sandboxed containers on it",
 			"Leave DNS out, or use network bridge")
 	}
-	path, err := r.resolver(c.ctx, joined)
+	owner := joined.Labels
+	if owner[core.LabelManaged] != "true" {
+		owner, asked.visits = cfg.ContainerLabels(), joined.ID
+	}
+	path, err := r.resolver(c.ctx, joined, owner)
 	if err != nil {
 		return request{}, c.failed(err)
 	}
 	nameServers(asked.hostConfig, path)
-	if joined.Labels[core.LabelManaged] != "true" {
-		asked.visits = joined.ID
-	}
 	return asked, nil
 }
 

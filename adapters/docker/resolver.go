@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"time"
@@ -38,8 +39,9 @@ type resolvers struct {
 }
 
 // resolver returns the path, on the engine's host, of the file to be a sandboxed
-// container's resolv.conf. It starts the network's resolver where there is none.
-func (r *Runtime) resolver(ctx context.Context, found network.Inspect) (string, error) {
+// container's resolv.conf. It starts the network's resolver where there is none, with
+// the labels of its owner: the network, or the container where that is not ours.
+func (r *Runtime) resolver(ctx context.Context, found network.Inspect, owner map[string]string) (string, error) {
 	if err := r.resolvers.starting.lock(ctx); err != nil {
 		return "", err
 	}
@@ -50,7 +52,7 @@ func (r *Runtime) resolver(ctx context.Context, found network.Inspect) (string, 
 		return r.resolvers.ready[running.ID], nil
 	}
 	if errdefs.IsNotFound(err) {
-		err = r.createResolver(ctx, name, found)
+		err = r.createResolver(ctx, name, found, owner)
 	}
 	if err == nil {
 		err = r.engine.ContainerStart(ctx, name, container.StartOptions{})
@@ -68,7 +70,7 @@ func (r *Runtime) resolver(ctx context.Context, found network.Inspect) (string, 
 	return running.ResolvConfPath, nil
 }
 
-func (r *Runtime) createResolver(ctx context.Context, name string, found network.Inspect) error {
+func (r *Runtime) createResolver(ctx context.Context, name string, found network.Inspect, owner map[string]string) error {
 	version, err := r.engine.ServerVersion(ctx)
 	if err != nil {
 		return err
@@ -82,7 +84,9 @@ func (r *Runtime) createResolver(ctx context.Context, name string, found network
 		return err
 	}
 	ref := programImage("resolver", program)
-	config := &container.Config{Image: ref, Labels: core.ObjectLabels(found.Labels[core.LabelRunID], core.RoleHelper)}
+	labels := maps.Clone(owner)
+	labels[core.LabelRole] = core.RoleHelper
+	config := &container.Config{Image: ref, Labels: labels}
 	pids := int64(1)
 	hostConfig := &container.HostConfig{
 		Runtime:       plain,

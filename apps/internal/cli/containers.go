@@ -37,7 +37,8 @@ func (a *app) psCommand() *cobra.Command {
 func selectShown(infos []core.Info, all bool) []core.Info {
 	var shown []core.Info
 	for _, info := range infos {
-		if all || info.Status == core.StateRunning || info.Status == core.StatePaused {
+		isHelper := info.Labels[core.LabelRole] == core.RoleHelper // an adapter's own affair
+		if all || (isRunning(info.Status) && !isHelper) {
 			shown = append(shown, info)
 		}
 	}

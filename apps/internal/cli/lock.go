@@ -8,38 +8,72 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// labelOwner tells, by [Env].Owner, whose locks know whether a container's run is live.
-const labelOwner = "moatproject.owner"
+// Labels of runs, beside core's.
+const (
+	// labelOwner tells, by [Env].Owner, whose locks know whether a container's run is live.
+	labelOwner = "moatproject.owner"
 
-// lockRun marks a run as live for as long as this process lives: the kernel drops
-// the lock even when the process is killed. release ends it and removes the file.
-func lockRun(dir, runID string) (release func(), err error) {
+	// labelForeground is on containers whose run ends with its `moat run`, unless that
+	// has left it.
+	labelForeground = "moatproject.foreground"
+)
+
+// runLock marks a run as live for as long as this process lives: the kernel drops the
+// lock even when the process is killed.
+type runLock struct{ file *flock.Flock }
+
+func lockRun(dir, runID string) (*runLock, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("keep the run's lock: %w", err)
 	}
-	lock := flock.New(filepath.Join(dir, runID))
-	if err := lock.Lock(); err != nil {
+	file := flock.New(filepath.Join(dir, runID))
+	if err := file.Lock(); err != nil {
 		return nil, fmt.Errorf("lock run %s: %w", runID, err)
 	}
-	return func() {
-		_ = os.Remove(lock.Path())
-		_ = lock.Close()
-	}, nil
+	return &runLock{file}, nil
 }
 
-// isLive tells whether a process of this user and machine holds the run's lock. In
-// doubt it says yes: what is live is not cleaned.
-func isLive(dir, runID string) bool {
+// leftMark is what the lock's file of a run contains that goes on without its process.
+const leftMark = "left\n"
+
+// release ends the lock and removes its file, unless the run goes on.
+func (l *runLock) release(left bool) {
+	if !left || os.WriteFile(l.file.Path(), []byte(leftMark), 0o600) != nil {
+		_ = os.Remove(l.file.Path())
+	}
+	_ = l.file.Close()
+}
+
+// runState is what the locks of this user and machine know of a run.
+type runState int
+
+const (
+	runOver runState = iota // or it never was in the foreground
+	runLeft                 // its process has ended, the run goes on
+	runLive                 // its process lives
+)
+
+// stateOfRun asks the run's lock. In doubt it is live: what is live is not cleaned.
+func stateOfRun(dir, runID string) runState {
 	path := filepath.Join(dir, filepath.Base(runID))
 	if _, err := os.Lstat(path); runID == "" || os.IsNotExist(err) {
-		return false
+		return runOver
 	}
-	lock := flock.New(path)
-	free, err := lock.TryLock()
+	file := flock.New(path)
+	free, err := file.TryLock()
 	if err != nil || !free {
-		return true
+		return runLive
 	}
-	_ = os.Remove(path) // its process was killed
-	_ = lock.Close()
-	return false
+	defer file.Close()
+	if mark, err := os.ReadFile(path); err == nil && string(mark) == leftMark {
+		return runLeft
+	}
+	return runOver
+}
+
+// forgetRun removes the lock's file of a run that is over.
+func forgetRun(dir, runID string) {
+	if runID != "" {
+		_ = os.Remove(filepath.Join(dir, filepath.Base(runID)))
+	}
 }

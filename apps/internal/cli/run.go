@@ -44,7 +44,11 @@ func (a *app) runCommand() *cobra.Command {
 			if a.json && !options.detach {
 				return errors.New("--json needs -d: in the foreground, standard output is the workload's")
 			}
-			return a.run(cmd.Context(), config, options)
+			asked, err := options.servicesOf(config, a.env.Owner)
+			if err != nil {
+				return err
+			}
+			return a.run(cmd.Context(), config, options, asked)
 		},
 	}
 	options.register(cmd.Flags())
@@ -52,19 +56,25 @@ func (a *app) runCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) run(ctx context.Context, config core.Config, options runOptions) error {
-	release, err := lockRun(a.env.StateDir, config.RunID)
+func (a *app) run(ctx context.Context, config core.Config, options runOptions, asked []service) error {
+	lock, err := lockRun(a.env.StateDir, config.RunID)
 	if err != nil {
 		return err
 	}
-	defer release()
+	left := false
+	defer func() { lock.release(left) }()
 	config.Labels[labelOwner] = a.env.Owner
+	if !options.detach {
+		config.Labels[labelForeground] = "true"
+	}
 	printer := newPullPrinter(a.env)
 	defer printer.finish()
 	a.pullProgress = printer.show
 	return a.relayed(ctx, func(ctx context.Context, engine *wiring.Engine, relay *relay) error {
 		workload := &workload{app: a, engine: engine, relay: relay, name: config.Name}
-		return workload.run(ctx, config, options, printer.finish)
+		err := workload.run(ctx, config, options, asked, printer.finish)
+		left = workload.left
+		return err
 	})
 }
 
@@ -91,24 +101,42 @@ type workload struct {
 	relay    *relay
 	id, name string
 	detached bool // by the detach keys
+	exited   bool // as far as is known
+	left     bool // it goes on without this process
 }
 
-func (w *workload) run(ctx context.Context, config core.Config, options runOptions, created func()) (err error) {
+func (w *workload) run(ctx context.Context, config core.Config, options runOptions, asked []service, created func()) (err error) {
 	config.AutoRemove = options.detach && options.remove
-	if w.id, err = w.engine.CreateContainer(ctx, config); err != nil {
+	// The context may be what ended the run: what is to be removed must go all the same.
+	cleanUp := context.WithoutCancel(ctx)
+	services, starting, err := w.provide(ctx, &config, asked)
+	defer func() {
+		if !w.left {
+			err = errors.Join(err, services.stop(cleanUp))
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	w.id, err = w.engine.CreateContainer(starting, config)
+	if err = services.ready(err); w.id == "" {
 		return err
 	}
 	created()
 	started := false
 	defer func() {
 		if !started || (options.remove && !options.detach && !w.detached) {
-			// The context may be what ended the run: the removal must not end with it.
-			err = errors.Join(err, w.engine.RemoveContainer(context.WithoutCancel(ctx), w.id))
+			err = errors.Join(err, w.engine.RemoveContainer(cleanUp, w.id))
+			return
 		}
+		w.left = !w.exited && !options.detach
 	}()
+	if err != nil {
+		return err
+	}
 	if (options.interactive || options.tty) && !options.detach {
 		err = w.attached(ctx, options.interactive, options.tty, options.detachKeys, w.engine.StartAttached)
-		started = err == nil || w.hasStarted(context.WithoutCancel(ctx))
+		started = err == nil || w.hasStarted(cleanUp)
 		if w.detached {
 			fmt.Fprintf(w.app.env.Stderr, "\r\nmoat: detached; %s runs on: `moat attach %[1]s`, or `moat rm -f %[1]s`\n", w.name)
 		}
@@ -124,7 +152,6 @@ func (w *workload) run(ctx context.Context, config core.Config, options runOptio
 	return w.follow(ctx)
 }
 
-// hasStarted says yes in doubt: what has started, its user may want to keep.
 func (w *workload) hasStarted(ctx context.Context) bool {
 	state, err := w.engine.ContainerState(ctx, w.id)
 	return err != nil || state != core.StateCreated
@@ -166,6 +193,7 @@ func (w *workload) follow(ctx context.Context) error {
 // exitStatus returns the workload's, once it has exited.
 func (w *workload) exitStatus(ctx context.Context) error {
 	code, err := w.engine.WaitContainer(ctx, w.id)
+	w.exited = err == nil
 	if err != nil || code == 0 {
 		return err
 	}

@@ -28,6 +28,8 @@ type runOptions struct {
 	detachKeys                                 string
 	env, envFile, volumes, publish, labels     []string
 	dns, extraHosts, capAdd, groupAdd          []string
+	services, networkAliases                   []string
+	hostname                                   string
 	cpus                                       float64
 	stopTimeout                                int
 }
@@ -49,6 +51,9 @@ func (o *runOptions) register(flags *pflag.FlagSet) {
 	flags.StringVarP(&o.memory, "memory", "m", "", "memory limit, such as 512m; swap included")
 	flags.Float64Var(&o.cpus, "cpus", 0, "CPU limit, such as 1.5")
 	flags.StringVar(&o.network, "network", "", "bridge, host, none, or a network's name")
+	flags.StringArrayVar(&o.networkAliases, "network-alias", nil, "further `name` on the network that --network names")
+	flags.StringVar(&o.hostname, "hostname", "", "what the container calls itself")
+	flags.StringArrayVar(&o.services, "service", nil, "run a `SERVICE[:VERSION]` beside the workload, which finds it by MOAT_<SERVICE>_URL: "+serviceNames())
 	flags.StringArrayVar(&o.dns, "dns", nil, "DNS server `IP`")
 	flags.StringArrayVar(&o.extraHosts, "add-host", nil, "entry for /etc/hosts, `HOST:IP`")
 	flags.StringArrayVar(&o.capAdd, "cap-add", nil, "Linux capability to add, such as NET_ADMIN")
@@ -64,6 +69,7 @@ func (o *runOptions) config(env Env, args []string) (core.Config, error) {
 	config := core.Config{
 		Name: o.name, Image: args[0], Cmd: args[1:], WorkingDir: o.workdir, User: o.user,
 		Interactive: o.interactive, TTY: o.tty,
+		Hostname: o.hostname, NetworkAliases: o.networkAliases,
 		NetworkMode: o.network, DNS: o.dns, ExtraHosts: o.extraHosts, Privileged: o.privileged,
 		GroupAdd: o.groupAdd, Pull: core.PullPolicy(o.pull), RunID: newRunID(),
 		StopTimeout: time.Duration(o.stopTimeout) * time.Second,
