@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -17,18 +18,20 @@ func TestKilled(t *testing.T) {
 	name := unique(t)
 	killed := u.reading(u.labelled("--rm", "--no-sandbox", "--name", name, image, "sh", "-c", loop)...)
 	killed.await(u, "ready")
+	want(u, "what is cleaned while both run", len(u.rows("clean", "--json")), 0)
+	detached := strings.TrimSpace(u.must(u.labelled("-d", "--no-sandbox", image, "sh", "-c", loop)...))
 	_ = killed.Process.Kill()
 	_ = killed.Wait()
 	wantText(u, u.must("ps"), name)
-	want(u, "what runs and is cleaned", len(u.rows("clean", "--json")), 0)
-	u.must("stop", name)
 
-	wantText(u, u.must("clean", "--dry-run"), name, "its run is over")
+	wantText(u, u.must("clean", "--dry-run"), name, "its `moat run` was killed")
 	want(u, "what a dry run leaves", u.docker("inspect", "-f", "{{.Name}}", name), "/"+name)
 	cleaned := u.rows("clean", "--json")
 	if len(cleaned) != 1 || cleaned[0]["name"] != name {
 		u.Errorf("cleaned: %v", cleaned)
 	}
+	want(u, "a run without a moat run of its own", u.docker("inspect", "-f", "{{.State.Running}}", detached), "true")
+	u.must("rm", "-f", detached)
 	want(u, "a stranger's container", u.docker("inspect", "-f", "{{.Id}}", stranger), stranger)
 	u.signal(live.Cmd, syscall.SIGTERM)
 	want(u, "the live run", u.finish(live.Cmd).code, 0)

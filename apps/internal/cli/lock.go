@@ -64,10 +64,11 @@ func stateOfRun(dir, runID string) runState {
 	if err != nil || !free {
 		return runLive
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	if mark, err := os.ReadFile(path); err == nil && string(mark) == leftMark {
 		return runLeft
 	}
+	_ = os.Remove(path) // its process was killed
 	return runOver
 }
 
