@@ -45,7 +45,8 @@ func (c ServiceConfig) expandCmd() []string {
 // A placeholder becomes a reference that suits the quotes around it, and its value stays
 // one word, or part of one, whether it is written {key}, "{key}" or '{key}'. An unknown
 // one stays, as do ${key} and, outside single quotes, \{key}. Here-documents are not
-// understood. What the script hands to a further interpreter (sh -c "… {key} …") that one does parse.
+// understood. What the script hands to a further interpreter (sh -c "… {key} …"), that
+// one does parse.
 func (i ServiceInfo) ReadinessScript() (script string, env []string) {
 	values := placeholders(i.Env, i.PasswordEnv)
 	references := map[string]string{}

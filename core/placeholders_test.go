@@ -87,6 +87,7 @@ var templates = []string{
 	"printf '%s' `:`\"`printf '[%s]' \"{key}\"`\"",
 	`(printf '[%s]' {key})`,
 	`printf '%s' "$( (printf '[%s]' {key}) )"`,
+	`printf '%s' "$( (:); printf '[%s]' {key})"`,
 	`: "it's" && printf '[%s]' {key}`,
 	`: 'a "b' && printf '[%s]' {key}`,
 	`: \" \' && printf '[%s]' {key}`,
