@@ -65,16 +65,14 @@ func nothing(*hooks) {}
 // unsupported are the cases that the memory runtime does not support.
 func unsupported() map[string]string {
 	numbers := map[string]string{}
-	for _, i := range allImitations() {
-		numbers[i.number] = "it takes a kernel, a network or a terminal"
+	for _, i := range imitations {
+		numbers[i.number] = "it takes a kernel or a network"
 	}
 	maps.Copy(numbers, unproven)
 	return numbers
 }
 
 func allBreakages() []breakage { return slices.Concat(breakages, streamBreakages) }
-
-func allImitations() []imitation { return slices.Concat(imitations, terminalImitations) }
 
 // run runs a case as the memory runtime supports it.
 func run(t testing.TB, c contracttests.Case, h contracttests.Harness) record.Result {
@@ -158,7 +156,7 @@ func checkFailures(t *testing.T, h contracttests.Harness, want []string) {
 // TestImitations shows that the cases that the memory runtime does not support can
 // pass and can fail.
 func TestImitations(t *testing.T) {
-	for _, i := range allImitations() {
+	for _, i := range imitations {
 		t.Run(i.number+" "+i.how, func(t *testing.T) {
 			t.Parallel()
 			for _, half := range []struct {
@@ -182,7 +180,7 @@ func TestEachCaseCanFail(t *testing.T) {
 	for _, b := range allBreakages() {
 		proven[b.number] = true
 	}
-	for _, i := range allImitations() {
+	for _, i := range imitations {
 		proven[i.number] = true
 	}
 	for _, c := range contracttests.Cases() {
