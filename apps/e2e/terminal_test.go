@@ -158,6 +158,7 @@ func (p *person) leaves() int {
 	}
 	p.tty.Close()
 	<-p.ended
+	p.keyboard.Close()
 	return p.ProcessState.ExitCode()
 }
 

@@ -83,9 +83,7 @@ var breakages = []breakage{
 			return state, err
 		}
 	}},
-	{number: "RT-06", how: "resize does nothing", also: []string{"RT-110", "RT-111", "RT-112"}, do: func(h *hooks) {
-		h.resize = func(context.Context, string, uint, uint) error { return nil }
-	}},
+	{number: "RT-06", how: "ports are dropped", also: []string{"RT-07", "RT-25", "CF-13", "CF-14"}, do: changing(func(cfg *core.Config) { cfg.Ports = nil })},
 	{number: "RT-07", how: "a user that the image does not know becomes root", do: changing(func(cfg *core.Config) {
 		if strings.HasPrefix(cfg.User, "nobody") {
 			cfg.User = ""
@@ -391,7 +389,8 @@ var breakages = []breakage{
 	})},
 	{number: "RT-73", how: "the start is not waited for", do: func(h *hooks) {
 		h.logs = func(ctx context.Context, id string) (io.ReadCloser, error) {
-			if state, _ := h.full.ContainerState(ctx, id); state == core.StateCreated {
+			// RT-110 follows one with a terminal while it starts, and would fail now and then.
+			if details, _ := h.full.Inspect(ctx, id); details.State.Status == core.StateCreated && !details.TTY {
 				return io.NopCloser(strings.NewReader("")), nil
 			}
 			return h.full.ContainerLogs(ctx, id)
@@ -535,7 +534,10 @@ var breakages = []breakage{
 		}
 	})},
 	{number: "CF-17", how: "dropped", do: changing(func(cfg *core.Config) { cfg.GroupAdd = nil })},
-	{number: "CF-19", how: "dropped", also: []string{"RT-100", "RT-103", "RT-104", "RT-108"}, do: changing(func(cfg *core.Config) { cfg.Interactive = false })},
+	{number: "CF-19", how: "dropped without a terminal", also: []string{"RT-100", "RT-103", "RT-104", "RT-108"}, do: changing(func(cfg *core.Config) {
+		cfg.Interactive = cfg.TTY
+	})},
+	{number: "CF-20", how: "dropped", also: []string{"RT-107", "RT-109", "RT-110", "RT-111"}, do: changing(func(cfg *core.Config) { cfg.TTY = false })},
 	{number: "CF-25", how: "one server more", do: changing(func(cfg *core.Config) {
 		if len(cfg.DNS) > 0 {
 			cfg.DNS = append(slices.Clone(cfg.DNS), "192.0.2.99")

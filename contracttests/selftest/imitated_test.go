@@ -1,9 +1,7 @@
 package selftest
 
 import (
-	"bufio"
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"reflect"
@@ -45,7 +43,6 @@ var imitations = []imitation{
 	{"CF-15", "dropped", writing("LinuxCaps", "CapEff:\t00000000a80c25fb\n"), writing("LinuxCaps", "CapEff:\t00000000a80425fb\n")},
 	{"CF-16", "NET_RAW is kept", writing("LinuxCaps", "CapEff:\t00000000a80405fb\n"), writing("LinuxCaps", "CapEff:\t00000000a80425fb\n")},
 	{"CF-18", "dropped", writing("Privileged", "CapEff:\t000001ffffffffff\n"), writing("Privileged", "CapEff:\t00000000a80425fb\n")},
-	{"CF-20", "dropped", writing("TTY", "terminal\r\n"), writing("TTY", "")},
 	{"CF-21", "dropped (cgroups 2)", writing("MemoryLimit", "bytes 67108864\nMemTotal: 16000000 kB\n"), writing("MemoryLimit", "bytes max\nMemTotal: 16000000 kB\n")},
 	{"CF-21", "dropped (sandbox)", writing("MemoryLimit", "MemTotal: 65536 kB\n"), writing("MemoryLimit", "MemTotal: 16000000 kB\n")},
 	{"CF-22", "two instead of one", writing("CPULimit", "quota 100000 100000\n"), writing("CPULimit", "quota 200000 100000\n")},
@@ -160,43 +157,3 @@ func takenPorts(honest bool) func(*world) {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
-
-// terminal imitates a program that tells the terminal's size when a line is typed.
-func terminal(format string) func(*world) {
-	return func(w *world) {
-		w.claims("TTY")
-		w.replaces("echo", "ready")
-		sizes := make(chan [2]uint, 1)
-		w.resize = func(_ context.Context, _ string, height, width uint) error {
-			sizes <- [2]uint{height, width}
-			return nil
-		}
-		w.startAttached = func(ctx context.Context, id string, opts core.AttachOptions) error {
-			if err := w.full.StartContainer(ctx, id); err != nil {
-				return err
-			}
-			if _, err := bufio.NewReader(opts.Stdin).ReadString('\n'); err != nil {
-				return err
-			}
-			size := <-sizes
-			_, err := fmt.Fprintf(opts.Stdout, format, size[0], size[1])
-			return err
-		}
-	}
-}
-
-func resizeStates(noTerminal error) func(*world) {
-	return func(w *world) {
-		w.claims("TTY")
-		w.replaces("sleep", "1000")
-		w.resize = func(ctx context.Context, id string, _, _ uint) error {
-			switch state, err := w.full.ContainerState(ctx, id); {
-			case err != nil:
-				return err
-			case state != core.StateRunning:
-				return core.ErrNotRunning
-			}
-			return noTerminal
-		}
-	}
-}

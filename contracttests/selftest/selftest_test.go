@@ -66,7 +66,7 @@ func nothing(*hooks) {}
 func unsupported() map[string]string {
 	numbers := map[string]string{}
 	for _, i := range allImitations() {
-		numbers[i.number] = "it takes a kernel, a network or a terminal"
+		numbers[i.number] = "it takes a kernel or a network"
 	}
 	maps.Copy(numbers, unproven)
 	return numbers
@@ -74,9 +74,7 @@ func unsupported() map[string]string {
 
 func allBreakages() []breakage { return slices.Concat(breakages, streamBreakages, managerBreakages) }
 
-func allImitations() []imitation {
-	return slices.Concat(imitations, terminalImitations, managerImitations)
-}
+func allImitations() []imitation { return slices.Concat(imitations, managerImitations) }
 
 // run runs a case as the memory runtime supports it.
 func run(t testing.TB, c contracttests.Case, h contracttests.Harness) record.Result {

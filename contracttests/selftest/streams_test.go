@@ -67,7 +67,7 @@ var streamBreakages = []breakage{
 		})(h)
 	}},
 	{number: "RT-104", how: "a writer's failure is lost", do: attachFailure(io.ErrClosedPipe, nil)},
-	{number: "RT-105", how: "the first bytes are lost", also: []string{"RT-108"}, do: startedAttached(func(opts *core.AttachOptions) {
+	{number: "RT-105", how: "the first bytes are lost", also: []string{"RT-107", "RT-108", "RT-109"}, do: startedAttached(func(opts *core.AttachOptions) {
 		left, stdout := 3, opts.Stdout
 		if stdout == nil {
 			return
@@ -87,6 +87,9 @@ var streamBreakages = []breakage{
 			return nil
 		}
 	}},
+	{number: "RT-107", how: "the size comes too late", do: startedAttached(func(opts *core.AttachOptions) {
+		opts.InitialHeight, opts.InitialWidth = 0, 0
+	})},
 	{number: "RT-108", how: "stdin has seven bits", do: startedAttached(func(opts *core.AttachOptions) {
 		stdin := opts.Stdin
 		if stdin == nil {
@@ -99,6 +102,28 @@ var streamBreakages = []breakage{
 			}
 			return n, err
 		})
+	})},
+	{number: "RT-109", how: "all output is stderr's", do: startedAttached(func(opts *core.AttachOptions) {
+		if opts.TTY && opts.Stderr != nil {
+			opts.Stdout = opts.Stderr
+		}
+	})},
+	{number: "RT-110", how: "the size is lost", do: resizing(func(size *core.TerminalSize) {
+		if core.ValidateTerminalSize(size.Height, size.Width) == nil {
+			*size = core.TerminalSize{Height: 24, Width: 80}
+		}
+	})},
+	{number: "RT-111", how: "what has no terminal is resized", do: func(h *hooks) {
+		h.resize = func(ctx context.Context, id string, height, width uint) error {
+			if err := h.full.ResizeTTY(ctx, id, height, width); core.FieldOf(err) != "TTY" {
+				return err
+			}
+			return nil
+		}
+	}},
+	{number: "RT-112", how: "every size is taken", do: resizing(func(size *core.TerminalSize) {
+		size.Height = min(max(size.Height, 1), core.MaxTerminalSize)
+		size.Width = min(max(size.Width, 1), core.MaxTerminalSize)
 	})},
 	{number: "RT-130", how: "the code is lost", do: func(h *hooks) {
 		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
@@ -115,6 +140,9 @@ var streamBreakages = []breakage{
 			opts.Stdin = strings.NewReader("")
 		}
 	})},
+	{number: "RT-133", how: "the initial size is lost", do: executed(func(opts *core.ExecOptions) {
+		opts.InitialHeight, opts.InitialWidth = 0, 0
+	})},
 	{number: "RT-134", how: "the field is not named", do: execFailure(core.ErrInvalidConfig, func(err error) error {
 		if core.FieldOf(err) == "Cmd" && !strings.Contains(err.Error(), "empty") {
 			return errors.New("it failed")
@@ -130,7 +158,7 @@ var streamBreakages = []breakage{
 			return h.full.Exec(ctx, id, opts)
 		}
 	}},
-	{number: "RT-137", how: "the context's error is lost", do: execFailure(context.Canceled, func(error) error {
+	{number: "RT-137", how: "the context's error is lost", also: []string{"RT-02"}, do: execFailure(context.Canceled, func(error) error {
 		return errors.New("interrupted")
 	})},
 	{number: "RT-150", how: "the code is lost", also: []string{"RT-151"}, do: watched(func(event *core.Event) { event.ExitCode = 0 })},
@@ -175,6 +203,17 @@ func startedAttached(change func(*core.AttachOptions)) func(*hooks) {
 		h.startAttached = func(ctx context.Context, id string, opts core.AttachOptions) error {
 			change(&opts)
 			return h.full.StartAttached(ctx, id, opts)
+		}
+	}
+}
+
+// resizing changes the size of a resize.
+func resizing(change func(*core.TerminalSize)) func(*hooks) {
+	return func(h *hooks) {
+		h.resize = func(ctx context.Context, id string, height, width uint) error {
+			size := core.TerminalSize{Height: height, Width: width}
+			change(&size)
+			return h.full.ResizeTTY(ctx, id, size.Height, size.Width)
 		}
 	}
 }
@@ -226,53 +265,6 @@ func watched(change func(*core.Event)) func(*hooks) {
 					}
 				}
 			}, err
-		}
-	}
-}
-
-var terminalImitations = []imitation{
-	{"RT-107", "the size comes too late", onTerminal("40 100\r\n", ""), onTerminal("0 0\r\n", "")},
-	{"RT-109", "stderr is apart", onTerminal("out\r\nerr\r\n", ""), onTerminal("out\r\n", "err\r\n")},
-	{"RT-110", "the size is lost", terminal("%d %d\r\n"), terminal("24 80\r\n")},
-	{"RT-111", "what has no terminal is resized", resizeStates(core.ErrInvalidConfig), resizeStates(nil)},
-	{"RT-112", "every size is taken", resizing(core.ValidateTerminalSize), resizing(func(uint, uint) error { return nil })},
-	{"RT-133", "the size is lost", executing("40 100\r\n"), executing("0 0\r\n")},
-}
-
-// onTerminal imitates what a program writes to its terminal.
-func onTerminal(stdout, stderr string) func(*world) {
-	return func(w *world) {
-		w.claims("TTY")
-		w.replaces("true")
-		w.startAttached = func(_ context.Context, _ string, opts core.AttachOptions) error {
-			_, err := io.WriteString(opts.Stdout, stdout)
-			if opts.Stderr != nil {
-				_, _ = io.WriteString(opts.Stderr, stderr)
-			}
-			return err
-		}
-	}
-}
-
-func resizing(check func(height, width uint) error) func(*world) {
-	return func(w *world) {
-		w.claims("TTY")
-		w.replaces("sleep", "1000")
-		w.resize = func(_ context.Context, _ string, height, width uint) error { return check(height, width) }
-	}
-}
-
-// executing imitates a program that waits for the second size, and one that shows the first.
-func executing(initial string) func(*world) {
-	return func(w *world) {
-		w.claims("TTY")
-		w.exec = func(_ context.Context, _ string, opts core.ExecOptions) (int64, error) {
-			text := initial
-			if opts.Resize != nil {
-				text = "resized\r\n"
-			}
-			_, err := io.WriteString(opts.Stdout, text)
-			return 0, err
 		}
 	}
 }
