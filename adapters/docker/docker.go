@@ -8,6 +8,7 @@ package docker
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -87,6 +88,12 @@ func New(options Options) (*Runtime, error) {
 	}
 	if !options.SubnetPool.IsValid() {
 		options.SubnetPool = defaultPool
+	}
+	if pool := options.SubnetPool; !pool.Addr().Is4() || pool.Bits() > 29 {
+		return nil, &core.Error{
+			Op: "make runtime", Runtime: core.RuntimeDocker, Object: pool.String(), Field: "SubnetPool", Class: core.ErrInvalidConfig,
+			Err: errors.New("it is not an IPv4 subnet of eight addresses or more"),
+		}
 	}
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)

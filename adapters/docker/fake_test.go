@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -78,6 +79,17 @@ func usualRoutes() map[string]http.HandlerFunc {
 		"GET /containers/{id}/json":    inspected("exited"),
 		"GET /containers/{id}/logs":    logs(frame(streamStdout, "output\n")),
 		"GET /containers/json":         answer(http.StatusOK, []any{}),
+		"GET /containers/{id}/stats":   answer(http.StatusOK, map[string]string{"read": "2026-01-02T03:04:05Z"}),
+		"PUT /containers/{id}/archive": status(http.StatusOK),
+		"GET /containers/{id}/archive": archived,
+		"POST /containers/{id}/exec":   answer(http.StatusCreated, map[string]string{"Id": execID}),
+		"POST /exec/{id}/start":        upgraded(func(io.ReadWriter) {}),
+		"POST /exec/{id}/resize":       status(http.StatusOK),
+		"GET /exec/{id}/json":          answer(http.StatusOK, map[string]any{"Pid": 1, "ExitCode": 3}),
+		"GET /networks":                answer(http.StatusOK, []any{}),
+		"POST /networks/create":        answer(http.StatusCreated, map[string]string{"Id": testID}),
+		"POST /networks/{id}/{verb}":   status(http.StatusOK),
+		"DELETE /networks/{id}":        status(http.StatusNoContent),
 		"GET /events":                  hang,
 		"GET /images/json":             answer(http.StatusOK, []any{}),
 		"DELETE /images/{name...}":     answer(http.StatusOK, []any{}),
@@ -87,6 +99,16 @@ func usualRoutes() map[string]http.HandlerFunc {
 		"GET /networks/{name}":         answer(http.StatusOK, map[string]string{"Name": "bridge"}),
 		"/":                            failure(http.StatusNotFound, "page not found"),
 	}
+}
+
+// execID is the execution that the fake engine creates.
+const execID = "e0e0e0e0"
+
+// archived sends a file and what the engine says of it.
+func archived(w http.ResponseWriter, _ *http.Request) {
+	stat, _ := json.Marshal(map[string]any{"name": "file", "size": 4})
+	w.Header().Set("X-Docker-Container-Path-Stat", base64.StdEncoding.EncodeToString(stat))
+	_, _ = io.WriteString(w, "tar!")
 }
 
 // on replaces a route.
@@ -394,6 +416,29 @@ func methods(host string) []method {
 		container("StreamLogs", "GET /containers/%s/logs", "?follow=1&stderr=1&stdout=1&tail=2", func(ctx context.Context, r *Runtime) error {
 			return r.StreamLogs(ctx, testID, core.LogOptions{Follow: true, Tail: 2})
 		}),
+		container("Stats", "GET /containers/%s/stats", "?one-shot=1&stream=0", func(ctx context.Context, r *Runtime) error {
+			_, err := r.Stats(ctx, testID)
+			return err
+		}),
+		container("CopyTo", "PUT /containers/%s/archive", "?noOverwriteDirNonDir=true&path=%2Ftmp", func(ctx context.Context, r *Runtime) error {
+			return r.CopyTo(ctx, testID, "/tmp", strings.NewReader(""))
+		}),
+		container("CopyFrom", "GET /containers/%s/archive", "?path=%2Ftmp", func(ctx context.Context, r *Runtime) error {
+			archive, err := r.CopyFrom(ctx, testID, "/tmp")
+			if err != nil {
+				return err
+			}
+			defer archive.Close()
+			_, err = io.Copy(io.Discard, archive)
+			return err
+		}),
+		{"ListNetworks", host, "GET /networks?filters=%7B%22label%22%3A%7B%22moat.managed%3Dtrue%22%3Atrue%7D%7D", "GET /networks", func(ctx context.Context, r *Runtime) error {
+			_, err := r.NetworkManager().ListNetworks(ctx)
+			return err
+		}},
+		{"RemoveNetwork", testID, "DELETE /networks/" + testID, "DELETE /networks/{id}", func(ctx context.Context, r *Runtime) error {
+			return r.NetworkManager().RemoveNetwork(ctx, testID)
+		}},
 		{"ListContainers", host, "GET /containers/json?all=1", "GET /containers/json", func(ctx context.Context, r *Runtime) error {
 			_, err := r.ListContainers(ctx)
 			return err

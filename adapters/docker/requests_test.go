@@ -39,13 +39,13 @@ type fault struct {
 
 var faults = []fault{
 	{"the engine has a defect", failure(http.StatusInternalServerError, "something broke"), nil, ""},
-	{"it is not found", failure(http.StatusNotFound, "no such thing"), core.ErrNotFound, "Ping RemoveContainer RemoveImage"},
+	{"it is not found", failure(http.StatusNotFound, "no such thing"), core.ErrNotFound, "Ping RemoveContainer RemoveImage RemoveNetwork"},
 	{"it is in use", failure(http.StatusConflict, "in use"), core.ErrInUse, "Ping RemoveContainer"},
 	{"the request is wrong", failure(http.StatusBadRequest, "wrong"), core.ErrInvalidConfig, "Ping"},
 	{"a proxy forbids it", failure(http.StatusForbidden, "forbidden"), core.ErrUnavailable, ""},
 	{"the engine cannot do it", failure(http.StatusNotImplemented, "unknown"), core.ErrUnsupported, "Ping"},
 	{"the connection ends before the answer", die, core.ErrUnavailable, ""},
-	{"the connection ends in the answer", cut(raw(`{"`)), core.ErrUnavailable, "Ping StartContainer StopContainer StopContainerTimeout SignalContainer RemoveContainer"},
+	{"the connection ends in the answer", cut(raw(`{"`)), core.ErrUnavailable, "Ping StartContainer StopContainer StopContainerTimeout SignalContainer RemoveContainer CopyTo CopyFrom RemoveNetwork"},
 }
 
 func TestFaultsAreErrors(t *testing.T) {
@@ -110,7 +110,7 @@ func TestTheCallersDeadlineIsTold(t *testing.T) {
 func TestRequestsHaveADeadlineOfTheirOwn(t *testing.T) {
 	engine := startFake(t)
 	usual := usualRoutes()
-	unlimited := "WaitContainer ContainerLogs ContainerLogsAll StreamLogs PullImage"
+	unlimited := "CopyTo CopyFrom WaitContainer ContainerLogs ContainerLogsAll StreamLogs PullImage"
 	for _, method := range methods(engine.host) {
 		if strings.Contains(unlimited, method.name) {
 			continue
