@@ -70,6 +70,8 @@ func DefaultServices() Services {
 		},
 		{
 			Name: "redis", Image: "redis", Ports: map[string]int{"default": 6379},
+			// Clients that find no user in a URL do not agree on what that means.
+			User: "default",
 			// The image knows no such variable: it is where the arguments' value comes from.
 			PasswordEnv: "REDIS_PASSWORD", ExtraCmd: []string{"--requirepass", "{password}"},
 			// redis-cli succeeds with any answer, also that it wants a password or is still loading.

@@ -276,7 +276,7 @@ func TestMainEnv(t *testing.T) {
 			"MOAT_MARIADB_PASSWORD=pw", "MOAT_MARIADB_URL=mysql://root:pw@192.0.2.1:3306",
 		}},
 		{"redis", nil, "redis", []string{
-			"MOAT_REDIS_HOST=redis", "MOAT_REDIS_PORT=6379", "MOAT_REDIS_PASSWORD=pw", "MOAT_REDIS_URL=redis://:pw@redis:6379",
+			"MOAT_REDIS_HOST=redis", "MOAT_REDIS_PORT=6379", "MOAT_REDIS_USER=default", "MOAT_REDIS_PASSWORD=pw", "MOAT_REDIS_URL=redis://default:pw@redis:6379",
 		}},
 		{"my-cache", nil, "h", []string{
 			"MOAT_MY_CACHE_HOST=h", "MOAT_MY_CACHE_PORT_ADMIN_UI=2", "MOAT_MY_CACHE_PORT=1", "MOAT_MY_CACHE_USER=u",

@@ -1,0 +1,136 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// real are services in images that behave as the official ones, each with a client's
+// session that ends with 42.
+var real = []struct{ name, tag, session string }{
+	{"postgres", "15", `psql "$MOAT_POSTGRES_URL" -qAtc "create table t (x int); insert into t values (42); select x from t"`},
+	{"redis", "7", `export REDISCLI_AUTH="$MOAT_REDIS_PASSWORD"
+		redis-cli -u "$MOAT_REDIS_URL" set x 42 >/dev/null; redis-cli -h "$MOAT_REDIS_HOST" -p "$MOAT_REDIS_PORT" get x`},
+	{"mariadb", "10.11", `export MYSQL_PWD="$MOAT_MARIADB_PASSWORD"
+		mariadb -h "$MOAT_MARIADB_HOST" -P "$MOAT_MARIADB_PORT" -u "$MOAT_MARIADB_USER" "$MOAT_MARIADB_DB" -Ne "create table t (x int); insert into t values (42); select x from t"`},
+}
+
+// newServiceUser is a user on whose engine the services have their official names.
+func newServiceUser(t *testing.T) *user {
+	u := newUser(t)
+	for _, service := range real {
+		u.docker("tag", "moat/test-"+service.name+":"+service.tag, service.name+":"+service.tag)
+	}
+	u.docker("tag", image, "redis:broken")
+	t.Cleanup(func() {
+		if left := u.owned(); left != "" {
+			t.Errorf("left on the engine: %s", left)
+		}
+	})
+	return u
+}
+
+// owned lists the containers and networks of the user's runs.
+func (u *user) owned() string {
+	u.Helper()
+	host, err := os.Hostname()
+	if err != nil {
+		u.Fatal(err)
+	}
+	owner := fmt.Sprintf("label=moatproject.owner=%s:%s", host, filepath.Join(u.home, "moat", "runs"))
+	return strings.TrimSpace(u.docker("ps", "-a", "--filter", owner, "--format", "{{.Names}} {{.Status}}") + "\n" +
+		u.docker("network", "ls", "--filter", owner, "--format", "{{.Name}}"))
+}
+
+func TestServices(t *testing.T) {
+	for _, service := range real {
+		for _, sandbox := range sandboxes {
+			t.Run(service.name+sandbox, func(t *testing.T) {
+				u := newServiceUser(t)
+				spec := service.name + ":" + service.tag
+				found := u.run("--rm", sandbox, "--service", spec, "moat/test-"+service.name, "sh", "-ec", service.session)
+				if found.code != 0 || strings.TrimSpace(found.stdout) != "42" {
+					t.Errorf("exit status %d, %q, %s", found.code, found.stdout, found.stderr)
+				}
+			})
+		}
+	}
+}
+
+func TestServicesThatFail(t *testing.T) {
+	u := newServiceUser(t)
+	for _, test := range []struct {
+		args  []string
+		texts []string
+	}{
+		{[]string{"--service", "redis:broken"}, []string{"--requirepass", "does not exist"}},
+		{[]string{"--service", "oracle"}, []string{"oracle", "mariadb, mysql, postgres, redis"}},
+		{[]string{"--service", "redis:7", "--service", "redis:6"}, []string{"twice"}},
+		{[]string{"--service", "redis:7", "-d"}, []string{"foreground"}},
+		{[]string{"--service", "redis:7", "--network", "none"}, []string{"--network none"}},
+		{[]string{"--service", "redis:7", "--network", "no-such-network"}, []string{"no-such-network", "not found"}},
+	} {
+		found := u.run(append(append([]string{"--rm", "--no-sandbox"}, test.args...), image, "true")...)
+		want(u, fmt.Sprintf("the exit status with %q", test.args), found.code, 125)
+		wantText(u, found.stderr, test.texts[1:]...)
+	}
+	found := u.run("--no-sandbox", "--service", "redis:7", image, "sh", "-c", "echo $MOAT_REDIS_HOST; exit 7")
+	want(u, "the workload's exit status", found.code, 7)
+	want(u, "what it wrote", found.stdout, "redis\n")
+	wantText(u, u.must("clean"), "its run is over")
+}
+
+// TestServicesInterrupted ends runs at each stage of their services' start, by a signal
+// and by what cannot be caught.
+func TestServicesInterrupted(t *testing.T) {
+	for stage := range 4 { // the network, the service, the workload, both
+		for _, how := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+			t.Run(fmt.Sprint(how, stage), func(t *testing.T) {
+				u := newServiceUser(t)
+				run := u.start(u.command(u.labelled("--rm", "--no-sandbox", "--service", "redis:7", image, "sh", "-c", loop)...))
+				u.eventually("the stage is reached", func() bool {
+					running := strings.Count(u.owned(), " Up ")
+					return u.owned() != "" && (stage == 0 || stage < 3 && strings.Count(u.owned(), "\n") >= stage || running == 2)
+				})
+				u.signal(run, how)
+				if how == syscall.SIGKILL {
+					_ = run.Wait()
+					u.eventually("all is cleaned, also what the engine made later", func() bool { u.must("clean"); return u.owned() == "" })
+					return
+				}
+				if code := u.finish(run).code; code != 143 && code != 0 { // the workload's own, once it runs
+					t.Errorf("the exit status is %d", code)
+				}
+			})
+		}
+	}
+}
+
+func TestNetworks(t *testing.T) {
+	u := newUser(t)
+	name := unique(t)
+	defer u.must("network", "rm", "-f", name)
+	id := strings.TrimSpace(u.must("network", "create", "--internal", "-l", "team=blue", name))
+	for _, row := range u.rows("network", "ls", "--json") {
+		if row["name"] == name && (row["id"] != id || row["internal"] != true || row["subnet"] == "") {
+			t.Errorf("listed as %v", row)
+		}
+	}
+	wantText(u, u.moat("network", "create", name).stderr, "already exists")
+	server := u.must(u.labelled("-d", "--network", name, "--network-alias", "server", "--hostname", "it", image, "sh", "-c",
+		"while true; do hostname | nc -l -p 8080; done")...)
+	found := u.run("--rm", "--network", name, image, "sh", "-c",
+		`nc $(nslookup server | sed -n 's/^Address: *\([0-9.]*\)$/\1/p') 8080 </dev/null`)
+	want(u, "what the server answers", found.stdout, "it\n")
+	inUse := u.moat("network", "rm", name)
+	want(u, "the exit status of a removal in use", inUse.code, 1)
+	wantText(u, inUse.stderr, "in use", name)
+	u.must("rm", "-f", strings.TrimSpace(server))
+	want(u, "what is removed", u.must("network", "rm", id[:12]), name+"\n")
+	wantText(u, u.moat("network", "rm", name).stderr, "not found", "network ls")
+	u.must("network", "create", name)
+}
