@@ -71,6 +71,7 @@ unpack() { # unpack FOLDER PACKAGE…
 		dpkg-deb --fsys-tarfile "$work/debs/${package}"_*.deb |
 			tar -C "$into" -xp --keep-directory-symlink --exclude='./usr/share/'{doc,man,info,locale,lintian,bug,i18n} \
 				--exclude='*/man' --exclude='*/bitcode' --exclude='*/llvmjit*' --exclude='./usr/lib/*/gconv' \
+				--exclude='./usr/bin/'{mariadb-{slap,conv,waitpid,plugin},mysqlslap,mysql_{waitpid,plugin},resolve_stack_dump,replace,innochecksum,perror} \
 				--exclude='./etc/'{init.d,default,systemd,cron.d,logrotate.d,apparmor.d} --exclude='./lib/systemd'
 	done
 }

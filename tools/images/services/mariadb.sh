@@ -50,42 +50,32 @@ until mariadb-admin --no-defaults -u root --socket=$socket ping >/dev/null 2>&1;
 	sleep 0.1
 done
 
-# text VALUE: an SQL expression with that value. Hexadecimal, so that no character of it can mean anything.
+# SQL expressions, of a value and of a name in SQL. Hexadecimal, so that no character of a value can mean anything.
 text() { printf "CONVERT(X'%s' USING utf8mb4)" "$(printf %s "$1" | od -An -v -tx1 | tr -d ' \n')"; }
+name() { printf "CONCAT('\`', REPLACE(%s, '\`', '\`\`'), '\`')" "$1"; }
+who() { echo "$(name "$(text "$1")"), '@', $(name "$(text "$2")")"; }
+user() { echo "EXECUTE IMMEDIATE CONCAT('CREATE OR REPLACE USER ', $(who "$1" "$2"), ' IDENTIFIED BY ', QUOTE($(text "$3")));"; }
+root() {
+	user root "$1" "$ROOT_PASSWORD"
+	echo "EXECUTE IMMEDIATE CONCAT('GRANT ALL ON *.* TO ', $(who root "$1"), ' WITH GRANT OPTION');"
+}
 health=$(random)
 {
-	cat <<-'END'
-		SET NAMES utf8mb4, sql_log_bin = 0, sql_mode = '';
-		DELIMITER //
-		CREATE FUNCTION mysql.moat_name(name TEXT CHARACTER SET utf8mb4) RETURNS TEXT CHARACTER SET utf8mb4 DETERMINISTIC RETURN CONCAT('`', REPLACE(name, '`', '``'), '`')//
-		CREATE PROCEDURE mysql.moat_user(name TEXT CHARACTER SET utf8mb4, host TEXT, password TEXT CHARACTER SET utf8mb4, grants TEXT)
-		BEGIN
-			SET @who = CONCAT(mysql.moat_name(name), '@', mysql.moat_name(host));
-			EXECUTE IMMEDIATE CONCAT('CREATE OR REPLACE USER ', @who, ' IDENTIFIED BY ', QUOTE(password));
-			IF grants <> '' THEN
-				EXECUTE IMMEDIATE REPLACE(grants, 'WHO', @who);
-			END IF;
-		END//
-		DELIMITER ;
-	END
-	echo "SET @root = $(text "$ROOT_PASSWORD"), @host = $(text "${ROOT_HOST:-%}"), @db = $(text "$DATABASE"),"
-	echo "	@user = $(text "$USER"), @password = $(text "$PASSWORD");"
+	echo "SET NAMES utf8mb4, sql_log_bin = 0, sql_mode = '';"
 	for host in localhost 127.0.0.1 ::1; do
-		echo "CALL mysql.moat_user('healthcheck', '$host', '$health', '');"
+		user healthcheck "$host" "$health"
 	done
-	[[ ! $DATABASE ]] || echo "EXECUTE IMMEDIATE CONCAT('CREATE DATABASE IF NOT EXISTS ', mysql.moat_name(@db));"
+	[[ ! $DATABASE ]] || echo "EXECUTE IMMEDIATE CONCAT('CREATE DATABASE IF NOT EXISTS ', $(name "$(text "$DATABASE")"));"
 	if [[ $USER && $PASSWORD ]]; then
-		grants="''"
-		# In a name that is granted, _ and % stand for others.
-		[[ ! $DATABASE ]] ||
-			grants="CONCAT('GRANT ALL ON ', mysql.moat_name(REPLACE(REPLACE(REPLACE(@db, '\\\\', '\\\\\\\\'), '_', '\\\\_'), '%', '\\\\%')), '.* TO ')"
-		echo "CALL mysql.moat_user(@user, '%', @password, '');"
-		[[ ! $DATABASE ]] || echo "EXECUTE IMMEDIATE CONCAT($grants, mysql.moat_name(@user), '@\`%\`');"
+		user "$USER" % "$PASSWORD"
+		db=${DATABASE//\\/\\\\} # in a name that is granted, _ and % stand for others
+		db=${db//_/\\_}
+		[[ ! $db ]] || echo "EXECUTE IMMEDIATE CONCAT('GRANT ALL ON ', $(name "$(text "${db//%/\\%}")"), '.* TO ', $(who "$USER" %));"
 	fi
-	[[ ${ROOT_HOST:-%} == localhost ]] ||
-		echo "CALL mysql.moat_user('root', @host, @root, 'GRANT ALL ON *.* TO WHO WITH GRANT OPTION');"
-	echo "CALL mysql.moat_user('root', 'localhost', @root, 'GRANT ALL ON *.* TO WHO WITH GRANT OPTION');"
-	echo 'DROP PROCEDURE mysql.moat_user; DROP FUNCTION mysql.moat_name;'
+	echo "DROP USER IF EXISTS root@'127.0.0.1', root@'::1';"
+	echo "EXECUTE IMMEDIATE CONCAT('DROP USER IF EXISTS root@', QUOTE(@@hostname));"
+	[[ ${ROOT_HOST:-%} == localhost ]] || root "${ROOT_HOST:-%}"
+	root localhost
 } | mariadb --no-defaults -u root --socket=$socket --binary-mode mysql
 printf '[client]\nuser=healthcheck\npassword=%s\n' "$health" >"$datadir/.my-healthcheck.cnf"
 chmod 600 "$datadir/.my-healthcheck.cnf"

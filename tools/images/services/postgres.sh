@@ -29,15 +29,16 @@ if [[ ! $password && $method != trust ]]; then
   POSTGRES_HOST_AUTH_METHOD=trust lets everybody in without a password instead.'
 fi
 
-# initdb reads one line; a password of several lines is set afterwards.
-first=$password
-[[ $first != *[$'\r\n']* ]] || first=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+# initdb cannot take every name with every password: SQL sets the password, below. initdb gets one for the meantime,
+# if its server is to ask for passwords from the start.
+meantime=
+case ${POSTGRES_INITDB_ARGS:-} in *-A* | *--auth*) meantime=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n') ;; esac
 options=(--username="$user" -D "$PGDATA")
 [[ ! ${POSTGRES_INITDB_WALDIR:-} ]] || options+=(--waldir="$POSTGRES_INITDB_WALDIR")
 read -rd '' -a more <<<"${POSTGRES_INITDB_ARGS:-}" || true
 options+=(${more[@]+"${more[@]}"})
-if [[ $first ]]; then
-	initdb "${options[@]}" --pwfile=<(printf '%s\n' "$first")
+if [[ $meantime ]]; then
+	initdb "${options[@]}" --pwfile=<(echo "$meantime")
 else
 	initdb "${options[@]}"
 fi
@@ -48,24 +49,26 @@ port=${PGPORT:-5432}
 "$@" -c listen_addresses= -c unix_socket_directories=/var/run/postgresql -p "$port" &
 server=$!
 trap 'kill -INT $server 2>/dev/null || true' EXIT
-until pg_isready -q -h /var/run/postgresql -p "$port"; do
+until pg_isready -q -h /var/run/postgresql -p "$port" -U "$user" -d postgres; do
 	kill -0 $server 2>/dev/null || die 'the server ended during the initialization'
 	sleep 0.1
 done
 
-sql() { PGHOST=/var/run/postgresql PGPORT=$port PGUSER=$user PGPASSWORD=$first psql -X -q --no-password -v ON_ERROR_STOP=1; }
-export PGDATABASE=postgres
-if [[ $first != "$password" ]]; then
-	sql <<<'\getenv user POSTGRES_USER
+export PGDATABASE=postgres PGPASSWORD=$meantime
+sql() { PGHOST=/var/run/postgresql PGPORT=$port PGUSER=$user psql -X -q --no-password -v ON_ERROR_STOP=1; }
+[[ ! $password ]] || POSTGRES_PASSWORD=$password sql <<'END'
+\getenv user POSTGRES_USER
 \getenv password POSTGRES_PASSWORD
-ALTER USER :"user" PASSWORD :'"'password';"
-	first=$password
-fi
-[[ $POSTGRES_DB == postgres ]] || sql <<<'\getenv db POSTGRES_DB
-CREATE DATABASE :"db";'
+ALTER USER :"user" PASSWORD :'password';
+END
+PGPASSWORD=$password
+[[ $POSTGRES_DB == postgres ]] || sql <<'END'
+\getenv db POSTGRES_DB
+CREATE DATABASE :"db";
+END
 PGDATABASE=$POSTGRES_DB
 run_scripts sql
-unset PGDATABASE
+unset PGDATABASE PGPASSWORD
 
 trap - EXIT
 kill -INT $server
