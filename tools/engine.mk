@@ -15,4 +15,4 @@ engine-status: ## what runs
 
 distclean: ## end the private engines, remove their data and all that was built for them
 	@bash tools/engine.sh down --purge
-	@rm -rf "$${MOAT_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/moat}/bin"
+	@cache=$${MOAT_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/moat}; rm -rf "$$cache/bin" "$$cache/images"

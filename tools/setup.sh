@@ -126,8 +126,11 @@ fi
 for name in main current; do
 	if ! "$tools/engine.sh" status "$name" >/dev/null 2>&1; then
 		plan+=("start the private engine '$name' with its registry: network namespace moat-$name, /run/moat-engine/$name, /var/lib/moat-engine/$name")
-	elif ! "$tools/images/build.sh" --check "unix:///run/moat-engine/$name/docker.sock" "/var/lib/moat-engine/$name/seeded"; then
-		plan+=("build the test images in the engine '$name'")
+	else
+		url=unix:///run/moat-engine/$name/docker.sock
+		"$tools/images/build.sh" --check "$url" "/var/lib/moat-engine/$name/seeded" || plan+=("build the test images in the engine '$name'")
+		"$tools/images/services.sh" --check "$url" ||
+			plan+=("load PostgreSQL, Redis and MariaDB into the engine '$name' (built once, from Debian's packages)")
 	fi
 done
 if ((!${#plan[@]})); then
@@ -195,6 +198,7 @@ start_engine() { # start_engine NAME
 	local start=$SECONDS
 	"$tools/engine.sh" up "$1" 8>&-
 	"$tools/images/build.sh" "unix:///run/moat-engine/$1/docker.sock" "/var/lib/moat-engine/$1/seeded"
+	"$tools/images/services.sh" "unix:///run/moat-engine/$1/docker.sock"
 	say "engine $1 with its images: $((SECONDS - start)) s"
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/moatproject/moat/adapters/docker/dockertest"
 )
 
 // real are services in images that behave as the official ones, each with a client's
@@ -22,6 +24,9 @@ var real = []struct{ name, tag, session string }{
 // newServiceUser is a user on whose engine the services have their official names.
 func newServiceUser(t *testing.T) *user {
 	u := newUser(t)
+	if !strings.Contains(u.docker("images", "--format", "{{.Repository}}"), "moat/test-postgres") {
+		dockertest.Need(t, "docker", "the images of real services are not there: `make setup` makes them, on Debian 12")
+	}
 	for _, service := range real {
 		u.docker("tag", "moat/test-"+service.name+":"+service.tag, service.name+":"+service.tag)
 	}
@@ -67,7 +72,7 @@ func TestServicesThatFail(t *testing.T) {
 		args  []string
 		texts []string
 	}{
-		{[]string{"--service", "redis:broken"}, []string{"--requirepass", "does not exist"}},
+		{[]string{"--service", "redis:broken"}, []string{"redis", "executable file not found"}},
 		{[]string{"--service", "oracle"}, []string{"oracle", "mariadb, mysql, postgres, redis"}},
 		{[]string{"--service", "redis:7", "--service", "redis:6"}, []string{"twice"}},
 		{[]string{"--service", "redis:7", "-d"}, []string{"foreground"}},

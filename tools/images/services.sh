@@ -15,8 +15,8 @@ export DOCKER_CONFIG=/run/moat-engine/no-client-settings LC_ALL=C
 check=
 [[ ${1:-} != --check ]] || { check=yes; shift; }
 url=${1:?usage: services.sh [--check] ENGINE_URL}
-# A machine without Debian's tools goes without these images.
-command -v apt-get dpkg-deb >/dev/null || exit 0
+# Another system, whose packages are others, goes without these images.
+grep -q '^VERSION_CODENAME=bookworm' /etc/os-release || exit 0
 
 want=$(cat "$here"/services.sh "$here"/services/* | sha256sum | cut -d' ' -f1)
 label=moat.test.content
@@ -25,26 +25,24 @@ tags=(moat/test-{postgres:15,redis:7,mariadb:10.11})
 there=$(docker -H "$url" image inspect -f "{{index .Config.Labels \"$label\"}}" "${tags[@]}" 2>/dev/null | grep -cx "$want" || true)
 ((there < ${#tags[@]})) || exit 0
 [[ ! $check ]] || exit 1
-if [[ -e $archive ]]; then
+load() {
 	docker -H "$url" load -q <"$archive" >/dev/null
+	docker -H "$url" image prune -f --filter "label=$label" >/dev/null || true # those that just lost their names are large
 	echo "services.sh: ${tags[*]} in $url" >&2
+}
+if [[ -e $archive ]]; then
+	load
 	exit
 fi
 
 mkdir -p "$cache"
-rm -rf "${cache:?}"/* # of earlier scripts, and of a run that was killed
+rm -rf "$cache"/{services-*,.building-*} # of earlier scripts, and of a run that was killed
 work=$(mktemp -d "$cache/.building-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work"/{debs,lists/partial,image}
 : >"$work/status" # as if nothing were installed, so that all that a package needs is named
 
 apt=(apt-get -qq -o APT::Install-Recommends=false -o APT::Sandbox::User=root)
-if ! grep -q '^VERSION_CODENAME=bookworm' /etc/os-release; then # the machine's own packages are others
-	printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/%s main\n' \
-		'debian bookworm' 'debian-security bookworm-security' >"$work/sources.list"
-	apt+=(-o Dir::Etc::SourceList="$work/sources.list" -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists="$work/lists")
-	"${apt[@]}" update
-fi
 
 # What packages name, and these servers run without: what installs packages, Perl, compiling of queries, locales.
 unused='^(adduser|base-passwd|debconf|dpkg|init-system-helpers|libc-l10n|libdb5.3|libdebconfclient0|libgdbm.*|libllvm14|libpam-modules.*'
@@ -133,7 +131,8 @@ mkdir -p "$work/base"/{dev,proc,sys,root,tmp,run,var/tmp,docker-entrypoint-initd
 ln -sfn bash "$work/base/usr/bin/sh"
 ln -sfn mawk "$work/base/usr/bin/awk"
 chmod 1777 "$work/base/tmp" "$work/base/var/tmp"
-[[ -e $work/base/var/run ]] || ln -s /run "$work/base/var/run"
+rm -rf "$work/base/var"/{run,lock}
+ln -s ../run "$work/base/var/run"
 put "$work/base" 755 common.sh usr/local/lib/common.sh
 pack "$work/base"
 
@@ -175,5 +174,4 @@ manifest=$(cat "$work/image/manifest.json")
 echo "[$manifest]" >"$work/image/manifest.json"
 tar -C "$work/image" -cf "$work/archive.tar" .
 mv "$work/archive.tar" "$archive"
-docker -H "$url" load -q <"$archive" >/dev/null
-echo "services.sh: ${tags[*]} in $url" >&2
+load
