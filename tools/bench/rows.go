@@ -40,6 +40,8 @@ func rows() []row {
 		{"32 runs at once", parallel(32)},
 		{"log follow, engine that answers at once", logsAlone},
 		{"log follow", logFollow},
+		{"attach, echo", attachEcho},
+		{"attach, output", attachOutput},
 		{"demultiplex 1 KiB frames", demultiplex("1KiB", func(moat, _ float64) (string, string, bool) {
 			return fmt.Sprintf("%.1f GB/s", moat/1000), "≥ 1 GB/s", moat >= 1000
 		})},
