@@ -70,10 +70,11 @@ func (b *bench) rawAttachment(ctx context.Context, script string) (*attachment, 
 	if err != nil {
 		return nil, err
 	}
-	conn, ok := response.Body.(io.ReadWriteCloser)
-	if !ok {
+	if response.StatusCode != http.StatusSwitchingProtocols {
+		defer response.Body.Close()
 		return nil, fmt.Errorf("attach: %s", response.Status)
 	}
+	conn := response.Body.(io.ReadWriteCloser) // as net/http promises
 	written, stdout := io.Pipe()
 	go func() {
 		_, err := stdcopy.StdCopy(stdout, io.Discard, conn)

@@ -50,6 +50,7 @@ func rows() []row {
 		})},
 		{"moat --version", cliStart},
 		{"moat ps", cliList},
+		{"moat run -i", cliPipe},
 		{"moat run, engine that answers at once", cliAlone},
 		{"moat run --no-sandbox", cliRun("runc")},
 		{"moat run", cliRun("runsc")},
@@ -350,10 +351,16 @@ func demultiplex(frames string, judge func(moat, stdcopy float64) (string, strin
 
 // command returns a run of a program to its successful end.
 func (b *bench) command(ctx context.Context, name string, args ...string) func() error {
+	return b.piped(ctx, nil, name, args...)
+}
+
+// piped is command with an input.
+func (b *bench) piped(ctx context.Context, input []byte, name string, args ...string) func() error {
 	return func() error {
 		command := exec.CommandContext(ctx, name, args...)
 		command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's signals are for this process
 		command.Env = append(os.Environ(), "DOCKER_HOST="+b.host, "XDG_CACHE_HOME="+b.cache)
+		command.Stdin = bytes.NewReader(input)
 		var output bytes.Buffer
 		command.Stdout, command.Stderr = &output, &output
 		if err := command.Run(); err != nil {
@@ -375,6 +382,19 @@ func cliStart(ctx context.Context, b *bench) (result, error) {
 		moat: short(moat), beside: short(docker) + " docker", compared: fmt.Sprintf("%.2f ×", float64(moat)/float64(docker)),
 		gate: "< 10 ms", met: verdictOf(moat < 10*time.Millisecond),
 	}, nil
+}
+
+// cliPipe sends much through a container and back, beside docker.
+func cliPipe(ctx context.Context, b *bench) (result, error) {
+	const size = 32_000_000
+	input := make([]byte, size)
+	times, err := b.inTurns(10,
+		b.piped(ctx, input, b.moat(), "--no-sandbox", "run", "--rm", "-i", testImage, "cat"),
+		b.piped(ctx, input, "docker", "run", "--rm", "-i", testImage, "cat"))
+	if err != nil {
+		return result{}, err
+	}
+	return asFast(times[0], times[1], "docker", "MB", size/1e6), nil
 }
 
 func cliList(ctx context.Context, b *bench) (result, error) {

@@ -25,6 +25,9 @@ tags=(moat/test-{postgres:15,redis:7,mariadb:10.11})
 there=$(docker -H "$url" image inspect -f "{{index .Config.Labels \"$label\"}}" "${tags[@]}" 2>/dev/null | grep -cx "$want" || true)
 ((there < ${#tags[@]})) || exit 0
 [[ ! $check ]] || exit 1
+mkdir -p "$cache"
+exec 7>"$cache/.lock" # two at once wait for each other, the second then finds the archive
+flock 7
 load() {
 	docker -H "$url" load -q <"$archive" >/dev/null
 	docker -H "$url" image prune -f --filter "label=$label" >/dev/null || true # those that just lost their names are large
@@ -35,7 +38,6 @@ if [[ -e $archive ]]; then
 	exit
 fi
 
-mkdir -p "$cache"
 rm -rf "$cache"/{services-*,.building-*} # of earlier scripts, and of a run that was killed
 work=$(mktemp -d "$cache/.building-XXXXXX")
 trap 'rm -rf "$work"' EXIT
