@@ -22,14 +22,13 @@ type ServiceManager interface {
 	//   - SV-10: an invalid configuration ([ServiceConfig.Validate]): [ErrInvalidConfig]
 	//     with the field's name, before the engine is asked for anything.
 	//   - SV-11: the container is what [ServiceConfig.Container] says: its name
-	//     ([ServiceName]), image, labels, environment and command.
+	//     ([ServiceName]), image, labels, environment and command. [ServiceInfo] is as
+	//     [ServiceConfig.Info] says.
 	//   - SV-12: it joins NetworkID, or where that is empty the network of SetNetworkID
 	//     as it was when the call began. Neither: the engine's default network.
-	//   - SV-13: Name is its hostname, and on its network the name that leads to it.
-	//   - SV-14: Host reaches it at Ports from that network: Name, or its address where
-	//     the network has no names.
+	//   - SV-13: Name is its hostname, and on its network the name that leads to it. Host
+	//     reaches it at Ports from there: Name, or its address where the network has no names.
 	//   - SV-15: no port of it is published on the host.
-	//   - SV-16: the rest of [ServiceInfo] is as [ServiceConfig.Info] says.
 	//   - SV-17: an image that can neither be found nor pulled, or a network that does
 	//     not exist: [ErrNotFound] naming it.
 	//   - SV-18: the run has a service of that name: [ErrAlreadyExists]; it is left alone.
@@ -49,8 +48,8 @@ type ServiceManager interface {
 
 	// StopService kills and removes the service.
 	//
-	//   - SV-30: container and anonymous volumes are gone, and the name is free.
-	//   - SV-31: missing, or stopped before: nil.
+	//   - SV-30: container and anonymous volumes are gone, and the name is free; missing,
+	//     or stopped before: nil.
 	StopService(ctx context.Context, info ServiceInfo) error
 
 	// SetNetworkID names the network that services join whose configuration names none.

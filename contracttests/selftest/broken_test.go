@@ -104,7 +104,7 @@ var breakages = []breakage{
 	{number: "RT-09", how: "no remedy", down: func(h *hooks) {
 		h.ping = func(context.Context) error { return &core.Error{Op: "ping", Class: core.ErrUnavailable} }
 	}},
-	{number: "RT-10", how: "no version label", do: listing(func(info *core.Info) { delete(info.Labels, core.LabelVersion) })},
+	{number: "RT-10", how: "no version label", also: []string{"SM-03", "SV-11"}, do: listing(func(info *core.Info) { delete(info.Labels, core.LabelVersion) })},
 	{number: "RT-11", how: "a taken name is dropped", do: func(h *hooks) {
 		h.create = func(ctx context.Context, cfg core.Config) (string, error) {
 			id, err := h.full.CreateContainer(ctx, cfg)
@@ -330,7 +330,7 @@ var breakages = []breakage{
 			return details, err
 		}
 	}},
-	{number: "RT-65", how: "an engine's own form of names", do: listing(func(info *core.Info) { info.Name = "/" + info.Name })},
+	{number: "RT-65", how: "an engine's own form of names", also: []string{"SM-03", "SV-11"}, do: listing(func(info *core.Info) { info.Name = "/" + info.Name })},
 	{number: "RT-65", how: "oldest first", do: func(h *hooks) {
 		h.list = func(ctx context.Context) ([]core.Info, error) {
 			all, err := h.full.ListContainers(ctx)
@@ -484,7 +484,7 @@ var breakages = []breakage{
 		}
 	})},
 	{number: "RT-90", how: "a manager is nil and not nil", do: func(h *hooks) {
-		h.networkManager = func() core.NetworkManager { return (*noManager)(nil) }
+		h.buildManager = func() core.BuildManager { return (*noManager)(nil) }
 	}},
 	{number: "RT-120", how: "a port that does not exist", do: func(h *hooks) {
 		h.firewall = func(ctx context.Context, id, host string, port int) error {
@@ -656,7 +656,7 @@ func forgiving(call func(context.Context, string) error) func(context.Context, s
 }
 
 // noManager is a manager that is nil.
-type noManager struct{ core.NetworkManager }
+type noManager struct{ core.BuildManager }
 
 type readCloser struct {
 	io.Reader

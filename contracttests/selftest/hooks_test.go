@@ -56,6 +56,7 @@ type hooks struct {
 	firewall        func(context.Context, string, string, int) error
 	networkManager  func() core.NetworkManager
 	sidecarManager  func() core.SidecarManager
+	buildManager    func() core.BuildManager
 	serviceManager  func() core.ServiceManager
 	exec            func(context.Context, string, core.ExecOptions) (int64, error)
 	events          func(context.Context, core.EventOptions) (iter.Seq2[core.Event, error], error)
@@ -70,7 +71,7 @@ func hooksInto(t testing.TB, rt full) *hooks {
 		attach: rt.Attach, startAttached: rt.StartAttached, resize: rt.ResizeTTY,
 		images: rt.ListImages, removeImage: rt.RemoveImage, pull: rt.PullImage,
 		ports: rt.GetPortBindings, supportsHostNet: rt.SupportsHostNetwork, firewall: rt.SetupFirewall, networkManager: rt.NetworkManager,
-		sidecarManager: rt.SidecarManager, serviceManager: rt.ServiceManager,
+		sidecarManager: rt.SidecarManager, buildManager: rt.BuildManager, serviceManager: rt.ServiceManager,
 		exec: rt.Exec, events: rt.Events,
 	}
 }
@@ -85,6 +86,7 @@ func (h *hooks) Capabilities() core.Capabilities     { return h.capabilities() }
 func (h *hooks) SupportsHostNetwork() bool           { return h.supportsHostNet() }
 func (h *hooks) NetworkManager() core.NetworkManager { return h.networkManager() }
 func (h *hooks) SidecarManager() core.SidecarManager { return h.sidecarManager() }
+func (h *hooks) BuildManager() core.BuildManager     { return h.buildManager() }
 func (h *hooks) ServiceManager() core.ServiceManager { return h.serviceManager() }
 
 func (h *hooks) CreateContainer(ctx context.Context, cfg core.Config) (string, error) {
