@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/url"
 	"regexp"
 	"slices"
@@ -223,9 +222,17 @@ func (d ServiceDefinition) MainEnv(info ServiceInfo) []string {
 		if database != "" {
 			path = "/" + encode(database)
 		}
-		add("URL", d.URLScheme+"://"+login+net.JoinHostPort(info.Host, strconv.Itoa(info.Ports["default"]))+path)
+		add("URL", d.URLScheme+"://"+login+hostPort(info.Host, info.Ports["default"])+path)
 	}
 	return env
 }
 
 func variableName(name string) string { return strings.ToUpper(strings.ReplaceAll(name, "-", "_")) }
+
+// hostPort is net.JoinHostPort: core imports nothing that could do I/O.
+func hostPort(host string, port int) string {
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return fmt.Sprintf("%s:%d", host, port)
+}
