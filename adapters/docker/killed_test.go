@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -74,20 +75,45 @@ func (e throwaway) client(host string) *client.Client {
 	return c
 }
 
-// signal sends the engine's daemon a signal.
-func (e throwaway) signal(signal syscall.Signal) {
+// freeze stops the engine's daemon, and returns when none of its threads runs.
+func (e throwaway) freeze() {
+	e.Helper()
+	pid := e.signal(syscall.SIGSTOP)
+	deadline := time.After(time.Minute)
+	for {
+		running := 0
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		for _, thread := range threads {
+			if stat, err := os.ReadFile(thread); err == nil && !strings.Contains(string(stat), ") T ") {
+				running++
+			}
+		}
+		if len(threads) > 0 && running == 0 {
+			return
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-deadline:
+			e.Fatal("the engine goes on")
+		}
+	}
+}
+
+// signal sends the engine's daemon a signal, and returns its process's number.
+func (e throwaway) signal(signal syscall.Signal) (pid int) {
 	e.Helper()
 	content, err := os.ReadFile("/run/moat-engine/" + e.name + "/docker.pid")
 	if err != nil {
 		e.Fatal(err)
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(content)))
+	pid, err = strconv.Atoi(strings.TrimSpace(string(content)))
 	if err == nil {
 		err = syscall.Kill(pid, signal)
 	}
 	if err != nil {
 		e.Fatal(err)
 	}
+	return pid
 }
 
 // TestEngineKilledInMidCall kills the engine under calls: each must come back with a
@@ -139,7 +165,7 @@ func TestEngineKilledInMidCall(t *testing.T) {
 		"StreamLogs":    func() error { return rt.StreamLogs(ctx, id, core.LogOptions{Follow: true}) },
 		"StopContainer": func() error { return rt.StopContainerTimeout(ctx, id, time.Minute) },
 	})
-	e.signal(syscall.SIGSTOP) // what it would answer too soon does not get an answer
+	e.freeze() // what it would answer too soon does not get an answer
 	begin(map[string]func() error{
 		"CreateContainer": func() error { _, err := rt.CreateContainer(ctx, cfg); return err },
 		"StartContainer":  func() error { return rt.StartContainer(ctx, id) },
