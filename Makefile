@@ -19,10 +19,10 @@ build: ## the binaries, into bin/
 
 test: build ## every test against all engines that are present, and a table of the contract suite
 	@eval "$$(bash tools/engine.sh env)"; \
-	for module in $(MODULES); do (cd $$module && go test -count=1 -json ./...) || true; done | (cd tools && go run ./summary)
+	for module in $(MODULES); do (cd $$module && go test -count=1 -timeout 30m -json ./...) || true; done | (cd tools && go run ./summary)
 
 race: ## the tests that need no engine, under the race detector
-	@for module in $(RACE); do (cd $$module && go test -count=1 -race ./...); done
+	@for module in $(RACE); do (cd $$module && go test -count=1 -timeout 30m -race ./...); done
 
 bench: build ## Moat beside the raw Engine API and beside docker, against the gates of docs/performance.md
 	@eval "$$(bash tools/engine.sh env)"; cd tools && go run ./bench $(BENCH)
