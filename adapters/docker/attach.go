@@ -53,8 +53,9 @@ func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.Attach
 
 func (r *Runtime) startAttached(c *call, s *stream) error {
 	known := r.known.get(c.object)
-	s.setUp(known.tty, known.stdin, stdinOnce(known.stdin, known.tty))
-	if known.phase == unknown {
+	if known.phase != unknown {
+		s.setUp(known.tty, known.stdin, stdinOnce(known.stdin, known.tty))
+	} else {
 		found, err := r.inspect(c.ctx, c.op, c.object)
 		if err != nil {
 			return err
