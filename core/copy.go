@@ -58,6 +58,9 @@ func VetArchive(dst io.Writer, src io.Reader) error {
 		if err != nil {
 			return brokenArchive(err)
 		}
+		if header.Typeflag == tar.TypeXGlobalHeader {
+			continue // no entry, but what "git archive" begins with
+		}
 		if err := vetEntry(header, links); err != nil {
 			return err
 		}
@@ -84,17 +87,18 @@ func vetEntry(header *tar.Header, links map[string]bool) error {
 	if escapes(name) {
 		return invalid("archive", "entry %q is outside the folder", header.Name)
 	}
-	for folder := path.Dir(name); folder != "."; folder = path.Dir(folder) {
-		if links[folder] {
-			return invalid("archive", "entry %q goes through the link %q", header.Name, folder)
-		}
+	if name == "." && header.Typeflag != tar.TypeDir {
+		return invalid("archive", "entry %q would replace the folder", header.Name)
+	}
+	if link := linkOn(path.Dir(name), links); link != "" {
+		return invalid("archive", "entry %q goes through the link %q", header.Name, link)
 	}
 	switch header.Typeflag {
 	case tar.TypeReg, tar.TypeDir:
 	case tar.TypeSymlink:
 		links[name] = true
 	case tar.TypeLink:
-		if target := path.Clean(header.Linkname); escapes(target) || links[target] {
+		if target := path.Clean(header.Linkname); escapes(target) || linkOn(target, links) != "" {
 			return invalid("archive", "entry %q links to %q, which is outside the folder", header.Name, header.Linkname)
 		}
 	default:
@@ -104,6 +108,16 @@ func vetEntry(header *tar.Header, links map[string]bool) error {
 		delete(links, name)
 	}
 	return nil
+}
+
+// linkOn returns the link that a clean path is, or leads through, or "".
+func linkOn(name string, links map[string]bool) string {
+	for ; name != "."; name = path.Dir(name) {
+		if links[name] {
+			return name
+		}
+	}
+	return ""
 }
 
 // escapes tells a clean path that leads out of the folder it is relative to.

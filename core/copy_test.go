@@ -81,6 +81,9 @@ func TestVetArchive(t *testing.T) {
 		"a device":               {{Typeflag: tar.TypeBlock, Name: "a"}},
 		"a character device":     {{Typeflag: tar.TypeChar, Name: "a"}},
 		"a pipe":                 {{Typeflag: tar.TypeFifo, Name: "a"}},
+		"a hard link by a link":  {symlink("a", "/etc"), hardLink("b", "a/passwd")},
+		"a link as the folder":   {symlink(".", "/etc"), file("passwd")},
+		"a file as the folder":   {file("a/..")},
 		"a file under two names": {symlink("a", "b"), file("./a/x")},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -91,6 +94,16 @@ func TestVetArchive(t *testing.T) {
 				t.Errorf("it returned %v", err)
 			}
 		})
+	}
+}
+
+// "git archive" begins with one. It is no entry, and must not rename those that follow.
+func TestVetArchiveDropsGlobalHeaders(t *testing.T) {
+	global := tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"path": "/etc/passwd"}}
+	var vetted bytes.Buffer
+	err := core.VetArchive(&vetted, bytes.NewReader(archiveOf(t, global, file("a"))))
+	if err != nil || !bytes.Equal(vetted.Bytes(), archiveOf(t, file("a"))) {
+		t.Errorf("refused or kept: %v", err)
 	}
 }
 
@@ -131,6 +144,8 @@ func FuzzVetArchive(f *testing.F) {
 	f.Add(archiveOf(f, file("a"), symlink("b", ".."), hardLink("c", "a")))
 	f.Add(archiveOf(f, symlink("a", "/etc"), file("a/passwd")))
 	f.Add(archiveOf(f, folder("a"), file("a/../../b")))
+	f.Add(archiveOf(f, symlink("a", "/etc"), hardLink("b", "a/passwd")))
+	f.Add(archiveOf(f, symlink("./", "/etc"), file("passwd")))
 	f.Fuzz(func(t *testing.T, archive []byte) {
 		var vetted bytes.Buffer
 		if core.VetArchive(&vetted, bytes.NewReader(archive)) != nil {
@@ -164,6 +179,9 @@ func FuzzVetArchive(f *testing.F) {
 			name := path.Clean(header.Name)
 			if at := follow(path.Dir(name)); outside(at) {
 				t.Errorf("%q is written to %q", header.Name, at)
+			}
+			if name == "." && header.Typeflag != tar.TypeDir {
+				t.Errorf("%q replaces the folder", header.Name)
 			}
 			switch header.Typeflag {
 			case tar.TypeSymlink:
