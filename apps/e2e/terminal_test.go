@@ -327,7 +327,8 @@ func TestTerminalWithoutEngine(t *testing.T) {
 		u.Errorf("nobody has asked to remove anything: %q", p.written.String())
 	}
 	want(u, "the state of the workload", u.docker("inspect", "-f", "{{.State.Status}}", name), "running")
-	u.docker("rm", "-f", name)
+	u.engine = os.Getenv(engine)
+	u.must("rm", "-f", name)
 }
 
 // cable leads to the engine, until it is cut.

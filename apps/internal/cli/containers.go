@@ -219,7 +219,13 @@ func (a *app) rmCommand() *cobra.Command {
 					if !force && (info.Status == core.StateRunning || info.Status == core.StatePaused) {
 						return &core.Error{Op: "remove container", Object: info.Name, Class: core.ErrInUse, Err: errRunning}
 					}
-					return containers.RemoveContainer(ctx, info.ID)
+					if err := containers.RemoveContainer(ctx, info.ID); err != nil {
+						return err
+					}
+					if info.Labels[labelOwner] == a.env.Owner && info.Labels[core.LabelRole] == core.RoleMain {
+						forgetRun(a.env.StateDir, info.Labels[core.LabelRunID])
+					}
+					return nil
 				})
 				return errors.Join(a.printDone(done), errs)
 			})

@@ -72,9 +72,10 @@ func stateOfRun(dir, runID string) runState {
 	return runOver
 }
 
-// forgetRun removes the lock's file of a run that is over.
+// forgetRun removes what is kept here of a run whose main container is gone, unless its
+// process lives.
 func forgetRun(dir, runID string) {
-	if runID != "" {
+	if stateOfRun(dir, runID) == runLeft {
 		_ = os.Remove(filepath.Join(dir, filepath.Base(runID)))
 	}
 }
