@@ -22,6 +22,7 @@ const (
 	RoleService = "service"
 	RoleProbe   = "probe" // an adapter's own short-lived check
 	RoleNetwork = "network"
+	RoleImage   = "image"
 	RoleHelper  = "helper" // what an adapter needs beside a run's containers
 )
 
