@@ -23,14 +23,17 @@ type CandidateOptions struct {
 // the memory runtime. None is opened. Where the environment leads nowhere, Docker's
 // candidates fail with the reason.
 func Candidates(opts CandidateOptions) []core.Candidate {
-	endpoints, err := docker.Endpoints(environment())
+	env := environment()
+	endpoints, err := docker.Endpoints(env)
 	if err != nil {
 		return append(dockerCandidates("", failing(err), failing(err)), memoryCandidate())
 	}
 	var candidates []core.Candidate
+	buildKit, classic := env.Builder()
 	for _, endpoint := range endpoints {
 		engine := docker.Options{
 			Host: endpoint.Host, TLS: endpoint.TLS, PullProgress: opts.PullProgress, Logger: opts.Logger,
+			BuildKit: buildKit, ClassicBuilder: classic,
 		}
 		candidates = append(candidates, dockerCandidates(endpoint.Host,
 			func() (*DockerRuntime, error) { return gvisor.New(engine, gvisor.Options{Cache: opts.GVisorCache}) },

@@ -31,15 +31,13 @@ func (r *Runtime) Capabilities() core.Capabilities {
 		NetworkPeers:    true,
 		NetworkManager:  true,
 		SidecarManager:  true,
+		BuildManager:    true,
 		ServiceManager:  true,
 	}
 }
 
 // SidecarManager returns core's, on this runtime.
 func (r *Runtime) SidecarManager() core.SidecarManager { return core.NewSidecarManager(r) }
-
-// BuildManager returns nil: this adapter has none.
-func (r *Runtime) BuildManager() core.BuildManager { return nil }
 
 // ServiceManager returns core's, on this runtime: the same at each call.
 func (r *Runtime) ServiceManager() core.ServiceManager { return r.services }

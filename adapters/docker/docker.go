@@ -28,13 +28,15 @@ const minimumAPI = "1.41"
 
 // Options configures a [Runtime].
 type Options struct {
-	Host         string        // endpoint, such as unix:///var/run/docker.sock; empty: the platform's usual one
-	TLS          *TLS          // of a tcp endpoint; nil: none
-	PullProgress core.PullSink // of the pulls that CreateContainer does; nil discards
-	Logger       *slog.Logger  // nil discards
-	Sandbox      Sandbox       // nil: the engine's default OCI runtime
-	SubnetPool   netip.Prefix  // IPv4 subnets for networks; zero: a part of 10.0.0.0/8
-	GOOS         string        // this machine's system, as [runtime.GOOS] has it; empty: the one that this is built for
+	Host           string        // endpoint, such as unix:///var/run/docker.sock; empty: the platform's usual one
+	TLS            *TLS          // of a tcp endpoint; nil: none
+	PullProgress   core.PullSink // of the pulls that CreateContainer does; nil discards
+	Logger         *slog.Logger  // nil discards
+	Sandbox        Sandbox       // nil: the engine's default OCI runtime
+	SubnetPool     netip.Prefix  // IPv4 subnets for networks; zero: a part of 10.0.0.0/8
+	BuildKit       string        // address of the BuildKit that builds images, such as unix:///run/buildkit/buildkitd.sock; empty: the engine builds
+	ClassicBuilder bool          // the engine builds without its BuildKit
+	GOOS           string        // this machine's system, as [runtime.GOOS] has it; empty: the one that this is built for
 }
 
 // TLS says how a tcp endpoint is authenticated, by PEM files.
@@ -97,6 +99,9 @@ func New(options Options) (*Runtime, error) {
 	}
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := checkBuildKit(options.BuildKit); err != nil {
+		return nil, err
 	}
 	engine, transport, err := newClient(options)
 	if err != nil {

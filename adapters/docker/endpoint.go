@@ -57,6 +57,27 @@ func Endpoints(env Environment) ([]Endpoint, error) {
 	return endpoints, nil
 }
 
+// Builder returns what builds images: [Options.BuildKit] and [Options.ClassicBuilder].
+func (env Environment) Builder() (buildKit string, classic bool) {
+	if env.Getenv("MOAT_DISABLE_BUILDKIT") == "1" {
+		return "", true
+	}
+	return env.Getenv("BUILDKIT_HOST"), false
+}
+
+// checkBuildKit tells what cannot be a BuildKit's address.
+func checkBuildKit(address string) error {
+	scheme, _, _ := strings.Cut(address, "://")
+	if address == "" || ((scheme == "unix" || scheme == "tcp") && checkHost(address) == nil) {
+		return nil
+	}
+	return &core.Error{
+		Op: "use BuildKit", Runtime: core.RuntimeDocker, Object: address, Field: "BuildKit", Class: core.ErrInvalidConfig,
+		Err:    errors.New("it is no address of the form unix:///path or tcp://host:port"),
+		Remedy: "Mend BUILDKIT_HOST, or leave it out: the engine builds as well",
+	}
+}
+
 // sockets returns the usual ones: system, rootless, Docker Desktop, Colima, Rancher
 // Desktop, OrbStack, Podman.
 func (env Environment) sockets() []string {

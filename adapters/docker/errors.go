@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -86,20 +88,36 @@ func (r rule) matches(text string, err error) bool {
 }
 
 const (
-	checkEngine = "Check that the engine is healthy"
-	startEngine = "Start the engine, or name another endpoint with DOCKER_HOST"
-	otherPort   = "Choose another host port, or 0 for a free one"
-	askRegistry = "Check the registry's address and the network"
-	askAccess   = "Ask who runs the engine, or the proxy before it, for access"
-	checkTag    = "Check the image's name and tag"
+	checkEngine   = "Check that the engine is healthy"
+	startBuildKit = "Start BuildKit, name another with BUILDKIT_HOST, or leave that out: the engine builds as well"
+	startEngine   = "Start the engine, or name another endpoint with DOCKER_HOST"
+	otherPort     = "Choose another host port, or 0 for a free one"
+	askRegistry   = "Check the registry's address and the network"
+	askAccess     = "Ask who runs the engine, or the proxy before it, for access"
+	checkTag      = "Check the image's name and tag"
 
-	checkRuntimes = "Check the engine's OCI runtimes (docker info)"
-	checkProgram  = "Check the program's name, and that the image has it"
-	runnable      = "Name a program, or make it executable"
-	otherFolder   = "Choose a path that leads through folders only"
+	checkRuntimes  = "Check the engine's OCI runtimes (docker info)"
+	checkProgram   = "Check the program's name, and that the image has it"
+	runnable       = "Name a program, or make it executable"
+	mendDockerfile = "Mend the Dockerfile"
+	checkContext   = "Check the path, and what " + ignoreFile + " names"
+	otherFolder    = "Choose a path that leads through folders only"
 )
 
 var rules = []rule{
+	{is: isCommandFailed}, // its words are the Dockerfile's
+	{texts: []string{"dockerfile parse error"}, class: core.ErrInvalidConfig, field: "Dockerfile", remedy: mendDockerfile},
+	{texts: []string{"the dockerfile", "cannot be empty"}, class: core.ErrInvalidConfig, field: "Dockerfile", remedy: mendDockerfile},
+	{texts: []string{"file with no instructions"}, class: core.ErrInvalidConfig, field: "Dockerfile", remedy: mendDockerfile},
+	{texts: []string{"no build stage in current context"}, class: core.ErrInvalidConfig, field: "Dockerfile", remedy: mendDockerfile},
+	{texts: []string{"failed to parse stage name"}, class: core.ErrInvalidConfig, field: "Dockerfile", remedy: mendDockerfile},
+	{texts: []string{"unsupported mount type"}, class: core.ErrInvalidConfig, field: "Dockerfile", remedy: mendDockerfile},
+	{texts: []string{"failed to compute cache key", "not found"}, class: core.ErrInvalidConfig, field: "ContextFiles", remedy: checkContext},
+	{texts: []string{" failed: file not found in build context"}, class: core.ErrInvalidConfig, field: "ContextFiles", remedy: checkContext},
+	{texts: []string{" failed: no source files were specified"}, class: core.ErrInvalidConfig, field: "ContextFiles", remedy: checkContext},
+	{texts: []string{" failed: forbidden path outside the build context"}, class: core.ErrInvalidConfig, field: "ContextFiles", remedy: checkContext},
+	{texts: []string{"no space left on device"}, class: core.ErrUnavailable, remedy: "Free space on the engine's disk (docker system df)"},
+
 	{is: isDeadline, class: core.ErrTimeout, remedy: checkEngine},
 	{texts: []string{"requires api version"}, class: core.ErrUnavailable, remedy: "Upgrade the engine to Docker 20.10 or newer"},
 	{is: unpermitted, class: core.ErrUnavailable, remedy: "Join the group that owns the socket (sudo usermod -aG docker $USER, then log in again), or use a rootless engine"},
@@ -164,12 +182,15 @@ var rules = []rule{
 	// Registries.
 	{texts: []string{"repository does not exist"}, class: core.ErrNotFound, remedy: "Check the name; a private image needs a login of the engine's"},
 	{is: errdefs.IsNotFound, texts: []string{"failed to resolve reference"}, class: core.ErrNotFound, remedy: checkTag},
-	{is: errdefs.IsNotFound, texts: []string{"manifest unknown"}, class: core.ErrNotFound, remedy: checkTag},
+	{is: endsNotFound, texts: []string{"failed to resolve "}, class: core.ErrNotFound, remedy: checkTag},
+	{texts: []string{"manifest unknown"}, class: core.ErrNotFound, remedy: checkTag},
 	{texts: []string{"failed to resolve reference"}, class: core.ErrUnavailable, remedy: askRegistry},
 	{texts: []string{"failed to do request"}, class: core.ErrUnavailable, remedy: askRegistry},
 	{texts: []string{`get "http`}, class: core.ErrUnavailable, remedy: askRegistry},
 	{texts: []string{"unauthorized"}, class: core.ErrUnavailable, remedy: "The registry wants a login"},
 	{texts: []string{"toomanyrequests"}, class: core.ErrUnavailable, remedy: "The registry limits pulls: try again later"},
+
+	{is: endsNotFound, class: core.ErrNotFound}, // of BuildKit's, in Docker 20.10
 
 	// What the engine's status codes mean, which is too coarse for the failures above.
 	{is: errdefs.IsNotFound, class: core.ErrNotFound},
@@ -179,6 +200,37 @@ var rules = []rule{
 	{is: errdefs.IsUnavailable, class: core.ErrUnavailable, remedy: startEngine},
 	{is: errdefs.IsUnauthorized, class: core.ErrUnavailable, remedy: askAccess},
 	{is: errdefs.IsPermissionDenied, class: core.ErrUnavailable, remedy: askAccess},
+}
+
+// commandFailed are the builders' words for a command of a Dockerfile that has failed.
+var commandFailed = regexp.MustCompile(`(?s)^(process ".*" did not complete successfully|executor failed running \[.*\]|The command '.*' returned a non-zero code): `)
+
+func isCommandFailed(err error) bool { return commandFailed.MatchString(err.Error()) }
+
+// builderPrefixes are how far a builder had come, which says nothing.
+var builderPrefixes = []string{"failed to solve: ", "failed to solve with frontend dockerfile.v0: ", "failed to create LLB definition: "}
+
+// withoutPrefixes returns a builder's error with the words that tell something.
+func withoutPrefixes(err error) error {
+	text := err.Error()
+	for _, prefix := range builderPrefixes {
+		text = strings.TrimPrefix(text, prefix)
+	}
+	return &causedError{errors.New(text), err}
+}
+
+// endsNotFound tells the failures of builders that come without a class.
+func endsNotFound(err error) bool { return strings.HasSuffix(err.Error(), ": not found") }
+
+var parseErrorLine = regexp.MustCompile(`dockerfile parse error (?:on )?line (\d+)`)
+
+// lineIn returns the line of a Dockerfile that an error names, or 0.
+func lineIn(err error) int {
+	line := 0
+	if match := parseErrorLine.FindStringSubmatch(err.Error()); match != nil {
+		line, _ = strconv.Atoi(match[1])
+	}
+	return line
 }
 
 // isDeadline tells a deadline that is not the whole call's.

@@ -25,6 +25,11 @@ type hijacked interface {
 // hijack makes a request whose connection becomes a stream. The SDK's own way to do
 // that hangs with the engine, whatever the context says, and drops the engine's error.
 func (r *Runtime) hijack(ctx context.Context, path string, query url.Values, body io.Reader) (hijacked, error) {
+	return r.upgrade(ctx, path, query, "tcp", body)
+}
+
+// upgrade is hijack for a protocol.
+func (r *Runtime) upgrade(ctx context.Context, path string, query url.Values, protocol string, body io.Reader) (hijacked, error) {
 	address, err := client.ParseHostURL(r.engine.DaemonHost())
 	if err != nil {
 		return nil, err
@@ -40,7 +45,7 @@ func (r *Runtime) hijack(ctx context.Context, path string, query url.Values, bod
 	if err != nil {
 		return nil, err
 	}
-	request.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"tcp"}, "Content-Type": {"application/json"}}
+	request.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {protocol}, "Content-Type": {"application/json"}}
 	response, err := r.upgrades.Do(request)
 	if err != nil {
 		return nil, err
