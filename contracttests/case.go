@@ -39,7 +39,7 @@ type ability struct {
 func Cases() []Case {
 	all := slices.Concat(
 		generalCases(), creationCases(), lifecycleCases(), waitCases(), listCases(), logCases(),
-		imageCases(), portCases(), attachCases(), execCases(), copyCases(), eventCases(), statsCases(), configCases(), limitCases(), networkCases(), networkManagerCases(), sidecarCases(), serviceCases(),
+		imageCases(), portCases(), attachCases(), execCases(), copyCases(), eventCases(), statsCases(), configCases(), limitCases(), networkCases(), networkManagerCases(), sidecarCases(), serviceCases(), buildCases(),
 	)
 	slices.SortFunc(all, func(a, b Case) int { return compareNumbers(a.Number, b.Number) })
 	return all

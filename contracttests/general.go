@@ -189,6 +189,13 @@ func engineCalls(f *fixture) []engineCall {
 			return p.PullImage(ctx, f.h.MissingImage, nil)
 		}})
 	}
+	if p := rt.BuildManager(); core.CapabilitiesOf(rt).BuildManager && p != nil {
+		calls = append(calls,
+			engineCall{"BuildImage", func(ctx context.Context, _ string) error {
+				return p.BuildImage(ctx, f.dockerfile("RUN true"), f.missingLocalImage(), core.BuildOptions{RunID: f.runID})
+			}},
+			engineCall{"ImageExists", func(ctx context.Context, _ string) error { _, err := p.ImageExists(ctx, f.h.Image); return err }})
+	}
 	return calls
 }
 

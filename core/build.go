@@ -22,9 +22,10 @@ type BuildManager interface {
 	// image is pulled where it is missing.
 	//
 	//   - BM-01: the image is what the Dockerfile says, is listed under its tag where that
-	//     begins with [ImagePrefix], and carries Moat's labels with [RoleImage].
-	//   - BM-02: ContextFiles arrive byte for byte, and hide Context's of the same path.
-	//   - BM-03: Context arrives with its folders, modes and symbolic links, less what its
+	//     begins with [ImagePrefix], and carries its labels and Moat's, with [RoleImage].
+	//   - BM-02: ContextFiles arrive byte for byte, whatever a .dockerignore names, and hide
+	//     Context's of the same path.
+	//   - BM-03: Context arrives with its folders and executable files, less what its
 	//     .dockerignore names.
 	//   - BM-04: a step that fails: a [*BuildError] with step, line and the end of its
 	//     output. No other builder tries again, and the tag stays on what it was on.
@@ -36,9 +37,13 @@ type BuildManager interface {
 	//   - BM-08: Args: values of the Dockerfile's ARGs, unchanged.
 	//   - BM-09: Progress: every step in order of its beginning, with its output and outcome.
 	//   - BM-10: cancelled: it returns within a second, and tags nothing.
-	//   - BM-11: an impossible tag, path in ContextFiles, DNS server or argument:
-	//     [ErrInvalidConfig] with field tag, ContextFiles, DNS or Args. DNS that cannot be
-	//     had: [ErrUnsupported]. Nothing is built.
+	//   - BM-11: an impossible tag, path in ContextFiles, DNS server, argument or label:
+	//     [ErrInvalidConfig] with field tag, ContextFiles, DNS, Args or Labels. Nothing is
+	//     built.
+	//   - BM-14: Context's symbolic links arrive as such.
+	//   - BM-15: DNS: the steps ask these servers. Where that cannot be had:
+	//     [ErrUnsupported], and nothing is built.
+	//   - BM-16: a base image that is missing is pulled.
 	BuildImage(ctx context.Context, dockerfile string, tag string, opts BuildOptions) error
 
 	// ImageExists checks if an image with the given tag exists locally.
@@ -88,6 +93,26 @@ type BuildOptions struct {
 
 var argPattern = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 
+// referencePattern is a reference with or without a tag, as the OCI distribution
+// specification and Docker's own names of registries have it.
+var referencePattern = func() *regexp.Regexp {
+	const (
+		registry = `([a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]+)?/)?`
+		part     = `[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*`
+		tag      = `(:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?`
+	)
+	return regexp.MustCompile(`^` + registry + part + `(/` + part + `)*` + tag + `$`)
+}()
+
+// ValidateTag reports what cannot be an image's tag, as [ErrInvalidConfig] with the
+// field tag.
+func ValidateTag(tag string) error {
+	if !referencePattern.MatchString(tag) {
+		return invalid("tag", "%q is not NAME or NAME:TAG of an image: a name is of small letters, digits, and . _ - / between them", tag)
+	}
+	return nil
+}
+
 // Validate reports the first setting that no builder could honour, as
 // [ErrInvalidConfig] with the field's name.
 func (o BuildOptions) Validate() error {
@@ -107,6 +132,9 @@ func (o BuildOptions) Validate() error {
 	for _, name := range slices.Sorted(maps.Keys(o.Args)) {
 		if !argPattern.MatchString(name) {
 			return invalid("Args", "%q is no name of an ARG", name)
+		}
+		if strings.ContainsRune(o.Args[name], 0) {
+			return invalid("Args", "the value of %q contains a NUL byte", name)
 		}
 	}
 	return validateIdentity(Config{Image: "none", Labels: o.Labels, RunID: o.RunID})
