@@ -179,7 +179,8 @@ func (e *BuildError) Unwrap() error { return e.Err }
 // BuildStatus tells how far a step is.
 type BuildStatus string
 
-// A step is running once or more, and then one of the others.
+// A step is running, and then one of the others. It may run once more after that: what
+// was told last counts.
 const (
 	BuildRunning BuildStatus = "running"
 	BuildDone    BuildStatus = "done"

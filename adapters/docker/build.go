@@ -38,6 +38,9 @@ type build struct {
 }
 
 func (m *builds) BuildImage(ctx context.Context, dockerfile string, tag string, opts core.BuildOptions) error {
+	if err := core.ValidateTag(tag); err != nil {
+		return err
+	}
 	if err := opts.Validate(); err != nil {
 		return err
 	}
@@ -48,11 +51,8 @@ func (m *builds) BuildImage(ctx context.Context, dockerfile string, tag string, 
 	}
 	defer c.end()
 	named, err := reference.ParseNormalizedNamed(tag)
-	if err != nil || !reference.IsNameOnly(reference.TrimNamed(named)) {
-		return c.wrong(core.ErrInvalidConfig, "tag", "it is no name that an image can be given", "Write NAME[:TAG], in lower case")
-	}
-	if _, digested := named.(reference.Digested); digested {
-		return c.wrong(core.ErrInvalidConfig, "tag", "an image cannot be given a digest", "Write NAME[:TAG]")
+	if err != nil {
+		return c.failed(err)
 	}
 	if len(opts.DNS) > 0 {
 		return c.wrong(core.ErrUnsupported, "DNS", "builders take their DNS servers from their own settings",

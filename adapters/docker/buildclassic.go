@@ -1,20 +1,22 @@
 package docker
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
 	engine "github.com/docker/docker/api/types/build"
 	"github.com/moatproject/moat/core"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/patternmatcher/ignorefile"
 	"github.com/tonistiigi/fsutil"
 )
 
@@ -64,17 +66,24 @@ func (b *build) classic() error {
 
 // classicContext returns the context with the Dockerfile in it, out of the reach of COPY.
 func classicContext(opts core.BuildOptions, dockerfile string) (fsutil.FS, error) {
-	ignored, err := buildContext{opts.Context, opts.ContextFiles}.ignoreFile()
+	all, ignored, err := contextOf(opts)
 	if err != nil {
 		return nil, err
+	}
+	patterns, err := ignorefile.ReadAll(bytes.NewReader(ignored))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ignoreFile, err)
 	}
 	if ignored == nil {
 		ignored = []byte(ignoreFile)
 	}
-	return contextOf(opts, map[string][]byte{
-		classicDockerfile: []byte(dockerfile),
-		ignoreFile:        fmt.Appendf(slices.Clone(ignored), "\n%s\n", classicDockerfile),
-	})
+	files := map[string][]byte{}
+	maps.Copy(files, opts.ContextFiles)
+	files[classicDockerfile] = []byte(dockerfile)
+	files[ignoreFile] = fmt.Appendf(ignored, "\n%s\n", classicDockerfile)
+	all.files = files
+	patterns = append(patterns, "!"+classicDockerfile, "!"+ignoreFile)
+	return fsutil.NewFilterFS(all, &fsutil.FilterOpt{ExcludePatterns: patterns})
 }
 
 // classicProgress tells a sink what the classic builder tells of its steps.

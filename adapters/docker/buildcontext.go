@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
-	"github.com/moby/patternmatcher/ignorefile"
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
 )
@@ -31,29 +30,23 @@ type buildContext struct {
 	files  map[string][]byte
 }
 
-// contextOf returns what a builder gets: the context less what it ignores, and ours.
-func contextOf(opts core.BuildOptions, ours map[string][]byte) (fsutil.FS, error) {
+// contextOf returns the context of a build and what of it builders do not get, as its
+// [ignoreFile] has it. The files of the options are there whatever that names.
+func contextOf(opts core.BuildOptions) (buildContext, []byte, error) {
 	all := buildContext{opts.Context, opts.ContextFiles}
-	content, err := all.ignoreFile()
-	if err != nil {
-		return nil, err
+	patterns, err := all.ignoreFile()
+	if err != nil || len(patterns) == 0 {
+		return all, nil, err
 	}
-	patterns, err := ignorefile.ReadAll(bytes.NewReader(content))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", ignoreFile, err)
+	for name := range opts.ContextFiles {
+		patterns = fmt.Appendf(patterns, "\n!%s", patternFor(name))
 	}
-	if len(ours) > 0 {
-		all.files = map[string][]byte{}
-		maps.Copy(all.files, opts.ContextFiles)
-		maps.Copy(all.files, ours)
-	}
-	for name := range ours {
-		patterns = append(patterns, "!"+name)
-	}
-	if len(patterns) == 0 {
-		return all, nil
-	}
-	return fsutil.NewFilterFS(all, &fsutil.FilterOpt{ExcludePatterns: patterns})
+	return all, patterns, nil
+}
+
+// patternFor returns the pattern that a name matches, and no other.
+func patternFor(name string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(name)
 }
 
 // ignoreFile returns the content of the context's file of that name, nil where it has none.
@@ -216,14 +209,16 @@ func (i madeInfo) ModTime() time.Time { return time.Time{} }
 func (i madeInfo) IsDir() bool        { return i.mode.IsDir() }
 func (i madeInfo) Sys() any           { return nil }
 
-// sharedKey returns what tells BuildKit that it has seen this context before, so that
+// sharedKey returns what tells BuildKit that it has seen these files before, so that
 // only what has changed since is sent. It compares sizes and times, so that what has no
 // times has to go by its content, or as something new.
-func sharedKey(opts core.BuildOptions) string {
+func sharedKey(dockerfile map[string][]byte, opts core.BuildOptions) string {
 	digest := sha256.New()
-	for _, name := range slices.Sorted(maps.Keys(opts.ContextFiles)) {
-		fmt.Fprintf(digest, "%q %d ", name, len(opts.ContextFiles[name]))
-		digest.Write(opts.ContextFiles[name])
+	for _, files := range []map[string][]byte{dockerfile, opts.ContextFiles} {
+		for _, name := range slices.Sorted(maps.Keys(files)) {
+			fmt.Fprintf(digest, "%q %d ", name, len(files[name]))
+			digest.Write(files[name])
+		}
 	}
 	if opts.Context != nil {
 		if root, err := fs.Stat(opts.Context, "."); err != nil || root.ModTime().IsZero() {

@@ -125,9 +125,13 @@ func (b *build) load(archive io.Reader) error {
 
 // solve runs the build.
 func (b *build) solve(builder *buildkit.Client, export buildkit.ExportEntry, attributes map[string]string) error {
-	files, err := contextOf(b.opts, nil)
+	files, ignored, err := contextOf(b.opts)
 	if err != nil {
 		return err
+	}
+	dockerfile := map[string][]byte{dockerfileName: []byte(b.dockerfile)}
+	if ignored != nil {
+		dockerfile[dockerfileName+ignoreFile] = ignored // it goes before the context's own
 	}
 	if attributes == nil {
 		attributes = map[string]string{}
@@ -142,7 +146,6 @@ func (b *build) solve(builder *buildkit.Client, export buildkit.ExportEntry, att
 	for key, value := range b.opts.ImageLabels() {
 		attributes["label:"+key] = value
 	}
-	dockerfile := buildContext{files: map[string][]byte{dockerfileName: []byte(b.dockerfile)}}
 	statuses := make(chan *buildkit.SolveStatus)
 	progress := solveProgress{sink: b.opts.Progress, steps: map[digest.Digest]*solveStep{}}
 	shown := make(chan struct{})
@@ -155,8 +158,8 @@ func (b *build) solve(builder *buildkit.Client, export buildkit.ExportEntry, att
 	_, err = builder.Solve(b.ctx, nil, buildkit.SolveOpt{
 		Frontend:      "dockerfile.v0",
 		FrontendAttrs: attributes,
-		LocalMounts:   map[string]fsutil.FS{"context": files, "dockerfile": dockerfile},
-		SharedKey:     sharedKey(b.opts),
+		LocalMounts:   map[string]fsutil.FS{"context": files, "dockerfile": buildContext{files: dockerfile}},
+		SharedKey:     sharedKey(dockerfile, b.opts),
 		Exports:       []buildkit.ExportEntry{export},
 	}, statuses)
 	<-shown
@@ -213,13 +216,7 @@ func (p *solveProgress) show(status *buildkit.SolveStatus) {
 			step = &solveStep{number: len(p.steps) + 1, name: vertex.Name}
 			p.steps[vertex.Digest] = step
 		}
-		if became := statusOf(vertex); became != step.status {
-			step.status = became
-			if became == core.BuildFailed && p.firstFailed == nil {
-				p.firstFailed = step
-			}
-			p.tell(step, core.BuildProgress{})
-		}
+		p.turn(step, statusOf(vertex))
 	}
 	for _, log := range status.Logs {
 		if step := p.steps[log.Vertex]; step != nil {
@@ -229,10 +226,25 @@ func (p *solveProgress) show(status *buildkit.SolveStatus) {
 		}
 	}
 	for _, transfer := range status.Statuses {
-		if step := p.steps[transfer.Vertex]; step != nil {
+		if step := p.steps[transfer.Vertex]; step != nil && step.status == core.BuildRunning {
 			p.tell(step, core.BuildProgress{Detail: transfer.ID, Current: transfer.Current, Total: transfer.Total})
 		}
 	}
+}
+
+// turn tells a step's new status. Short steps are heard of only when they have ended.
+func (p *solveProgress) turn(step *solveStep, status core.BuildStatus) {
+	if step.status == status {
+		return
+	}
+	if status != core.BuildRunning && step.status != core.BuildRunning {
+		p.turn(step, core.BuildRunning)
+	}
+	step.status = status
+	if status == core.BuildFailed && p.firstFailed == nil {
+		p.firstFailed = step
+	}
+	p.tell(step, core.BuildProgress{})
 }
 
 func statusOf(vertex *buildkit.Vertex) core.BuildStatus {

@@ -2,6 +2,7 @@ package docker_test
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/moatproject/moat/adapters/docker"
@@ -16,29 +17,61 @@ func TestContract(t *testing.T) {
 	for _, engine := range []struct{ name, suffix string }{{"docker", ""}, {"docker-current", "_CURRENT"}} {
 		t.Run(engine.name, func(t *testing.T) {
 			host := os.Getenv("MOAT_TEST_ENGINE" + engine.suffix)
-			contracttests.Run(t, contracttests.Harness{
-				Name:        engine.name,
-				New:         func(t testing.TB) core.Runtime { return newRuntime(t, host) },
-				Absent:      func() string { return dockertest.Absence(host, "MOAT_TEST_ENGINE"+engine.suffix) },
-				Unreachable: func(t testing.TB) core.Runtime { return newRuntime(t, "unix:///nonexistent/docker.sock") },
-
-				Image:            "moat/test-base:latest",
-				ConfigImage:      "moat/test-config:latest",
-				PullImage:        "127.0.0.1:5000/moat/test-pull:latest",
-				MissingImage:     "127.0.0.1:5000/moat/missing:latest",
-				UnreachableImage: "127.0.0.1:1/moat/unreachable:latest",
-
-				Unprivileged: dockertest.LackingCapabilities,
-				Dial:         dockertest.DialIn(os.Getenv("MOAT_TEST_NETNS" + engine.suffix)),
-			}, contracttests.Options{
-				Golden: "testdata/contract.golden",
+			contracttests.Run(t, harness(engine.name, engine.suffix, docker.Options{Host: host}), contracttests.Options{
+				Unsupported: unsupported,
+				Golden:      "testdata/contract.golden",
 			})
 		})
 	}
 }
 
-func newRuntime(t testing.TB, host string) core.Runtime {
-	rt, err := docker.New(docker.Options{Host: host})
+var unsupported = map[string]string{
+	"BM-15": "builders take their DNS servers from their own settings",
+}
+
+// TestClassicBuilder runs the builders' cases without BuildKit.
+func TestClassicBuilder(t *testing.T) {
+	for _, engine := range []struct{ name, suffix string }{{"docker", ""}, {"docker-current", "_CURRENT"}} {
+		t.Run(engine.name, func(t *testing.T) {
+			options := docker.Options{Host: os.Getenv("MOAT_TEST_ENGINE" + engine.suffix), ClassicBuilder: true}
+			builds := harness(engine.name, engine.suffix, options)
+			dockertest.Need(t, engine.name, builds.Absent())
+			for _, c := range contracttests.Cases() {
+				if strings.HasPrefix(c.Number, "BM-") && unsupported[c.Number] == "" {
+					t.Run(c.Name(), func(t *testing.T) {
+						if !c.Serial {
+							t.Parallel()
+						}
+						c.Run(t, builds)
+					})
+				}
+			}
+		})
+	}
+}
+
+func harness(name, suffix string, options docker.Options) contracttests.Harness {
+	return contracttests.Harness{
+		Name:   name,
+		New:    func(t testing.TB) core.Runtime { return newRuntime(t, options) },
+		Absent: func() string { return dockertest.Absence(options.Host, "MOAT_TEST_ENGINE"+suffix) },
+		Unreachable: func(t testing.TB) core.Runtime {
+			return newRuntime(t, docker.Options{Host: "unix:///nonexistent/docker.sock"})
+		},
+
+		Image:            "moat/test-base:latest",
+		ConfigImage:      "moat/test-config:latest",
+		PullImage:        "127.0.0.1:5000/moat/test-pull:latest",
+		MissingImage:     "127.0.0.1:5000/moat/missing:latest",
+		UnreachableImage: "127.0.0.1:1/moat/unreachable:latest",
+
+		Unprivileged: dockertest.LackingCapabilities,
+		Dial:         dockertest.DialIn(os.Getenv("MOAT_TEST_NETNS" + suffix)),
+	}
+}
+
+func newRuntime(t testing.TB, options docker.Options) core.Runtime {
+	rt, err := docker.New(options)
 	if err != nil {
 		t.Fatal(err)
 	}
