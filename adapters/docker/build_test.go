@@ -1,0 +1,398 @@
+package docker
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/moatproject/moat/core"
+)
+
+const builtTag = "moat/built:1"
+
+func TestBuilderIsChosen(t *testing.T) {
+	classic := func(o *Options) { o.ClassicBuilder = true }
+	down := func(o *Options) { o.BuildKit = "unix:///nonexistent/buildkitd.sock" }
+	for _, test := range []struct {
+		name    string
+		options func(*Options)
+		grpc    http.HandlerFunc
+		asked   []string // paths
+		class   error    // nil: it is built
+		remedy  string
+	}{
+		{"the engine has no BuildKit", nil, failure(http.StatusNotFound, "page not found"), []string{"/grpc", "/build"}, nil, ""},
+		{"the engine's cannot be reached", nil, failure(http.StatusNotImplemented, "no"), []string{"/grpc", "/build"}, nil, ""},
+		{"BuildKit fails", nil, upgraded(func(io.ReadWriter) {}), []string{"/grpc"}, core.ErrUnavailable, startEngine},
+		{"the engine fails", nil, failure(http.StatusInternalServerError, "defect"), []string{"/grpc"}, errAny, ""},
+		{"the classic one is wanted", classic, die, []string{"/build"}, nil, ""},
+		{"another is wanted, and is down", down, die, []string{"/version"}, core.ErrUnavailable, startBuildKit},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			engine := startFake(t)
+			engine.on("POST /grpc", test.grpc)
+			var change []func(*Options)
+			if test.options != nil {
+				change = append(change, test.options)
+			}
+			err := engine.runtime(t, change...).BuildManager().BuildImage(t.Context(), "FROM scratch", builtTag, core.BuildOptions{})
+			if !matches(err, test.class) {
+				t.Errorf("got %v, want %v", err, test.class)
+			}
+			if failure, _ := errors.AsType[*core.Error](err); failure != nil && (failure.Remedy != test.remedy || failure.Object != builtTag) {
+				t.Errorf("got %v, want the remedy %q", failure, test.remedy)
+			}
+			var asked []string
+			for _, request := range engine.requests() {
+				path, _, _ := strings.Cut(strings.Fields(request)[1], "?")
+				if !slices.Contains(asked, path) { // a connection that ended may be tried again
+					asked = append(asked, path)
+				}
+			}
+			if !slices.Equal(asked, test.asked) {
+				t.Errorf("asked for %q, want %q", asked, test.asked)
+			}
+		})
+	}
+}
+
+func TestImpossibleBuilds(t *testing.T) {
+	engine := startFake(t)
+	builds := engine.runtime(t).BuildManager()
+	for name, err := range map[string]error{
+		"tag":          builds.BuildImage(t.Context(), "FROM scratch", "UPPER", core.BuildOptions{}),
+		"DNS":          builds.BuildImage(t.Context(), "FROM scratch", builtTag, core.BuildOptions{DNS: []string{"192.0.2.53"}}),
+		"ContextFiles": builds.BuildImage(t.Context(), "FROM scratch", builtTag, core.BuildOptions{ContextFiles: map[string][]byte{"../x": nil}}),
+	} {
+		if core.FieldOf(err) != name {
+			t.Errorf("got %v, want an error of the field %s", err, name)
+		}
+	}
+	engine.wantRequests(t)
+	for _, address := range []string{"nonsense", "docker-container://builder", "tcp://host", "unix://relative"} {
+		if _, err := New(Options{BuildKit: address}); !errors.Is(err, core.ErrInvalidConfig) || core.FieldOf(err) != "BuildKit" {
+			t.Errorf("the BuildKit %q: %v", address, err)
+		}
+	}
+}
+
+func TestClassicRequest(t *testing.T) {
+	engine := startFake(t)
+	var query url.Values
+	sent := map[string]string{}
+	engine.on("POST /build", func(w http.ResponseWriter, r *http.Request) {
+		query = r.URL.Query()
+		for archive := tar.NewReader(r.Body); ; {
+			header, err := archive.Next()
+			if err != nil {
+				break
+			}
+			content, _ := io.ReadAll(archive)
+			sent[header.Name] = string(content)
+		}
+		_, _ = io.WriteString(w, `{"stream":"Successfully built 0123"}`)
+	})
+	err := engine.runtime(t, func(o *Options) { o.ClassicBuilder = true }).BuildManager().BuildImage(t.Context(), "FROM scratch\n", builtTag, core.BuildOptions{
+		NoCache: true, Args: map[string]string{"A": "1"}, RunID: "run", Labels: map[string]string{"team": "blue"},
+		ContextFiles: map[string][]byte{"a/b": []byte("content"), "a/ignored": []byte("it is not"), ".dockerignore": []byte("a\n")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{
+		"t": "docker.io/" + builtTag, "dockerfile": classicDockerfile, "nocache": "1", "rm": "", "forcerm": "1", "version": "1",
+		"buildargs": `{"A":"1"}`,
+		"labels":    `{"moat.managed":"true","moat.role":"image","moat.run-id":"run","moat.version":"` + core.Version + `","team":"blue"}`,
+	} {
+		if got := query.Get(key); got != want {
+			t.Errorf("%s is %q, want %q", key, got, want)
+		}
+	}
+	// The Dockerfile is out of the reach of COPY by the file that the engine reads.
+	want := map[string]string{"a/": "", "a/b": "content", "a/ignored": "it is not", classicDockerfile: "FROM scratch\n"}
+	if ignored := sent[ignoreFile]; !strings.HasPrefix(ignored, "a\n") || !strings.Contains(ignored, "\n"+classicDockerfile+"\n") {
+		t.Errorf("the engine is to ignore %q", ignored)
+	}
+	delete(sent, ignoreFile)
+	for name, content := range want {
+		if got, ok := sent[name]; !ok || got != content {
+			t.Errorf("%s: sent %q (%v), want %q", name, got, ok, content)
+		}
+	}
+	if len(sent) != len(want) {
+		t.Errorf("sent %q, want %q", sent, want)
+	}
+}
+
+func TestClassicProgress(t *testing.T) {
+	dockerfile := "ARG X\nFROM image\nRUN one\n"
+	answer := strings.Join([]string{
+		`{"stream":"Step 1/3 : ARG X"}`, `{"stream":"\n"}`,
+		`{"stream":"Step 2/3 : FROM image"}`, `{"stream":"\n"}`,
+		`{"status":"Pulling from library/image","id":"latest"}`,
+		`{"status":"Downloading","progressDetail":{"current":1,"total":2},"id":"layer"}`,
+		`{"stream":" ---\u003e 0123\n"}`,
+		`{"stream":"Step 3/3 : RUN one"}`, `{"stream":"\n"}`,
+		`{"stream":" ---\u003e Running in 0123\n"}`, `{"stream":"output\n"}`,
+		`{"errorDetail":{"code":1,"message":"The command '/bin/sh -c one' returned a non-zero code: 1"},"error":"The command"}`,
+	}, "\n")
+	var told []core.BuildProgress
+	progress := classicProgress{sink: func(p core.BuildProgress) { told = append(told, p) }, steps: steps(dockerfile)}
+	err := progress.read(strings.NewReader(answer))
+	if err == nil || !isCommandFailed(err) || progress.line() != 3 || string(progress.output) != "output\n" {
+		t.Errorf("failed with %v on line %d after %q", err, progress.line(), progress.output)
+	}
+	want := []core.BuildProgress{
+		{Step: 1, Name: "[1/3] ARG X", Status: core.BuildRunning},
+		{Step: 1, Name: "[1/3] ARG X", Status: core.BuildDone},
+		{Step: 2, Name: "[2/3] FROM image", Status: core.BuildRunning},
+		{Step: 2, Name: "[2/3] FROM image", Status: core.BuildRunning},
+		{Step: 2, Name: "[2/3] FROM image", Status: core.BuildRunning, Detail: "layer", Current: 1, Total: 2},
+		{Step: 2, Name: "[2/3] FROM image", Status: core.BuildDone},
+		{Step: 3, Name: "[3/3] RUN one", Status: core.BuildRunning},
+		{Step: 3, Name: "[3/3] RUN one", Status: core.BuildRunning, Output: []byte("output\n")},
+		{Step: 3, Name: "[3/3] RUN one", Status: core.BuildFailed},
+	}
+	if !slices.EqualFunc(told, want, equalProgress) {
+		t.Errorf("told\n%+v, want\n%+v", told, want)
+	}
+}
+
+func equalProgress(a, b core.BuildProgress) bool {
+	sameOutput := bytes.Equal(a.Output, b.Output)
+	return sameOutput && a.Step == b.Step && a.Name == b.Name && a.Status == b.Status && a.Detail == b.Detail && a.Current == b.Current && a.Total == b.Total
+}
+
+func TestClassicAnswerCutShort(t *testing.T) {
+	engine := startFake(t)
+	engine.on("POST /build", cut(raw(`{"stream":"Step 1/1 : FROM scratch"}`)))
+	builds := engine.runtime(t, func(o *Options) { o.ClassicBuilder = true }).BuildManager()
+	if err := builds.BuildImage(t.Context(), "FROM scratch", builtTag, core.BuildOptions{}); !errors.Is(err, core.ErrUnavailable) {
+		t.Errorf("got %v, want %v", err, core.ErrUnavailable)
+	}
+}
+
+func FuzzClassicProgress(f *testing.F) {
+	f.Add([]byte(`{"stream":"Step 1/3 : RUN x"}{"stream":"Step 99999999999999999999/1 : y"}`))
+	f.Add([]byte(`{"stream":"Step 2/3 : RUN x"}{"stream":"x"}{"error":"y"}`))
+	f.Add([]byte(`{"stream":1}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		all := steps("FROM image\nRUN x\n")
+		progress := classicProgress{steps: all, sink: func(p core.BuildProgress) {
+			if p.Step < 1 || p.Step > len(all) || p.Status == "" {
+				t.Errorf("told %+v", p)
+			}
+		}}
+		_ = progress.read(bytes.NewReader(body))
+		if len(progress.output) > outputMax+1 || progress.line() < 0 || progress.line() > 2 {
+			t.Errorf("kept %d bytes, on line %d", len(progress.output), progress.line())
+		}
+	})
+}
+
+func TestLinesOfSteps(t *testing.T) {
+	const dockerfile = `# a remark
+ARG BASE
+FROM image AS Build
+RUN one && \
+    two
+ENV A=b
+COPY x y /z/
+
+FROM ${BASE}
+WORKDIR /w
+RUN three
+COPY --from=build /a ./b/../c /d
+`
+	parsed := steps(dockerfile)
+	for name, want := range map[string]int{
+		"[1/3] FROM docker.io/library/image":       3,
+		"[build 1/3] FROM docker.io/library/image": 3,
+		"[build 2/3] RUN one &&     two":           4,
+		"[build 3/3] COPY x y /z/":                 7,
+		"[stage-1 2/4] WORKDIR /w":                 10,
+		"[stage-1 3/4] RUN three":                  11,
+		"[stage-1 4/4] COPY --from=build /a":       12,
+		"[stage-1 3/4] COPY":                       0, // it is another instruction
+		"[build 9/9] RUN nine":                     0,
+		"[internal] load build context":            0,
+		"exporting to image":                       0,
+		"":                                         0,
+	} {
+		if got := lineOfStep(parsed, name); got != want {
+			t.Errorf("%q is on line %d, want %d", name, got, want)
+		}
+	}
+	for text, want := range map[string]int{
+		`failed to compute cache key: "/x" not found: not found`: 7,
+		`"/z": not found`: 0, // it is where to
+		`failed to calculate checksum of ref x: "/c": not found`: 12,
+		`image: not found`: 3,
+		`all is lost`:      0,
+	} {
+		if got := lineAbout(parsed, text); got != want {
+			t.Errorf("%q is about line %d, want %d", text, got, want)
+		}
+	}
+	for line, want := range map[int]string{0: "", 1: "# a remark", 5: "RUN one &&     two", 8: "", 99: ""} {
+		if got := stepAt(parsed, dockerfile, line); got != want {
+			t.Errorf("on line %d is %q, want %q", line, got, want)
+		}
+	}
+	if got := stepAt(steps("FROM image\nENV"), "FROM image\nENV", 2); got != "ENV" {
+		t.Errorf("of what is no Dockerfile: %q", got)
+	}
+}
+
+func TestTailOf(t *testing.T) {
+	long := strings.Repeat("é", outputMax)
+	for output, want := range map[string]string{
+		"": "", "short\n": "short\n",
+		"first\n" + strings.Repeat("x", outputMax-1) + "\n": strings.Repeat("x", outputMax-1) + "\n",
+		strings.Repeat("x", outputMax) + "\nlast\n":         "last\n",
+		"x" + long: strings.Repeat("é", outputMax/2),
+	} {
+		if got := tailOf([]byte(output)); got != want {
+			t.Errorf("of %.20q… (%d) remains %.20q… (%d), want %.20q… (%d)", output, len(output), got, len(got), want, len(want))
+		}
+	}
+}
+
+func TestImageHomes(t *testing.T) {
+	const passwd = "root:x:0:0:root:/root:/bin/sh\nshort:x\nworker:x:1000:1000::/srv/work:/bin/sh\n"
+	for _, test := range []struct {
+		name, user string
+		env        []string
+		want       string
+		asked      int // for a container
+	}{
+		{"HOME", "worker", []string{"HOMER=x", "HOME=/here"}, "/here", 0},
+		{"nobody", "", nil, "/root", 0},
+		{"root", "root:root", nil, "/root", 0},
+		{"a name", "worker", []string{"HOME="}, "/srv/work", 1},
+		{"a number", "1000:50", nil, "/srv/work", 1},
+		{"a stranger", "stranger", nil, "/root", 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			engine := startFake(t)
+			engine.on("GET /images/{name...}", answer(http.StatusOK, map[string]any{
+				"Id": "sha256:0123", "Config": map[string]any{"User": test.user, "Env": test.env},
+			}))
+			engine.on("GET /containers/{id}/archive", func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("X-Docker-Container-Path-Stat", base64.StdEncoding.EncodeToString([]byte(`{"name":"passwd"}`)))
+				archive := tar.NewWriter(w)
+				_ = archive.WriteHeader(&tar.Header{Name: "passwd", Mode: 0o644, Size: int64(len(passwd))})
+				_, _ = io.WriteString(archive, passwd)
+				_ = archive.Close()
+			})
+			if got := engine.runtime(t).BuildManager().GetImageHomeDir(t.Context(), "image"); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+			created := slices.DeleteFunc(engine.requests(), func(request string) bool { return !strings.HasPrefix(request, "POST /containers/create") })
+			removed := slices.DeleteFunc(engine.requests(), func(request string) bool { return !strings.HasPrefix(request, "DELETE /containers/") })
+			if len(created) != test.asked || len(removed) != test.asked {
+				t.Errorf("created %q and removed %q", created, removed)
+			}
+		})
+	}
+}
+
+func TestImageExists(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		answer http.HandlerFunc
+		exists bool
+		class  error
+	}{
+		{"it is there", answer(http.StatusOK, map[string]string{"Id": "sha256:0123"}), true, nil},
+		{"it is not", failure(http.StatusNotFound, "No such image: image:latest"), false, nil},
+		{"the engine has a defect", failure(http.StatusInternalServerError, "defect"), false, errAny},
+		{"the engine dies", die, false, core.ErrUnavailable},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			engine := startFake(t)
+			engine.on("GET /images/{name...}", test.answer)
+			exists, err := engine.runtime(t).BuildManager().ImageExists(t.Context(), "image")
+			if exists != test.exists || !matches(err, test.class) {
+				t.Errorf("got %v and %v, want %v and %v", exists, err, test.exists, test.class)
+			}
+		})
+	}
+	if exists, err := startFake(t).runtime(t).BuildManager().ImageExists(t.Context(), "../containers/x"); exists || !errors.Is(err, core.ErrInvalidConfig) {
+		t.Errorf("what is no image: %v, %v", exists, err)
+	}
+}
+
+// What builders really say: the BuildKit and the classic builder of Docker 20.10 and 29.
+func TestClassifyBuilds(t *testing.T) {
+	const solve = "failed to solve: "
+	const solveOld = solve + "failed to solve with frontend dockerfile.v0: failed to create LLB definition: "
+	const dockerfile = "FROM 127.0.0.1:5000/moat/missing:latest\nRUN exit 3\nCOPY nothing /x\nFOO bar\n"
+	for _, test := range []struct {
+		text  string
+		class error
+		field string
+		line  int
+	}{
+		{solve + `process "/bin/sh -c exit 3" did not complete successfully: exit code: 3`, nil, "", 0},
+		{solve + `executor failed running [/bin/sh -c exit 3]: exit code: 3`, nil, "", 0},
+		{`The command '/bin/sh -c exit 3' returned a non-zero code: 3`, nil, "", 0},
+		// A command has a say in the text, and none in what it means.
+		{solve + `process "/bin/sh -c : dockerfile parse error line 1; : \n no such image: not found" did not complete successfully: exit code: 1`, nil, "", 1},
+
+		{solve + `dockerfile parse error on line 4: unknown instruction: FOO (did you mean FROM?)`, core.ErrInvalidConfig, "Dockerfile", 4},
+		{solveOld + `dockerfile parse error line 4: unknown instruction: FOO`, core.ErrInvalidConfig, "Dockerfile", 4},
+		{`Error response from daemon: dockerfile parse error line 4: unknown instruction: FOO`, core.ErrInvalidConfig, "Dockerfile", 4},
+		{solve + `the Dockerfile cannot be empty`, core.ErrInvalidConfig, "Dockerfile", 0},
+		{solve + `file with no instructions`, core.ErrInvalidConfig, "Dockerfile", 0},
+		{solve + `no build stage in current context`, core.ErrInvalidConfig, "Dockerfile", 0},
+		{solve + `failed to parse stage name "moat/TEST": invalid reference format: repository name (moat/TEST) must be lowercase`, core.ErrInvalidConfig, "Dockerfile", 0},
+		{`invalid reference format: repository name must be lowercase`, core.ErrInvalidConfig, "Dockerfile", 0},
+		{solve + `unsupported mount type "foo"`, core.ErrInvalidConfig, "Dockerfile", 0},
+
+		{solve + `failed to compute cache key: "/nothing" not found: not found`, core.ErrInvalidConfig, "ContextFiles", 3},
+		{solve + `failed to compute cache key: failed to calculate checksum of ref 1qg6::wylq: "/nothing": not found`, core.ErrInvalidConfig, "ContextFiles", 3},
+		{`COPY failed: file not found in build context or excluded by .dockerignore: stat nothing: file does not exist`, core.ErrInvalidConfig, "ContextFiles", 0},
+		{`COPY failed: forbidden path outside the build context: ../nothing ()`, core.ErrInvalidConfig, "ContextFiles", 0},
+		{`COPY failed: no source files were specified`, core.ErrInvalidConfig, "ContextFiles", 0},
+
+		{solveOld + `127.0.0.1:5000/moat/missing:latest: not found`, core.ErrNotFound, "", 1},
+		{solve + `127.0.0.1:5000/moat/missing:latest: failed to resolve source metadata for 127.0.0.1:5000/moat/missing:latest: 127.0.0.1:5000/moat/missing:latest: not found`, core.ErrNotFound, "", 1},
+		{`manifest for 127.0.0.1:5000/moat/missing:latest not found: manifest unknown: manifest unknown`, core.ErrNotFound, "", 1},
+		{`failed to resolve reference "127.0.0.1:5000/moat/missing:latest": 127.0.0.1:5000/moat/missing:latest: not found`, core.ErrNotFound, "", 1},
+		{solveOld + `failed to do request: Head "http://127.0.0.1:1/v2/x/manifests/latest": dial tcp 127.0.0.1:1: connect: connection refused`, core.ErrUnavailable, "", 0},
+		{solve + `failed to copy files: write /x: no space left on device`, core.ErrUnavailable, "", 0},
+	} {
+		t.Run(test.text, func(t *testing.T) {
+			r := startFake(t).runtime(t)
+			c, err := r.call(t.Context(), "build image", builtTag)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.end()
+			b := &build{call: c, runtime: r, dockerfile: dockerfile, tag: builtTag}
+			err = b.failure(errors.New(test.text), 0, "", "")
+			failure, ok := errors.AsType[*core.Error](err)
+			if !ok || !errors.Is(failure.Class, test.class) || failure.Field != test.field {
+				t.Errorf("got %#v, want %v, field %q", failure, test.class, test.field)
+			}
+			if test.class != nil && failure.Remedy == "" && !errors.Is(test.class, core.ErrNotFound) {
+				t.Errorf("%v names no remedy", err)
+			}
+			line := 0
+			if failed, ok := errors.AsType[*core.BuildError](err); ok {
+				line = failed.Line
+			}
+			if line != test.line {
+				t.Errorf("got line %d, want %d", line, test.line)
+			}
+		})
+	}
+}
