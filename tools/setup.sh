@@ -28,6 +28,7 @@ describe() { # describe TOOL: its version, package and build settings, into vari
 		flags=(-ldflags "-X github.com/moby/moby/v2/dockerversion.Version=29.0.0-moby.$version")
 		;;
 	docker-proxy) version=$DOCKERD_VERSION package=github.com/moby/moby/v2/cmd/docker-proxy ;;
+	buildkitd) version=$BUILDKIT_VERSION package=github.com/moby/buildkit/cmd/buildkitd ;;
 	runc) version=$RUNC_VERSION package=github.com/opencontainers/runc cgo=1 flags=(-tags seccomp) ;;
 	golangci-lint) version=$GOLANGCI_LINT_VERSION package=github.com/golangci/golangci-lint/v2/cmd/golangci-lint ;;
 	govulncheck) version=$GOVULNCHECK_VERSION package=golang.org/x/vuln/cmd/govulncheck ;;
@@ -76,6 +77,10 @@ build() { # build TOOL: a half-built one never gets the name that the others loo
 			go get "$package@$version"
 			go mod tidy
 			go install .
+		elif [[ $1 == buildkitd ]]; then # its module has settings that "go install" wants in a main module only
+			go mod init buildkitd
+			go get -tool "$package@$version"
+			go build -o "$new" "$package"
 		else
 			go install "${flags[@]}" "$package@$version"
 		fi
@@ -102,7 +107,7 @@ fi
 # What is missing?
 packages=()
 plan=()
-built=(runsc registry dockerd docker-proxy runc)
+built=(runsc registry dockerd docker-proxy runc buildkitd)
 to_build=()
 for tool in "${built[@]}"; do
 	describe "$tool"
@@ -131,6 +136,7 @@ for name in main current; do
 		"$tools/images/build.sh" --check "$url" "/var/lib/moat-engine/$name/seeded" || plan+=("build the test images in the engine '$name'")
 		"$tools/images/services.sh" --check "$url" ||
 			plan+=("load PostgreSQL, Redis and MariaDB into the engine '$name' (built once, from Debian's packages)")
+		[[ $name == main ]] || "$tools/images/buildkit.sh" --check "$url" || plan+=("build the image of BuildKit in the engine '$name'")
 	fi
 done
 if ((!${#plan[@]})); then
@@ -199,6 +205,8 @@ start_engine() { # start_engine NAME
 	"$tools/engine.sh" up "$1" 8>&-
 	"$tools/images/build.sh" "unix:///run/moat-engine/$1/docker.sock" "/var/lib/moat-engine/$1/seeded"
 	"$tools/images/services.sh" "unix:///run/moat-engine/$1/docker.sock"
+	# It needs a privileged container, which old engines cannot start on every machine.
+	[[ $1 == main ]] || "$tools/images/buildkit.sh" "unix:///run/moat-engine/$1/docker.sock"
 	say "engine $1 with its images: $((SECONDS - start)) s"
 }
 
@@ -215,6 +223,7 @@ start_engine main
 build docker-proxy
 build runc
 build dockerd
+build buildkitd
 start_engine current
 "$tools/engine.sh" env
 say "done in $((SECONDS - start)) s"
