@@ -227,7 +227,7 @@ func linkedContext() fs.FS {
 
 func contextLinks(f *fixture) {
 	tag := f.build(f.dockerfile(`COPY . /context/`), core.BuildOptions{Context: linkedContext()})
-	f.wantSaid(tag, `cd /context && cat link && readlink link broken outside`, "it is linked\nfile\n/no/such/file\n../../etc\n")
+	f.wantSaid(tag, `cd /context && cat link && for name in link broken outside; do readlink $name; done`, "it is linked\nfile\n/no/such/file\n../../etc\n")
 }
 
 func buildDNS(f *fixture) {
