@@ -33,7 +33,6 @@ type builder Runtime
 // BuildManager returns the runtime's one build manager.
 func (r *Runtime) BuildManager() core.BuildManager { return (*builder)(r) }
 
-// ImageExists looks for an image without pulling it.
 func (b *builder) ImageExists(ctx context.Context, tag string) (bool, error) {
 	r := (*Runtime)(b)
 	if err := r.check(ctx, "look for image", tag); err != nil {
@@ -42,13 +41,6 @@ func (b *builder) ImageExists(ctx context.Context, tag string) (bool, error) {
 	return r.present(tag) != nil, nil
 }
 
-func (r *Runtime) present(ref string) *image {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.images[normalRef(ref)]
-}
-
-// GetImageHomeDir returns HOME of an image's environment, else the home of its user.
 func (b *builder) GetImageHomeDir(ctx context.Context, imageName string) string {
 	const op, otherwise = "find home folder", "/root"
 	r := (*Runtime)(b)
@@ -60,8 +52,8 @@ func (b *builder) GetImageHomeDir(ctx context.Context, imageName string) string 
 	if err != nil {
 		return otherwise
 	}
-	home := (&command{env: image.Env}).getenv("HOME")
-	if home == "" && c.user.name != "" && c.user.uid != 0 {
+	home, ok := envValue(image.Env, "HOME")
+	if !ok && c.user.name != "" && c.user.uid != 0 {
 		home = c.user.home
 	}
 	if !path.IsAbs(home) {
@@ -70,7 +62,6 @@ func (b *builder) GetImageHomeDir(ctx context.Context, imageName string) string 
 	return home
 }
 
-// BuildImage carries out a Dockerfile, instruction by instruction.
 func (b *builder) BuildImage(ctx context.Context, dockerfile, tag string, opts core.BuildOptions) error {
 	r := (*Runtime)(b)
 	if err := cmp.Or(core.ValidateTag(tag), opts.Validate()); err != nil {
@@ -92,33 +83,31 @@ func (b *builder) BuildImage(ctx context.Context, dockerfile, tag string, opts c
 		case <-ctx.Done():
 		}
 	}()
-	built, err := (&build{Runtime: r, ctx: ctx, tag: tag, opts: opts}).run(stages, globals)
+	image, err := (&build{Runtime: r, ctx: ctx, tag: tag, opts: opts}).run(stages, globals)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if ended := r.check(ctx, buildOp, tag); ended != nil {
-		if r.isClosed() { // which is why ctx has ended
-			return closedError(buildOp, tag)
-		}
+	switch ended := r.check(ctx, buildOp, tag); {
+	case r.isClosed(): // which has ended ctx, too
+		return closedError(buildOp, tag)
+	case ended != nil:
 		return ended
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
-	r.images[built.Ref] = built
+	r.images[image.Ref] = image
 	return nil
 }
 
-func parseDockerfile(dockerfile string) ([]instructions.Stage, []instructions.ArgCommand, error) {
+func parseDockerfile(dockerfile string) (stages []instructions.Stage, globals []instructions.ArgCommand, err error) {
 	result, err := parser.Parse(strings.NewReader(dockerfile))
 	if err == nil {
-		var stages []instructions.Stage
-		var globals []instructions.ArgCommand
-		if stages, globals, err = instructions.Parse(result.AST, nil); err == nil && len(stages) > 0 {
-			return stages, globals, nil
-		}
+		stages, globals, err = instructions.Parse(result.AST, nil)
+	}
+	if err == nil && len(stages) == 0 {
+		err = errors.New("it has no FROM")
 	}
 	if err == nil {
-		err = errors.New("it has no FROM")
+		return stages, globals, nil
 	}
 	failed := &core.BuildError{Err: err}
 	if e, ok := errors.AsType[*parser.LocationError](err); ok && len(e.Locations) > 0 {
@@ -140,24 +129,17 @@ type build struct {
 	ctx     context.Context
 	tag     string
 	opts    core.BuildOptions
-	sources *filesystem // the build context; nil: not read yet
-
+	sources *filesystem       // the build context; nil: not read yet
 	done    map[string]*image // the stages so far, by name and by number
-	image   *image            // the stage in progress so far: never changed, but replaced
-	ownCmd  bool              // it has had a CMD
-	args    []string          // the values of its ARGs, as KEY=value
-	globals []string          // of those before the first FROM
 
-	step    core.BuildProgress // the one in progress
-	steps   int                // of all stages
-	output  []byte             // the end of the step's
-	reached instruction
-}
+	image   *image   // the stage in progress: replaced by each of its steps
+	args    []string // the values of its ARGs, as KEY=value
+	globals []string // of those before the first FROM
+	ownCmd  bool     // it has a CMD that is not its base's
 
-// instruction is what a Dockerfile says in a place.
-type instruction struct {
-	text string
-	line int
+	step  core.BuildProgress
+	steps int             // of all stages
+	at    core.BuildError // where the build is, and the end of what was written there
 }
 
 func (b *build) run(stages []instructions.Stage, globals []instructions.ArgCommand) (*image, error) {
@@ -172,35 +154,24 @@ func (b *build) run(stages []instructions.Stage, globals []instructions.ArgComma
 	}
 	b.globals = b.args
 	for i, stage := range stages {
-		b.args = b.globals
-		if err := b.do(stage.SourceCode, stage.Location, func() (bool, error) { return false, b.from(stage) }); err != nil {
+		if err := b.do(stage.SourceCode, stage.Location, func() (bool, error) { return false, b.begin(stage.BaseName) }); err != nil {
 			return nil, err
 		}
-		b.args, b.ownCmd = nil, false
 		for _, cmd := range stage.Commands {
-			if err := b.do(fmt.Sprint(cmd), cmd.Location(), func() (bool, error) { return b.command(cmd) }); err != nil {
+			if err := b.do(fmt.Sprint(cmd), cmd.Location(), func() (bool, error) { return b.carryOut(cmd) }); err != nil {
 				return nil, err
 			}
 		}
 		b.done[fmt.Sprint(i)] = b.image
 		if stage.Name != "" {
-			b.done[strings.ToLower(stage.Name)] = b.image
+			b.done[stage.Name] = b.image
 		}
 	}
-	return b.finished(), nil
-}
-
-// finished is the last stage's image with its tag and labels.
-func (b *build) finished() *image {
 	built := *b.image
 	built.Ref = normalRef(b.tag)
-	built.labels = maps.Clone(built.labels)
-	if built.labels == nil {
-		built.labels = map[string]string{}
-	}
-	maps.Copy(built.labels, b.opts.ImageLabels())
+	built.label(b.opts.ImageLabels())
 	built.id = digest(built.id, fmt.Sprint(built.labels))
-	return &built
+	return &built, nil
 }
 
 func digest(parts ...string) string {
@@ -208,36 +179,51 @@ func digest(parts ...string) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// do carries out one step and tells of it.
+// do does the work of one step and tells of it.
 func (b *build) do(text string, location []parser.Range, work func() (cached bool, err error)) error {
-	b.reached, b.output = instruction{text, lineOf(location)}, nil
+	b.at = core.BuildError{Step: text, Line: lineOf(location)}
 	b.step.Step++
 	b.step.Name = fmt.Sprintf("[%d/%d] %s", b.step.Step, b.steps, text)
 	b.tell(core.BuildRunning, nil)
-	cached, err := false, b.ctx.Err()
-	if err == nil {
-		cached, err = work()
+	err := b.ctx.Err()
+	if option := unknownOption(text); err == nil && option != "" {
+		err = unsupported(buildOp, b.tag, "there is no option "+option)
 	}
-	switch {
-	case err != nil:
+	status := core.BuildDone
+	if err == nil {
+		var cached bool
+		if cached, err = work(); cached {
+			status = core.BuildCached
+		}
+	}
+	if err != nil {
 		b.tell(core.BuildFailed, nil)
 		return b.failure(err)
-	case cached:
-		b.tell(core.BuildCached, nil)
-	default:
-		b.tell(core.BuildDone, nil)
 	}
+	b.tell(status, nil)
 	return nil
 }
 
 func (b *build) tell(status core.BuildStatus, output []byte) {
-	b.output = append(b.output, output...)
-	b.output = b.output[max(0, len(b.output)-outputTail):]
+	b.at.Output += string(output)
+	b.at.Output = b.at.Output[max(0, len(b.at.Output)-outputTail):]
 	if b.opts.Progress != nil {
-		event := b.step
-		event.Status, event.Output = status, slices.Clone(output)
-		b.opts.Progress(event)
+		b.step.Status, b.step.Output = status, slices.Clone(output)
+		b.opts.Progress(b.step)
 	}
+}
+
+// unknownOption returns an option of an instruction's that has no meaning here, or "".
+func unknownOption(text string) string {
+	for _, word := range strings.Fields(text)[1:] {
+		if !strings.HasPrefix(word, "--") {
+			break
+		}
+		if !strings.HasPrefix(word, "--from=") {
+			return word
+		}
+	}
+	return ""
 }
 
 // failure tells where the build has got to.
@@ -246,7 +232,9 @@ func (b *build) failure(err error) error {
 	if e, ok := errors.AsType[*core.Error](err); ok {
 		*failed = *e
 	}
-	failed.Err = &core.BuildError{Step: b.reached.text, Line: b.reached.line, Output: string(b.output), Err: failed.Err}
+	at := b.at
+	at.Err = failed.Err
+	failed.Err = &at
 	return failed
 }
 
@@ -260,17 +248,14 @@ func (b *build) expand(word string) (string, error) {
 	return expanded, err
 }
 
-// from begins a stage.
-func (b *build) from(stage instructions.Stage) error {
-	b.image = nil
-	base, err := b.expand(stage.BaseName)
-	switch {
-	case err != nil:
-		return err
-	case stage.Platform != "":
-		return unsupported(buildOp, b.tag, "FROM --platform: this process is its only platform")
+// begin begins a stage.
+func (b *build) begin(base string) error {
+	b.image, b.args = nil, b.globals
+	name, err := b.expand(base)
+	if err == nil {
+		b.image, err = b.stageOrImage(name)
 	}
-	b.image, err = b.stageOrImage(base)
+	b.args, b.ownCmd = nil, false
 	return err
 }
 
@@ -282,51 +267,56 @@ func (b *build) stageOrImage(name string) (*image, error) {
 }
 
 // declare gives an ARG its value, where it has one.
-func (b *build) declare(arg *instructions.ArgCommand) error {
+func (b *build) declare(arg *instructions.ArgCommand) (err error) {
 	for _, declared := range arg.Args {
-		value, given := b.opts.Args[declared.Key]
-		if !given && declared.Value != nil {
-			var err error
+		value, ok := b.opts.Args[declared.Key]
+		switch {
+		case !ok && declared.Value != nil:
 			if value, err = b.expand(*declared.Value); err != nil {
 				return err
 			}
-			given = true
-		}
-		if !given {
-			at := slices.IndexFunc(b.globals, func(entry string) bool { return strings.HasPrefix(entry, declared.Key+"=") })
-			if at < 0 {
+		case !ok:
+			if value, ok = envValue(b.globals, declared.Key); !ok {
 				continue
 			}
-			_, value, _ = strings.Cut(b.globals[at], "=")
 		}
-		b.args = setEnv(b.args, declared.Key, value)
+		b.args = withEnv(b.args, declared.Key, value)
 	}
 	return nil
 }
 
-func setEnv(env []string, key, value string) []string {
+func envValue(env []string, key string) (value string, ok bool) {
+	for _, entry := range env {
+		if value, ok := strings.CutPrefix(entry, key+"="); ok {
+			return value, true
+		}
+	}
+	return "", false
+}
+
+func withEnv(env []string, key, value string) []string {
 	others := slices.DeleteFunc(slices.Clone(env), func(entry string) bool { return strings.HasPrefix(entry, key+"=") })
 	return append(others, key+"="+value)
 }
 
-// command replaces the image by what an instruction makes of it, or made of it before.
-func (b *build) command(cmd instructions.Command) (cached bool, err error) {
-	if arg, ok := cmd.(*instructions.ArgCommand); ok {
-		return false, b.declare(arg)
-	}
+// carryOut replaces the image by what an instruction makes of it, or made of it before.
+func (b *build) carryOut(cmd instructions.Command) (cached bool, err error) {
 	if words, ok := cmd.(instructions.SupportsSingleWordExpansion); ok {
 		if err := words.Expand(b.expand); err != nil {
 			return false, err
 		}
 	}
+	switch c := cmd.(type) {
+	case *instructions.ArgCommand:
+		return false, b.declare(c)
+	case *instructions.CmdCommand:
+		b.ownCmd = true
+	}
 	files, err := b.copiedBy(cmd)
 	if err != nil {
 		return false, err
 	}
-	if _, ok := cmd.(*instructions.CmdCommand); ok {
-		b.ownCmd = true
-	}
-	key := digest(b.image.id, b.reached.text, fmt.Sprintf("%q %q %t", b.args, b.opts.DNS, b.ownCmd), files.digest())
+	key := digest(b.image.id, b.at.Step, fmt.Sprintf("%q %q %t", b.args, b.opts.DNS, b.ownCmd), files.contents)
 	b.mu.Lock()
 	before := b.built[key]
 	b.mu.Unlock()
@@ -347,7 +337,7 @@ func (b *build) command(cmd instructions.Command) (cached bool, err error) {
 }
 
 // apply carries an instruction out on a copy of the image.
-func (b *build) apply(cmd instructions.Command, files *copied, next *image) error {
+func (b *build) apply(cmd instructions.Command, files copied, next *image) error {
 	switch c := cmd.(type) {
 	case *instructions.RunCommand:
 		return b.runStep(c, next)
@@ -358,15 +348,11 @@ func (b *build) apply(cmd instructions.Command, files *copied, next *image) erro
 		return next.change(func(tree *filesystem) error { return tree.mkdirAll(next.WorkingDir) })
 	case *instructions.EnvCommand:
 		for _, pair := range c.Env {
-			next.Env = setEnv(next.Env, pair.Key, pair.Value)
+			next.Env = withEnv(next.Env, pair.Key, pair.Value)
 		}
 	case *instructions.LabelCommand:
-		next.labels = maps.Clone(next.labels)
-		if next.labels == nil {
-			next.labels = map[string]string{}
-		}
 		for _, pair := range c.Labels {
-			next.labels[pair.Key] = pair.Value
+			next.label(map[string]string{pair.Key: pair.Value})
 		}
 	case *instructions.UserCommand:
 		next.User = c.User
@@ -381,7 +367,7 @@ func (b *build) apply(cmd instructions.Command, files *copied, next *image) erro
 		next.Volumes = slices.Concat(next.Volumes, c.Volumes)
 	case *instructions.ExposeCommand: // nobody could reach a port
 	default:
-		return unsupported(buildOp, b.tag, strings.ToUpper(cmd.Name())+": an image has no place for it")
+		return unsupported(buildOp, b.tag, "there is no instruction "+strings.ToUpper(cmd.Name()))
 	}
 	return nil
 }
@@ -391,6 +377,16 @@ func argvOf(line instructions.ShellDependantCmdLine) []string {
 		return slices.Concat([]string{"/bin/sh", "-c"}, line.CmdLine)
 	}
 	return line.CmdLine
+}
+
+// label adds to a copy of the image's labels.
+func (i *image) label(labels map[string]string) {
+	all := maps.Clone(i.labels)
+	if all == nil {
+		all = map[string]string{}
+	}
+	maps.Copy(all, labels)
+	i.labels = all
 }
 
 // change replaces the image's files by a changed copy.
@@ -408,19 +404,20 @@ func (i *image) change(change func(*filesystem) error) error {
 
 // runStep runs a program in a container that nobody else knows of.
 func (b *build) runStep(cmd *instructions.RunCommand, next *image) error {
-	if len(cmd.FlagsUsed) > 0 || len(cmd.Files) > 0 {
-		return unsupported(buildOp, b.tag, "RUN: it has neither options nor files of its own")
+	if len(cmd.Files) > 0 {
+		return errHeredoc(b.tag)
 	}
 	base := *next
 	base.Entrypoint, base.Volumes = nil, nil
 	args := slices.DeleteFunc(slices.Clone(b.args), func(entry string) bool {
 		key, _, _ := strings.Cut(entry, "=")
-		return slices.ContainsFunc(next.Env, func(own string) bool { return strings.HasPrefix(own, key+"=") })
+		_, own := envValue(next.Env, key)
+		return own
 	})
 	c, err := newContainer(buildOp, b.tag, core.Config{Env: args, DNS: b.opts.DNS, Cmd: argvOf(cmd.ShellDependantCmdLine)}, &base, b.logLimit)
 	if err != nil {
-		e, _ := errors.AsType[*core.Error](err) // that it is the user's fault holds for a configuration only
-		return fmt.Errorf("%s: %w", e.Field, e.Err)
+		e, _ := errors.AsType[*core.Error](err) // the Dockerfile is to blame, and no field
+		return e.Err
 	}
 	exited := make(chan int, 1)
 	err = c.run.start(c, core.TerminalSize{}, func(status int) {
@@ -430,9 +427,12 @@ func (b *build) runStep(cmd *instructions.RunCommand, next *image) error {
 	if err != nil {
 		return err
 	}
-	stream := b.streamOf(b.ctx, buildOp, c, &cursor{output: c.output})
-	err = stream.copyTo(core.LogOptions{Follow: true, Stdout: writerFunc(b.write), Stderr: writerFunc(b.write)})
-	c.run.signal(sigKILL) // where the build has been cancelled
+	told := writerFunc(func(p []byte) (int, error) {
+		b.tell(core.BuildRunning, p)
+		return len(p), nil
+	})
+	err = b.streamOf(b.ctx, buildOp, c, &cursor{output: c.output}).copyTo(core.LogOptions{Follow: true, Stdout: told, Stderr: told})
+	c.run.signal(sigKILL) // where the build was cancelled
 	if status := <-exited; err == nil && status != 0 {
 		err = fmt.Errorf("exit code %d", status)
 	}
@@ -440,8 +440,6 @@ func (b *build) runStep(cmd *instructions.RunCommand, next *image) error {
 	return err
 }
 
-// write tells what a step has written.
-func (b *build) write(p []byte) (int, error) {
-	b.tell(core.BuildRunning, p)
-	return len(p), nil
+func errHeredoc(tag string) error {
+	return unsupported(buildOp, tag, "there are no files inside a Dockerfile")
 }

@@ -92,39 +92,29 @@ type copied struct {
 	inside   bool // the target is a folder
 }
 
-// copiedBy returns nil for other instructions.
-func (b *build) copiedBy(cmd instructions.Command) (*copied, error) {
+// copiedBy returns nothing for other instructions.
+func (b *build) copiedBy(cmd instructions.Command) (c copied, err error) {
 	var paths instructions.SourcesAndDest
-	stage := ""
-	switch c := cmd.(type) {
+	stage, adds := "", false
+	switch cmd := cmd.(type) {
 	case *instructions.CopyCommand:
-		if c.Chown+c.Chmod != "" || c.Link || c.Parents || len(c.ExcludePatterns) > 0 {
-			return nil, unsupported(buildOp, b.tag, "COPY: it has no option but --from")
-		}
-		paths, stage = c.SourcesAndDest, c.From
+		paths, stage = cmd.SourcesAndDest, cmd.From
 	case *instructions.AddCommand:
-		if c.Chown+c.Chmod+c.Checksum != "" || c.Link || c.KeepGitDir != nil || c.Unpack != nil || len(c.ExcludePatterns) > 0 {
-			return nil, unsupported(buildOp, b.tag, "ADD: it has no options")
-		}
-		paths = c.SourcesAndDest
+		paths, adds = cmd.SourcesAndDest, true
 	default:
-		return nil, nil
+		return c, nil
 	}
 	if len(paths.SourceContents) > 0 {
-		return nil, unsupported(buildOp, b.tag, "the Dockerfile cannot have files of its own")
+		return c, errHeredoc(b.tag)
 	}
-	files, err := b.filesOf(stage)
-	if err != nil {
-		return nil, err
+	if c.files, err = b.filesOf(stage); err != nil {
+		return c, err
 	}
-	c := &copied{
-		files: files, target: absolute(path.Join("/", b.image.WorkingDir), paths.DestPath),
-		inside: len(paths.SourcePaths) > 1 || strings.HasSuffix(paths.DestPath, "/") || path.Base(paths.DestPath) == ".",
-	}
-	_, adds := cmd.(*instructions.AddCommand)
+	c.target = absolute(path.Join("/", b.image.WorkingDir), paths.DestPath)
+	c.inside = len(paths.SourcePaths) > 1 || strings.HasSuffix(paths.DestPath, "/")
 	for _, source := range paths.SourcePaths {
-		if err := b.find(c, source, adds); err != nil {
-			return nil, err
+		if err := b.find(&c, source, adds); err != nil {
+			return c, err
 		}
 	}
 	return c, nil
@@ -194,16 +184,8 @@ func isArchive(content []byte) bool {
 	return len(content) > 262 && string(content[257:262]) == "ustar"
 }
 
-// digest is "" where nothing is copied.
-func (c *copied) digest() string {
-	if c == nil {
-		return ""
-	}
-	return c.contents
-}
-
 // putInto copies files, and of folders what is inside.
-func (c *copied) putInto(tree *filesystem) error {
+func (c copied) putInto(tree *filesystem) error {
 	info, err := tree.stat(c.target)
 	inside := c.inside || err == nil && info.IsDir()
 	for _, name := range c.names {

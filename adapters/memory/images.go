@@ -211,11 +211,16 @@ func (r *Runtime) pull(op, ref string) (*image, error) {
 	return found, nil
 }
 
+// present returns an image, or nil where a pull would be needed.
+func (r *Runtime) present(ref string) *image {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.images[normalRef(ref)]
+}
+
 // imageFor returns the image of a configuration, pulled as that says.
 func (r *Runtime) imageFor(op string, cfg core.Config) (*image, error) {
-	r.mu.Lock()
-	present := r.images[normalRef(cfg.Image)]
-	r.mu.Unlock()
+	present := r.present(cfg.Image)
 	switch {
 	case cfg.Pull == core.PullAlways, present == nil && cfg.Pull != core.PullNever:
 		return r.pull(op, cfg.Image)
