@@ -227,7 +227,7 @@ func linkedContext() fs.FS {
 
 func contextLinks(f *fixture) {
 	tag := f.build(f.dockerfile(`COPY . /context/`), core.BuildOptions{Context: linkedContext()})
-	f.wantSaid(tag, `cd /context && cat link && readlink link && readlink broken && readlink outside`, "it is linked\nfile\n/no/such/file\n../../etc\n")
+	f.wantSaid(tag, `cd /context && cat link && for name in link broken outside; do readlink $name; done`, "it is linked\nfile\n/no/such/file\n../../etc\n")
 }
 
 func buildDNS(f *fixture) {
@@ -257,10 +257,9 @@ func failedStep(f *fixture) {
 		}
 	}
 	tried := stepsOf(steps, script)
-	if len(tried) == 0 || len(statusesOf(tried, tried[0].Step)) != len(tried) {
-		f.Errorf("the step was to be tried once: %+v", tried)
-	} else {
-		want(f, "the step's outcome", tried[len(tried)-1].Status, core.BuildFailed)
+	ends := slices.DeleteFunc(slices.Clone(tried), func(step core.BuildProgress) bool { return step.Status == core.BuildRunning })
+	if len(ends) != 1 || ends[0].Status != core.BuildFailed {
+		f.Errorf("the step was to fail once, not as told: %+v", tried)
 	}
 	f.wantSaid(tag, "cat /version", "old\n")
 }

@@ -53,6 +53,7 @@ var unsupported = map[string]string{
 	"RT-145": noFiles,
 	"RT-160": noStats,
 	"RT-161": noStats,
+	"BM-14":  noFiles,
 	"CF-12":  noNetwork,
 	"CF-13":  noNetwork,
 	"CF-14":  noNetwork,

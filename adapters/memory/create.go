@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -119,6 +118,14 @@ func newContainer(op, object string, cfg core.Config, image *image, logLimit int
 		c.argv = cfg.Cmd
 	}
 	c.argv = slices.Concat(image.Entrypoint, c.argv)
+	if len(c.argv) == 0 {
+		return nil, invalid(op, object, "Cmd", errors.New("is empty, and the image has none"))
+	}
+	for key, value := range image.labels {
+		if _, own := c.info.Labels[key]; !own {
+			c.info.Labels[key] = value
+		}
+	}
 	if cfg.WorkingDir != "" {
 		c.dir = path.Clean(cfg.WorkingDir)
 	}
@@ -161,14 +168,8 @@ func (c *container) furnish(op, object string) error {
 }
 
 func (c *container) unpack() error {
-	for name, content := range builtinFiles() {
-		mode := fs.FileMode(0o644)
-		if strings.HasPrefix(name, "/bin/") {
-			mode = 0o755
-		}
-		if err := c.files.write(name, []byte(content), mode); err != nil {
-			return err
-		}
+	if err := c.image.unpack(c.files); err != nil {
+		return err
 	}
 	for name, content := range map[string]string{
 		"/etc/hostname":    c.hostname() + "\n",
@@ -180,12 +181,7 @@ func (c *container) unpack() error {
 			return err
 		}
 	}
-	if c.image.Files != nil {
-		if err := c.files.unpack(c.image.Files); err != nil {
-			return err
-		}
-	}
-	for _, folder := range append([]string{"/tmp", "/root", "/home/tester"}, c.image.Volumes...) {
+	for _, folder := range c.image.Volumes {
 		if err := c.files.mkdirAll(path.Clean(folder)); err != nil {
 			return err
 		}

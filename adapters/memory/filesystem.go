@@ -201,13 +201,17 @@ func (f *filesystem) remove(name string) error {
 	return pathError("remove", name, files.Remove(inner))
 }
 
-// unpack copies an image's files.
-func (f *filesystem) unpack(files fs.FS) error {
-	return fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
+// unpack copies a file, or a folder with what is inside, to a target.
+func (f *filesystem) unpack(files fs.FS, root, target string) error {
+	return fs.WalkDir(files, root, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		target := path.Join("/", name)
+		inside := name
+		if root != "." {
+			inside = strings.TrimPrefix(name, root)
+		}
+		target := path.Join(target, inside)
 		if entry.IsDir() {
 			return f.mkdirAll(target)
 		}
@@ -225,3 +229,6 @@ func (f *filesystem) unpack(files fs.FS) error {
 		return f.write(target, content, info.Mode().Perm())
 	})
 }
+
+// snapshot is a view of the tree, which nobody is to change any more.
+func (f *filesystem) snapshot() fs.FS { return afero.NewIOFS(afero.NewBasePathFs(f.tree, "/")) }

@@ -46,6 +46,32 @@ type image struct {
 	id      string
 	size    int64
 	created time.Time
+	labels  map[string]string
+	whole   bool // Files is all that it has, without the built-in files
+}
+
+// unpack fills a file system.
+func (i *image) unpack(tree *filesystem) error {
+	if !i.whole {
+		for name, content := range builtinFiles() {
+			mode := fs.FileMode(0o644)
+			if strings.HasPrefix(name, "/bin/") {
+				mode = 0o755
+			}
+			if err := tree.write(name, []byte(content), mode); err != nil {
+				return err
+			}
+		}
+		for _, folder := range []string{"/tmp", "/root", "/home/tester"} {
+			if err := tree.mkdirAll(folder); err != nil {
+				return err
+			}
+		}
+	}
+	if i.Files == nil {
+		return nil
+	}
+	return tree.unpack(i.Files, ".", "/")
 }
 
 func builtinImages() []Image {
@@ -73,26 +99,25 @@ func imagesByRef(list []Image) map[string]*image {
 			spec.Cmd = []string{"sh"}
 		}
 		sum := sha256.Sum256([]byte(spec.Ref))
-		images[spec.Ref] = &image{
-			Image:   spec,
-			id:      "sha256:" + hex.EncodeToString(sum[:]),
-			size:    sizeOf(spec.Files),
-			created: time.Now(),
-		}
+		known := &image{Image: spec, id: "sha256:" + hex.EncodeToString(sum[:]), created: time.Now()}
+		known.size = sizeOf(known)
+		images[spec.Ref] = known
 	}
 	return images
 }
 
 // sizeOf counts the built-in files too. What cannot be read fails the creation of
 // containers, where it can be told.
-func sizeOf(files fs.FS) (size int64) {
-	for _, content := range builtinFiles() {
-		size += int64(len(content))
+func sizeOf(i *image) (size int64) {
+	if !i.whole {
+		for _, content := range builtinFiles() {
+			size += int64(len(content))
+		}
 	}
-	if files == nil {
+	if i.Files == nil {
 		return size
 	}
-	_ = fs.WalkDir(files, ".", func(_ string, entry fs.DirEntry, err error) error {
+	_ = fs.WalkDir(i.Files, ".", func(_ string, entry fs.DirEntry, err error) error {
 		if err == nil {
 			if info, err := entry.Info(); err == nil && info.Mode().IsRegular() {
 				size += info.Size()
@@ -186,11 +211,16 @@ func (r *Runtime) pull(op, ref string) (*image, error) {
 	return found, nil
 }
 
+// present returns an image, or nil where a pull would be needed.
+func (r *Runtime) present(ref string) *image {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.images[normalRef(ref)]
+}
+
 // imageFor returns the image of a configuration, pulled as that says.
 func (r *Runtime) imageFor(op string, cfg core.Config) (*image, error) {
-	r.mu.Lock()
-	present := r.images[normalRef(cfg.Image)]
-	r.mu.Unlock()
+	present := r.present(cfg.Image)
 	switch {
 	case cfg.Pull == core.PullAlways, present == nil && cfg.Pull != core.PullNever:
 		return r.pull(op, cfg.Image)

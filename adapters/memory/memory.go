@@ -43,7 +43,8 @@ type Runtime struct {
 
 	mu         sync.Mutex // guards what follows, and the containers' states
 	images     map[string]*image
-	containers []*container // oldest first
+	built      map[string]*image // by what a build's step began with and did
+	containers []*container      // oldest first
 	networks   []core.NetworkInfo
 	events     []core.Event  // oldest first
 	happened   chan struct{} // closed, and replaced, at every event
@@ -71,6 +72,7 @@ func New(opts Options) *Runtime {
 		closed:      make(chan struct{}),
 		happened:    make(chan struct{}),
 		images:      imagesByRef(append(builtinImages(), opts.Images...)),
+		built:       map[string]*image{},
 	}
 	r.services = core.NewServiceManager(r)
 	if r.logLimit <= 0 {
@@ -177,12 +179,10 @@ func (r *Runtime) Capabilities() core.Capabilities {
 		TTY:             true,
 		NetworkManager:  true,
 		SidecarManager:  true,
+		BuildManager:    true,
 		ServiceManager:  true,
 	}
 }
-
-// BuildManager returns nil.
-func (r *Runtime) BuildManager() core.BuildManager { return nil }
 
 // ServiceManager returns core's, on this runtime: the same at each call.
 func (r *Runtime) ServiceManager() core.ServiceManager { return r.services }

@@ -19,7 +19,7 @@ type user struct {
 
 // lookUpUser finds USER or USER:GROUP, each a name or a number.
 func (f *filesystem) lookUpUser(spec string) (user, error) {
-	name, group, hasGroup := strings.Cut(cmp.Or(spec, "root"), ":")
+	name, group, hasGroup := strings.Cut(cmp.Or(spec, "0"), ":")
 	u := user{spec: spec, home: "/"}
 	number, err := strconv.Atoi(name)
 	if entry := f.accountEntry("/etc/passwd", 6, name); entry != nil {
@@ -65,10 +65,10 @@ func (f *filesystem) lookUpGroup(group string) (int, error) {
 
 // addMemberships adds the groups that list the user.
 func (f *filesystem) addMemberships(u *user) error {
-	content, err := f.readFile("/etc/group")
-	if err != nil || u.name == "" {
-		return err
+	if u.name == "" {
+		return nil
 	}
+	content, _ := f.readFile("/etc/group")
 	var groups []string
 	for line := range strings.Lines(string(content)) {
 		entry := strings.Split(strings.TrimSpace(line), ":")

@@ -330,7 +330,7 @@ var breakages = []breakage{
 			return details, err
 		}
 	}},
-	{number: "RT-65", how: "an engine's own form of names", also: []string{"SM-03", "SV-11"}, do: listing(func(info *core.Info) { info.Name = "/" + info.Name })},
+	{number: "RT-65", how: "an engine's own form of names", also: []string{"SM-03", "SV-11", "BM-01"}, do: listing(func(info *core.Info) { info.Name = "/" + info.Name })},
 	{number: "RT-65", how: "oldest first", do: func(h *hooks) {
 		h.list = func(ctx context.Context) ([]core.Info, error) {
 			all, err := h.full.ListContainers(ctx)
@@ -421,7 +421,7 @@ var breakages = []breakage{
 			return append(stdout.Bytes(), stderr.Bytes()...), err
 		}
 	}},
-	{number: "RT-76", how: "only text passes", do: output(func(out []byte) []byte { return bytes.ToValidUTF8(out, []byte("?")) })},
+	{number: "RT-76", how: "only text passes", also: []string{"BM-02"}, do: output(func(out []byte) []byte { return bytes.ToValidUTF8(out, []byte("?")) })},
 	{number: "RT-77", how: "what is missing wrote nothing", do: func(h *hooks) {
 		h.logsAll = func(ctx context.Context, id string) ([]byte, error) {
 			out, err := h.full.ContainerLogsAll(ctx, id)
@@ -435,7 +435,7 @@ var breakages = []breakage{
 		opts.Stdout, opts.Stderr = opts.Stderr, opts.Stdout
 	})},
 	{number: "RT-79", how: "all lines are the last", do: streaming(func(opts *core.LogOptions) { opts.Tail = 0 })},
-	{number: "RT-80", how: "no size", do: func(h *hooks) {
+	{number: "RT-80", how: "no size", also: []string{"BM-01"}, do: func(h *hooks) {
 		h.images = func(ctx context.Context) ([]core.ImageInfo, error) {
 			all, err := h.full.ListImages(ctx)
 			for i := range all {
@@ -483,8 +483,13 @@ var breakages = []breakage{
 			cfg.NetworkMode = ""
 		}
 	})},
-	{number: "RT-90", how: "a manager is nil and not nil", do: func(h *hooks) {
-		h.buildManager = func() core.BuildManager { return (*noManager)(nil) }
+	{number: "RT-90", how: "a manager is nil and not nil", also: []string{"RT-06", "SM-01", "SM-02", "SM-03", "SM-04", "SM-05", "SM-06"}, do: func(h *hooks) {
+		h.sidecarManager = func() core.SidecarManager { return (*noManager)(nil) }
+		h.capabilities = func() core.Capabilities {
+			told := h.full.Capabilities()
+			told.SidecarManager = false
+			return told
+		}
 	}},
 	{number: "RT-120", how: "a port that does not exist", do: func(h *hooks) {
 		h.firewall = func(ctx context.Context, id, host string, port int) error {
@@ -503,7 +508,7 @@ var breakages = []breakage{
 			return h.full.ContainerLogsAll(ctx, id)
 		}
 	}},
-	{number: "CF-02", how: "the image's user is not taken", do: changing(func(cfg *core.Config) {
+	{number: "CF-02", how: "the image's user is not taken", also: []string{"BM-01"}, do: changing(func(cfg *core.Config) {
 		if cfg.User == "" {
 			cfg.User = "root"
 		}
@@ -543,7 +548,7 @@ var breakages = []breakage{
 			cfg.DNS = append(slices.Clone(cfg.DNS), "192.0.2.99")
 		}
 	})},
-	{number: "CF-26", how: "the caller's labels are dropped", do: changing(func(cfg *core.Config) { cfg.Labels = nil })},
+	{number: "CF-26", how: "the caller's labels are dropped", also: []string{"BM-01"}, do: changing(func(cfg *core.Config) { cfg.Labels = nil })},
 	{number: "CF-27", how: "always is missing", do: changing(func(cfg *core.Config) {
 		if cfg.Pull == core.PullAlways {
 			cfg.Pull = core.PullMissing
@@ -656,7 +661,7 @@ func forgiving(call func(context.Context, string) error) func(context.Context, s
 }
 
 // noManager is a manager that is nil.
-type noManager struct{ core.BuildManager }
+type noManager struct{ core.SidecarManager }
 
 type readCloser struct {
 	io.Reader

@@ -49,6 +49,9 @@ func harness(change, down func(*hooks)) contracttests.Harness {
 				}
 				return "", unavailable
 			}
+			h.buildManager = func() core.BuildManager {
+				return &buildHooks{exists: func(context.Context, string) (bool, error) { return false, unavailable }}
+			}
 			down(h)
 			return h
 		},
@@ -72,9 +75,13 @@ func unsupported() map[string]string {
 	return numbers
 }
 
-func allBreakages() []breakage { return slices.Concat(breakages, streamBreakages, managerBreakages) }
+func allBreakages() []breakage {
+	return slices.Concat(breakages, streamBreakages, managerBreakages, buildBreakages)
+}
 
-func allImitations() []imitation { return slices.Concat(imitations, managerImitations) }
+func allImitations() []imitation {
+	return slices.Concat(imitations, managerImitations, buildImitations)
+}
 
 // run runs a case as the memory runtime supports it.
 func run(t testing.TB, c contracttests.Case, h contracttests.Harness) record.Result {
