@@ -135,6 +135,6 @@ func (a *app) exitStatus(cmd *cobra.Command, err error) int {
 	if interrupted, ok := errors.AsType[*interruptedError](err); ok {
 		return interrupted.status()
 	}
-	fmt.Fprintf(a.env.Stderr, "moat: %v\n", err)
+	fmt.Fprintf(a.env.Stderr, "moat: %s\n", cleanText(err.Error())) // it may quote what others wrote
 	return status
 }
