@@ -58,7 +58,7 @@ func (a *app) rootCommand() *cobra.Command {
 	flags.BoolVar(&a.debug, "debug", false, "log what happens inside to standard error")
 	root.AddCommand(
 		a.runCommand(), a.psCommand(), a.inspectCommand(), a.logsCommand(), a.waitCommand(),
-		a.stopCommand(), a.rmCommand(), a.imagesCommand(), a.pullCommand(), a.rmiCommand(),
+		a.stopCommand(), a.rmCommand(), a.imagesCommand(), a.pullCommand(), a.rmiCommand(), a.buildCommand(),
 		a.attachCommand(), a.execCommand(), a.cpCommand(), a.eventsCommand(), a.statsCommand(),
 		a.networkCommand(), a.doctorCommand(), a.cleanCommand(), a.versionCommand(),
 	)
