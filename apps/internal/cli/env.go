@@ -20,8 +20,9 @@ type Env struct {
 	Stdin    io.Reader
 	Stdout   io.Writer
 	Stderr   io.Writer
-	Terminal bool    // Stderr is a terminal, fit for progress that rewrites its line
-	Console  Console // nil: Stdin is no terminal
+	Terminal bool                     // Stderr is a terminal, fit for progress that rewrites its line
+	Size     func() core.TerminalSize // of that terminal; zero where it is unknown
+	Console  Console                  // nil: Stdin is no terminal
 	Host     core.Host
 	LookEnv  func(string) (string, bool)
 	Abs      func(path string) (string, error)
@@ -47,6 +48,7 @@ func ProcessEnv() Env {
 		Stdout:     os.Stdout,
 		Stderr:     os.Stderr,
 		Terminal:   term.IsTerminal(os.Stderr.Fd()),
+		Size:       processConsole{out: os.Stderr.Fd()}.Size,
 		Console:    findConsole(os.Stdin, os.Stdout),
 		Host:       core.Host{GOOS: runtime.GOOS, GOARCH: runtime.GOARCH, Getenv: os.Getenv},
 		LookEnv:    os.LookupEnv,

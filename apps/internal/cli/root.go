@@ -58,7 +58,7 @@ func (a *app) rootCommand() *cobra.Command {
 	flags.BoolVar(&a.debug, "debug", false, "log what happens inside to standard error")
 	root.AddCommand(
 		a.runCommand(), a.psCommand(), a.inspectCommand(), a.logsCommand(), a.waitCommand(),
-		a.stopCommand(), a.rmCommand(), a.imagesCommand(), a.pullCommand(), a.rmiCommand(),
+		a.stopCommand(), a.rmCommand(), a.imagesCommand(), a.pullCommand(), a.rmiCommand(), a.buildCommand(),
 		a.attachCommand(), a.execCommand(), a.cpCommand(), a.eventsCommand(), a.statsCommand(),
 		a.networkCommand(), a.doctorCommand(), a.cleanCommand(), a.versionCommand(),
 	)
@@ -135,6 +135,6 @@ func (a *app) exitStatus(cmd *cobra.Command, err error) int {
 	if interrupted, ok := errors.AsType[*interruptedError](err); ok {
 		return interrupted.status()
 	}
-	fmt.Fprintf(a.env.Stderr, "moat: %v\n", err)
+	fmt.Fprintf(a.env.Stderr, "moat: %s\n", cleanText(err.Error())) // it may quote what others wrote
 	return status
 }

@@ -241,7 +241,7 @@ func parseLabels(values []string) (map[string]string, error) {
 	for _, value := range values {
 		key, text, _ := strings.Cut(value, "=")
 		if key == "" {
-			return nil, fmt.Errorf("-l %q: want KEY=value", value)
+			return nil, fmt.Errorf("--label %q: want KEY=value", value)
 		}
 		labels[key] = text
 	}

@@ -94,7 +94,7 @@ func TestBadFlagsAreNamed(t *testing.T) {
 		{"-m 1m image", "MemoryMB"},
 		{"--cpus -1 image", "--cpus -1"},
 		{"--env-file /nowhere image", "/nowhere"},
-		{"-l =v image", `-l "=v"`},
+		{"-l =v image", `--label "=v"`},
 		{"-l moat.managed=no image", "Moat's own"},
 		{"--pull sometimes image", "missing, always, never"},
 		{"--stop-timeout -1 image", "StopTimeout"},

@@ -1,0 +1,226 @@
+package cli
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/moatproject/moat/core"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// stdinName is what stands for standard input where a file or a folder is asked for.
+const stdinName = "-"
+
+// maxDockerfile is more than any has, and less than an archive given by mistake.
+const maxDockerfile = 4 << 20
+
+// buildOptions are the flags of `moat build`, as they were typed.
+type buildOptions struct {
+	file, progress          string
+	tags, args, labels, dns []string
+	noCache, quiet          bool
+}
+
+func (o *buildOptions) register(flags *pflag.FlagSet) {
+	flags.StringVarP(&o.file, "file", "f", "", "`Dockerfile`, or - for standard input (default CONTEXT/Dockerfile)")
+	flags.StringArrayVarP(&o.tags, "tag", "t", nil, "`tag` of the image (default "+core.ImagePrefix+"FOLDER:latest, after CONTEXT)")
+	flags.BoolVar(&o.noCache, "no-cache", false, "run every step anew")
+	flags.StringArrayVar(&o.args, "build-arg", nil, "value of an ARG, `KEY=value`, or KEY to pass on this process's value; no place for secrets")
+	flags.StringArrayVar(&o.labels, "label", nil, "label of the image, `KEY=value`")
+	flags.StringArrayVar(&o.dns, "dns", nil, "DNS server `IP` of the build")
+	flags.StringVar(&o.progress, "progress", progressAuto, "`how` to show progress: auto, plain or tty")
+	flags.BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")
+}
+
+func (a *app) buildCommand() *cobra.Command {
+	var options buildOptions
+	cmd := &cobra.Command{
+		Use:   "build [CONTEXT]",
+		Short: "Build an image from a Dockerfile and print its tag",
+		Long: "Build an image from a Dockerfile and the files of CONTEXT, a folder (default: the current one), and print its tag.\n" +
+			"A CONTEXT of - is an empty one, and the Dockerfile comes from standard input.\n" +
+			"Without -t the tag is " + core.ImagePrefix + "FOLDER:latest, after the folder's name, or " + tagAfter("stdin") + ".\n" +
+			"`moat run` takes any tag; `moat images` lists those that begin with " + core.ImagePrefix + ".\n\n" +
+			"The steps of a Dockerfile run in the engine's builder, outside the sandbox: build only what you trust.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.build(cmd, &options, append(args, ".")[0])
+		},
+	}
+	options.register(cmd.Flags())
+	cmd.MarkFlagsMutuallyExclusive("quiet", "progress")
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+func (a *app) build(cmd *cobra.Command, options *buildOptions, folder string) error {
+	printer, err := options.printer(a.env)
+	if err != nil {
+		return err
+	}
+	tag, err := options.tag(a.env, folder)
+	if err != nil {
+		return err
+	}
+	asked, err := options.asked(a.env)
+	if err != nil {
+		return err
+	}
+	if !options.quiet {
+		asked.Progress = printer.show
+	}
+	if folder != stdinName {
+		root, err := openContext(folder)
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		asked.Context = root.FS()
+	}
+	dockerfile, err := options.dockerfile(a.env, folder)
+	if err != nil {
+		return err
+	}
+	err = with(cmd, a, nil, func(ctx context.Context, managers core.Managers) error {
+		builder, err := core.BuildManagerOf(managers)
+		if err != nil {
+			return err
+		}
+		return builder.BuildImage(ctx, dockerfile, tag, asked)
+	})
+	printer.finish()
+	if err != nil {
+		return printer.withoutRepetition(err)
+	}
+	return a.printImageNames([]string{tag})
+}
+
+// asked turns flags into what the builder is asked for, less the context.
+func (o *buildOptions) asked(env Env) (core.BuildOptions, error) {
+	asked := core.BuildOptions{DNS: o.dns, NoCache: o.noCache, Args: map[string]string{}}
+	entries, err := environment(env, nil, o.args)
+	if err != nil {
+		return asked, err
+	}
+	for _, entry := range entries {
+		key, value, _ := strings.Cut(entry, "=")
+		asked.Args[key] = value
+	}
+	if asked.Labels, err = parseLabels(o.labels); err != nil {
+		return asked, err
+	}
+	return asked, asked.Validate()
+}
+
+func (o *buildOptions) tag(env Env, folder string) (string, error) {
+	switch len(o.tags) {
+	case 0:
+	case 1:
+		return o.tags[0], nil
+	default:
+		return "", fmt.Errorf("-t %q: a build has one tag", o.tags)
+	}
+	if folder == stdinName {
+		return tagAfter("stdin"), nil
+	}
+	path, err := env.Abs(folder)
+	return tagAfter(filepath.Base(path)), err
+}
+
+// maxNameLength leaves room for a registry in the 255 characters of a name.
+const maxNameLength = 128
+
+var notAlphanumeric = regexp.MustCompile(`[^a-z0-9]+`)
+
+// tagAfter makes a tag of a folder's name, which need not be fit for one.
+func tagAfter(folder string) string {
+	name := notAlphanumeric.ReplaceAllStringFunc(strings.ToLower(folder), func(separator string) string {
+		if separator == "." || separator == "_" {
+			return separator
+		}
+		return "-"
+	})
+	name = strings.Trim(name[:min(len(name), maxNameLength)], "-._")
+	return core.ImagePrefix + cmp.Or(name, "image") + ":latest"
+}
+
+// openContext opens a folder so that no symbolic link in it leads out of it.
+func openContext(folder string) (root *os.Root, err error) {
+	failure := &core.Error{Op: "open build context", Object: folder}
+	info, err := os.Stat(folder)
+	if err == nil && !info.IsDir() {
+		failure.Class, failure.Err = core.ErrInvalidConfig, errors.New("it is no folder")
+		failure.Remedy = "Give the folder that holds the files; a Dockerfile is named with -f"
+		return nil, failure
+	}
+	if err == nil {
+		root, err = os.OpenRoot(folder)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		failure.Class, failure.Remedy = core.ErrNotFound, "CONTEXT is a folder of this machine, such as ."
+		return nil, failure
+	}
+	if failure.Err = err; err != nil {
+		return nil, failure
+	}
+	return root, nil
+}
+
+var (
+	errNotText   = errors.New("it is too large, or no text; where it is an archive, unpack it and give the folder as CONTEXT")
+	errOwnIgnore = errors.New("it has a .dockerignore of its own, beside it; move that to CONTEXT/.dockerignore")
+)
+
+// dockerfile returns its content.
+func (o *buildOptions) dockerfile(env Env, folder string) (string, error) {
+	name := cmp.Or(o.file, filepath.Join(folder, "Dockerfile"))
+	if folder == stdinName {
+		if o.file != "" {
+			return "", fmt.Errorf("-f %q: a CONTEXT of - is the Dockerfile itself; leave one of them out", o.file)
+		}
+		name = stdinName
+	}
+	content, err := readDockerfile(env, name)
+	failure := &core.Error{Op: "read Dockerfile", Object: name, Err: err}
+	switch {
+	case err == nil:
+		return string(content), nil
+	case errors.Is(err, fs.ErrNotExist):
+		failure.Class, failure.Err, failure.Remedy = core.ErrNotFound, nil, "Write it, or name another with -f"
+	case errors.Is(err, errNotText):
+		failure.Class = core.ErrInvalidConfig
+	case errors.Is(err, errOwnIgnore):
+		failure.Class = core.ErrUnsupported
+	}
+	return "", failure
+}
+
+func readDockerfile(env Env, name string) ([]byte, error) {
+	source := env.Stdin
+	if name != stdinName {
+		file, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		if _, err := os.Lstat(name + ".dockerignore"); err == nil {
+			return nil, errOwnIgnore
+		}
+		source = file
+	}
+	content, err := io.ReadAll(io.LimitReader(source, maxDockerfile+1))
+	if err == nil && (len(content) > maxDockerfile || bytes.IndexByte(content, 0) >= 0) {
+		err = errNotText
+	}
+	return content, err
+}
