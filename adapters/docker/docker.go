@@ -111,7 +111,6 @@ func New(options Options) (*Runtime, error) {
 		negotiating:  make(mutex, 1),
 		sandbox:      sandbox{proving: make(mutex, 1)},
 		host:         hostFacts{asking: make(mutex, 1)},
-		resolvers:    resolvers{starting: make(mutex, 1), ready: map[string]string{}},
 	}
 	r.closed, r.close = context.WithCancel(context.Background())
 	r.services = core.NewServiceManager(r)
