@@ -1,10 +1,15 @@
 package docker
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -76,6 +81,46 @@ func TestCreateNetwork(t *testing.T) {
 			}
 			if test.last != "" && bodies[len(bodies)-1].IPAM.Config[0].Subnet != test.last {
 				t.Errorf("the subnet is %+v, want %s", bodies[len(bodies)-1].IPAM.Config, test.last)
+			}
+		})
+	}
+}
+
+// TestRoutes has this machine reach a part of the pool, and then all of it, through a
+// gateway: what is left of it comes first.
+func TestRoutes(t *testing.T) {
+	const header = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+	route := func(subnet string) string {
+		prefix := netip.MustParsePrefix(subnet)
+		mask := net.CIDRMask(prefix.Bits(), 32)
+		return fmt.Sprintf("tun0\t%08X\t0100000A\t0003\t0\t0\t0\t%08X\t0\t0\t0\n",
+			binary.NativeEndian.Uint32(prefix.Addr().AsSlice()), binary.NativeEndian.Uint32(mask))
+	}
+	for name, test := range map[string]struct {
+		table, last string
+	}{
+		"to a part":   {header + route("0.0.0.0/0") + route("198.51.100.64/27"), "198.51.100.64/26"},
+		"to the rest": {header + route("198.51.100.0/32") + route("203.0.113.0/24"), "198.51.100.0/26"},
+		"to all":      {header + route("198.0.0.0/8"), ""},
+		"to nothing":  {header + "tun0\n", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			engine := startFake(t)
+			r := engine.runtime(t, tiny)
+			r.routes = filepath.Join(t.TempDir(), "route")
+			if err := os.WriteFile(r.routes, []byte(test.table), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c, err := r.call(t.Context(), "create network", "net")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.end()
+			for range 8 { // their order is one of chance
+				free, err := r.freeSubnets(c)
+				if err != nil || len(free) != 2 || (test.last != "" && free[1].String() != test.last) {
+					t.Fatalf("%v, %v", free, err)
+				}
 			}
 		})
 	}
