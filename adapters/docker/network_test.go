@@ -86,6 +86,35 @@ func TestCreateNetwork(t *testing.T) {
 	}
 }
 
+// TestTwoHundredNetworks keeps them all, on an engine that refuses what overlaps.
+func TestTwoHundredNetworks(t *testing.T) {
+	engine := startFake(t)
+	networks := []network.Summary{{IPAM: network.IPAM{Config: []network.IPAMConfig{{Subnet: "10.210.0.0/20"}}}}}
+	engine.on("GET /networks", func(w http.ResponseWriter, r *http.Request) { answer(http.StatusOK, networks)(w, r) })
+	engine.on("POST /networks/create", func(w http.ResponseWriter, r *http.Request) {
+		var asked network.CreateRequest
+		_ = json.NewDecoder(r.Body).Decode(&asked)
+		wanted := netip.MustParsePrefix(asked.IPAM.Config[0].Subnet)
+		for _, other := range networks {
+			if wanted.Overlaps(netip.MustParsePrefix(other.IPAM.Config[0].Subnet)) {
+				failure(http.StatusForbidden, "Pool overlaps with other one on this address space")(w, r)
+				return
+			}
+		}
+		networks = append(networks, network.Summary{Name: asked.Name, IPAM: *asked.IPAM})
+		answer(http.StatusCreated, map[string]string{"Id": testID})(w, r)
+	})
+	manager := engine.runtime(t).NetworkManager()
+	for i := range 200 {
+		if _, err := manager.CreateNetwork(t.Context(), fmt.Sprintf("net-%d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(networks) != 201 || len(engine.requests()) != 400 {
+		t.Errorf("there are %d networks, after %d requests", len(networks), len(engine.requests()))
+	}
+}
+
 // TestRoutes has this machine reach a part of the pool, and then all of it, through a
 // gateway: what is left of it comes first.
 func TestRoutes(t *testing.T) {

@@ -257,6 +257,26 @@ func TestAFailureRemovesTheResolver(t *testing.T) {
 	}
 }
 
+// TestResolverImage has the image imported where it is missing.
+func TestResolverImage(t *testing.T) {
+	engine, bodies := resolverEngine(t, true)
+	created := answer(http.StatusCreated, container.CreateResponse{ID: testID})
+	engine.on("POST /containers/create", recorded(bodies, inOrder(failure(http.StatusNotFound, "No such image: moat-resolver"), created)))
+	var changes []string
+	engine.on("POST /images/create", func(_ http.ResponseWriter, r *http.Request) { changes = r.URL.Query()["changes"] })
+	r := engine.runtime(t, sandboxedBy(&fakeSandbox{name: "sandbox"}))
+	if _, err := r.CreateContainer(t.Context(), core.Config{Image: "image", NetworkMode: "net"}); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(changes)
+	want := []string{
+		`ENTRYPOINT ["/resolver"]`, `LABEL moat.managed="true"`, `LABEL moat.role="helper"`, `LABEL moat.run-id=""`, `LABEL moat.version="` + core.Version + `"`,
+	}
+	if !slices.Equal(changes, want) {
+		t.Errorf("the image is made with %q", changes)
+	}
+}
+
 func TestResolverHasADeadline(t *testing.T) {
 	engine, _ := resolverEngine(t, true)
 	engine.on("GET /containers/{id}/logs", hang)
