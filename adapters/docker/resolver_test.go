@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -53,6 +54,9 @@ func TestResolver(t *testing.T) {
 			if resolver.HostConfig.Runtime != "runc" || !slices.Equal(resolver.HostConfig.CapDrop, []string{"ALL"}) ||
 				resolver.Labels[core.LabelRole] != core.RoleHelper || resolver.Labels[core.LabelRunID] != "" || resolver.Labels[core.LabelNetwork] != testID || resolver.HostConfig.NetworkMode != testID {
 				t.Errorf("the resolver is %+v, %+v", resolver.Config, resolver.HostConfig)
+			}
+			if policy := resolver.HostConfig.RestartPolicy; policy.Name != container.RestartPolicyOnFailure || policy.MaximumRetryCount != resolverRestarts {
+				t.Errorf("it is started again as %+v", policy)
 			}
 			address := resolver.NetworkingConfig.EndpointsConfig[testID].IPAMConfig
 			if managed && (address == nil || address.IPv4Address != "198.51.100.62") || !managed && address != nil {
@@ -274,6 +278,26 @@ func TestResolverImage(t *testing.T) {
 	}
 	if !slices.Equal(changes, want) {
 		t.Errorf("the image is made with %q", changes)
+	}
+}
+
+// TestResolverOfNobody has the caller give up while the resolver is created.
+func TestResolverOfNobody(t *testing.T) {
+	engine, _ := resolverEngine(t, true)
+	engine.on("GET /containers/json", tied(core.RoleHelper))
+	ctx, cancel := context.WithCancel(t.Context())
+	engine.on("POST /containers/create", func(w http.ResponseWriter, r *http.Request) {
+		cancel() // the engine goes on
+		answer(http.StatusCreated, container.CreateResponse{ID: testID})(w, r)
+	})
+	r := engine.runtime(t, sandboxedBy(&fakeSandbox{name: "sandbox"}))
+	if _, err := r.CreateContainer(ctx, core.Config{Image: "image", NetworkMode: "net"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	asked := engine.requests()
+	if created := slices.IndexFunc(asked, func(request string) bool { return strings.HasPrefix(request, "POST /containers/create") }); !helperRemoved(engine) || created < 0 ||
+		strings.HasSuffix(asked[created+1], "/start") {
+		t.Errorf("it asked for %q", asked)
 	}
 }
 
