@@ -61,12 +61,16 @@ func (r *Runtime) CreateContainer(ctx context.Context, cfg core.Config) (string,
 			return "", err
 		}
 	}
-	response, err := r.create(c, cfg.Name, request)
+	create := r.create
+	if request.joins.ID != "" {
+		create = r.createBeside
+	}
+	response, err := create(c, cfg.Name, request)
 	if noSuchImage(err) && cfg.Pull != core.PullNever {
 		if err := r.PullImage(c.ctx, cfg.Image, r.pullProgress); err != nil {
 			return "", err
 		}
-		response, err = r.create(c, cfg.Name, request)
+		response, err = create(c, cfg.Name, request)
 	}
 	if noSuchImage(err) {
 		c.op, c.object = "find image", cfg.Image
@@ -75,6 +79,7 @@ func (r *Runtime) CreateContainer(ctx context.Context, cfg core.Config) (string,
 		return "", r.sandboxed(c, err)
 	}
 	if err := r.heed(c, cfg, response); err != nil {
+		r.leaveNetwork(c.ctx, request.visits)
 		return "", err
 	}
 	r.known.add(response.ID, cfg, request.visits)
@@ -86,7 +91,8 @@ type request struct {
 	config     *container.Config
 	hostConfig *container.HostConfig
 	networking *network.NetworkingConfig
-	visits     string // the ID of a network that is not ours, where its resolver is
+	joins      network.Inspect // the network whose resolver it needs; zero: none
+	visits     string          // that network's ID, where it is not ours
 }
 
 // requestFor finds out what the request depends on, and refuses what the engine cannot
@@ -109,19 +115,14 @@ func (r *Runtime) requestFor(c *call, cfg core.Config) (request, error) {
 	if !sandboxed || !cfg.OnNamedNetwork() {
 		return asked, nil
 	}
-	if len(cfg.DNS) > 0 {
-		return request{}, c.wrong(core.ErrUnsupported, "DNS", "the name server of a network is the same for all sandboxed containers on it",
-			"Leave DNS out, or use network bridge")
+	if needed, err := needsResolver(c, cfg, joined); err != nil || !needed {
+		return asked, err
 	}
-	owner := joined.Labels
-	if owner[core.LabelManaged] != "true" {
-		owner, asked.visits = cfg.ContainerLabels(), joined.ID
+	asked.joins = joined
+	asked.config.Labels[core.LabelNetwork] = joined.ID
+	if !isOurs(joined) {
+		asked.visits = joined.ID
 	}
-	path, err := r.resolver(c.ctx, joined, owner)
-	if err != nil {
-		return request{}, c.failed(err)
-	}
-	nameServers(asked.hostConfig, path)
 	return asked, nil
 }
 

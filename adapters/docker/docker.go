@@ -64,6 +64,7 @@ type Runtime struct {
 	host    hostFacts
 
 	resolvers resolvers
+	routes    string // the file that lists this machine's
 	services  core.ServiceManager
 }
 
@@ -116,7 +117,7 @@ func New(options Options) (*Runtime, error) {
 		negotiating:  make(mutex, 1),
 		sandbox:      sandbox{proving: make(mutex, 1)},
 		host:         hostFacts{asking: make(mutex, 1)},
-		resolvers:    resolvers{starting: make(mutex, 1), ready: map[string]string{}},
+		routes:       "/proc/net/route",
 	}
 	r.closed, r.close = context.WithCancel(context.Background())
 	r.services = core.NewServiceManager(r)

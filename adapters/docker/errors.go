@@ -167,6 +167,8 @@ var rules = []rule{
 	{texts: []string{"address already in use"}, class: core.ErrInUse, field: "Ports", remedy: otherPort},
 	{texts: []string{"cannot assign requested address"}, class: core.ErrInvalidConfig, field: "Ports", remedy: "Bind to an address that the host has"},
 
+	{texts: []string{"no available ipv4 addresses"}, class: core.ErrInUse, field: "NetworkMode", remedy: "Remove containers from the network, or use a larger one"},
+
 	{texts: []string{"could not delete stale containerd task"}, class: core.ErrInUse, remedy: "What a failed start left still runs: remove the container and create another"},
 	{texts: []string{"is already in use by container"}, class: core.ErrAlreadyExists, field: "Name", remedy: "Choose another name, or remove that container"},
 	{texts: []string{"is not running"}, class: core.ErrNotRunning, remedy: "Start it first"},
@@ -263,6 +265,17 @@ func brokenOCIRuntime(err error) bool {
 // noSuchImage tells an image that a pull might bring.
 func noSuchImage(err error) bool {
 	return errdefs.IsNotFound(err) && strings.Contains(strings.ToLower(err.Error()), "no such image")
+}
+
+// isAddressTaken tells the start of a container whose address on its network another
+// has: of one that publishes no ports.
+func isAddressTaken(err error) bool {
+	return err != nil && strings.Contains(strings.ToLower(err.Error()), "address already in use")
+}
+
+// isBeingRemoved tells the start of a container that somebody is removing.
+func isBeingRemoved(err error) bool {
+	return errdefs.IsConflict(err) && strings.Contains(strings.ToLower(err.Error()), "marked for removal")
 }
 
 // discardedLimit returns the field whose limit an engine's warning says that its

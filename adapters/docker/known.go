@@ -57,6 +57,16 @@ func (k *known) get(id string) knownContainer {
 	return knownContainer{}
 }
 
+// find returns what is known of a container, by ID or name.
+func (k *known) find(id string) (found knownContainer, ok bool) {
+	k.lock.Lock()
+	defer k.lock.Unlock()
+	if known := k.containers[k.idOf(id)]; known != nil {
+		return *known, true
+	}
+	return knownContainer{}, false
+}
+
 // move notes what a start of the container has come to, by ID or name.
 func (k *known) move(id string, to phase) {
 	k.lock.Lock()
@@ -66,17 +76,15 @@ func (k *known) move(id string, to phase) {
 	}
 }
 
-// forget drops a container that is gone, by ID or name, and returns what was known of it.
-func (k *known) forget(id string) (forgotten knownContainer) {
+// forget drops a container that is gone, by ID or name.
+func (k *known) forget(id string) {
 	k.lock.Lock()
 	defer k.lock.Unlock()
 	id = k.idOf(id)
 	if found := k.containers[id]; found != nil {
 		delete(k.ids, found.name)
 		delete(k.containers, id)
-		return *found
 	}
-	return knownContainer{}
 }
 
 func (k *known) idOf(id string) string {

@@ -93,16 +93,26 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
 		return err
 	}
 	defer c.end()
-	err = r.engine.ContainerRemove(c.ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
-	if errdefs.IsConflict(err) {
-		// Somebody else removes it just now: its name is free only when that is done.
-		_, err = receive(r.engine.ContainerWait(c.ctx, id, container.WaitConditionRemoved))
-	}
-	if err != nil && !errdefs.IsNotFound(err) {
+	visited := r.visited(c.ctx, id)
+	if err := r.remove(c.ctx, id); err != nil {
 		return c.failed(err)
 	}
-	r.leaveNetwork(c.ctx, r.known.forget(id).visits)
+	r.known.forget(id)
+	r.leaveNetwork(c.ctx, visited)
 	return nil
+}
+
+// remove returns when a container is gone.
+func (r *Runtime) remove(ctx context.Context, id string) error {
+	err := r.engine.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	if errdefs.IsConflict(err) {
+		// Somebody else removes it just now: its name is free only when that is done.
+		_, err = receive(r.engine.ContainerWait(ctx, id, container.WaitConditionRemoved))
+	}
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // ContainerState returns one of core's State constants.

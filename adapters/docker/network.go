@@ -4,15 +4,20 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"maps"
+	"math/bits"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
 	"github.com/moatproject/moat/core"
@@ -24,6 +29,9 @@ var defaultPool = netip.MustParsePrefix("10.210.0.0/16")
 
 // subnetBits leaves a network 61 addresses for containers.
 const subnetBits = 26
+
+// optionICC is a network's option that its containers reach each other.
+const optionICC = "com.docker.network.bridge.enable_icc"
 
 // NetworkManager returns the runtime's one network manager.
 func (r *Runtime) NetworkManager() core.NetworkManager { return (*networks)(r) }
@@ -74,7 +82,7 @@ func (r *Runtime) createNetwork(c *call, cfg core.NetworkConfig, subnet netip.Pr
 		Labels:     maps.Clone(cfg.Labels),
 	}
 	if cfg.Isolated {
-		options.Options = map[string]string{"com.docker.network.bridge.enable_icc": "false"}
+		options.Options = map[string]string{optionICC: "false"}
 	}
 	if options.Labels == nil {
 		options.Labels = map[string]string{}
@@ -97,13 +105,14 @@ func (r *Runtime) createNetwork(c *call, cfg core.NetworkConfig, subnet netip.Pr
 
 // freeSubnets returns the pool's subnets that neither a network nor, where the engine
 // is on this machine, one of its interfaces has: in an order of chance, so that two
-// processes do not go for the same ones.
+// processes do not go for the same ones, and last those that this machine has routes
+// to, which a network would hide.
 func (r *Runtime) freeSubnets(c *call) ([]netip.Prefix, error) {
 	all, err := r.engine.NetworkList(c.ctx, network.ListOptions{})
 	if err != nil {
 		return nil, c.failed(err)
 	}
-	var taken []netip.Prefix
+	var taken, routes []netip.Prefix
 	for _, found := range all {
 		for _, config := range found.IPAM.Config {
 			if subnet, err := netip.ParsePrefix(config.Subnet); err == nil {
@@ -113,21 +122,28 @@ func (r *Runtime) freeSubnets(c *call) ([]netip.Prefix, error) {
 	}
 	if strings.HasPrefix(r.options.Host, "unix://") {
 		taken = append(taken, ownSubnets()...)
+		routes = routesIn(r.routes)
 	}
 	pool := r.options.SubnetPool
-	bits := max(subnetBits, pool.Bits())
+	size := max(subnetBits, pool.Bits())
 	first := binary.BigEndian.Uint32(pool.Addr().AsSlice())
-	var free []netip.Prefix
-	for i := range uint32(1) << (bits - pool.Bits()) {
+	var free, routed []netip.Prefix
+	for i := range uint32(1) << (size - pool.Bits()) {
 		var address [4]byte
-		binary.BigEndian.PutUint32(address[:], first+i<<(32-bits))
-		subnet := netip.PrefixFrom(netip.AddrFrom4(address), bits)
-		if !slices.ContainsFunc(taken, subnet.Overlaps) {
+		binary.BigEndian.PutUint32(address[:], first+i<<(32-size))
+		subnet := netip.PrefixFrom(netip.AddrFrom4(address), size)
+		switch {
+		case slices.ContainsFunc(taken, subnet.Overlaps):
+		case slices.ContainsFunc(routes, subnet.Overlaps):
+			routed = append(routed, subnet)
+		default:
 			free = append(free, subnet)
 		}
 	}
-	rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] })
-	return free, nil
+	for _, some := range [][]netip.Prefix{free, routed} {
+		rand.Shuffle(len(some), func(i, j int) { some[i], some[j] = some[j], some[i] })
+	}
+	return slices.Concat(free, routed), nil
 }
 
 func ownSubnets() (subnets []netip.Prefix) {
@@ -138,6 +154,28 @@ func ownSubnets() (subnets []netip.Prefix) {
 		}
 	}
 	return subnets
+}
+
+// routesIn reads Linux' table of IPv4 routes; elsewhere there is no such file. What
+// leads everywhere is left out.
+func routesIn(file string) (routes []netip.Prefix) {
+	table, _ := os.ReadFile(file)
+	for line := range strings.Lines(string(table)) {
+		const destination, mask, columns = 1, 7, 8
+		values := strings.Fields(line)
+		if len(values) < columns {
+			continue
+		}
+		to, err := strconv.ParseUint(values[destination], 16, 32)
+		of, noMask := strconv.ParseUint(values[mask], 16, 32)
+		if err != nil || noMask != nil || of == 0 {
+			continue
+		}
+		var address [4]byte
+		binary.NativeEndian.PutUint32(address[:], uint32(to)) // as the kernel has it in memory
+		routes = append(routes, netip.PrefixFrom(netip.AddrFrom4(address), bits.OnesCount32(uint32(of))))
+	}
+	return routes
 }
 
 func (n *networks) RemoveNetwork(ctx context.Context, networkID string) error {
@@ -158,34 +196,85 @@ func (n *networks) remove(ctx context.Context, id string, force bool) error {
 		return err
 	}
 	defer c.end()
+	if r.options.Sandbox != nil {
+		if id, err = r.wholeID(c, id); id == "" {
+			return err
+		}
+	}
+	err = r.removeNetwork(c, id)
+	if errors.Is(err, core.ErrInUse) {
+		return r.removeUsed(c, id, force)
+	}
+	if err != nil || r.options.Sandbox == nil {
+		return err
+	}
+	return r.removeResolver(c, id) // one that has ended holds no network
+}
+
+// wholeID returns the ID of a network, of which a caller may have the beginning or the
+// name: "" where there is none.
+func (r *Runtime) wholeID(c *call, id string) (string, error) {
+	if raw, err := hex.DecodeString(id); err == nil && len(raw) == 32 {
+		return id, nil
+	}
+	found, err := r.engine.NetworkInspect(c.ctx, id, network.InspectOptions{})
+	if errdefs.IsNotFound(err) {
+		return "", nil
+	}
+	return found.ID, c.failed(err)
+}
+
+func (r *Runtime) removeNetwork(c *call, id string) error {
+	err := r.engine.NetworkRemove(c.ctx, id)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return c.failed(err)
+}
+
+// removeUsed removes a network on which there is no more than its resolver, by force
+// whatever there is. The resolver only stops at first, because containers that have
+// joined meanwhile go on needing this one: they mount a file of it.
+func (r *Runtime) removeUsed(c *call, id string, force bool) error {
+	id, err := r.wholeID(c, id)
+	if id == "" {
+		return err
+	}
+	of := r.resolvers.of(id)
+	if err := of.changing.lock(c.ctx); err != nil {
+		return c.failed(err)
+	}
+	defer of.changing.unlock()
+	resolver := "" // that has been stopped
 	for range removeTries {
-		if err = r.engine.NetworkRemove(c.ctx, id); err == nil || errdefs.IsNotFound(err) {
-			return nil
+		stopped, failure := r.empty(c, id, force)
+		resolver = cmp.Or(stopped, resolver)
+		if err = failure; err != nil {
+			break
 		}
-		err = c.failed(err)
-		if !errors.Is(err, core.ErrInUse) {
-			return err
+		if err = r.removeNetwork(c, id); !errors.Is(err, core.ErrInUse) {
+			break
 		}
-		emptied, failure := r.empty(c, id, force)
-		if failure != nil {
-			return failure
-		}
-		if !emptied {
-			return err
-		}
+	}
+	if err == nil {
+		return r.removeResolver(c, id)
+	}
+	if resolver != "" {
+		ctx, cancel := tidying(c.ctx)
+		defer cancel()
+		_ = r.engine.ContainerStart(ctx, resolver, container.StartOptions{})
 	}
 	return err
 }
 
-// empty takes what is ours off a network and, by force, everything. It tells whether
-// nothing is left.
-func (r *Runtime) empty(c *call, id string, force bool) (emptied bool, err error) {
+// empty takes the resolver off a network, which it returns, and by force all the others.
+func (r *Runtime) empty(c *call, id string, force bool) (stopped string, err error) {
 	found, err := r.engine.NetworkInspect(c.ctx, id, network.InspectOptions{})
 	if errdefs.IsNotFound(err) {
-		return true, nil
+		return "", nil
 	}
 	if err != nil {
-		return false, c.failed(err)
+		return "", c.failed(err)
 	}
 	resolver := ""
 	for member, endpoint := range found.Containers {
@@ -193,17 +282,26 @@ func (r *Runtime) empty(c *call, id string, force bool) (emptied bool, err error
 		case endpoint.Name == resolverName(found.ID):
 			resolver = member
 		case !force:
-			return false, nil
+			return "", c.wrong(core.ErrInUse, "", "the container "+endpoint.Name+" runs on it", "Stop the containers on it, or force the removal")
 		default:
 			if err := r.engine.NetworkDisconnect(c.ctx, id, member, true); err != nil && !errdefs.IsNotFound(err) {
-				return false, c.failed(err)
+				return "", c.failed(err)
 			}
 		}
 	}
 	if resolver == "" {
-		return true, nil
+		return "", nil
 	}
-	return true, r.RemoveContainer(c.ctx, resolver)
+	err = r.engine.ContainerKill(c.ctx, resolver, "KILL")
+	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) {
+		err = nil // it has ended by itself
+	}
+	return resolver, c.failed(err)
+}
+
+func (r *Runtime) removeResolver(c *call, networkID string) error {
+	r.resolvers.forget(networkID)
+	return c.failed(r.remove(c.ctx, resolverName(networkID)))
 }
 
 func (n *networks) ListNetworks(ctx context.Context) ([]core.NetworkInfo, error) {

@@ -1,17 +1,20 @@
 package docker
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
 	"github.com/moatproject/moat/core"
 )
@@ -83,6 +86,75 @@ func TestCreateNetwork(t *testing.T) {
 	}
 }
 
+// TestTwoHundredNetworks keeps them all, on an engine that refuses what overlaps.
+func TestTwoHundredNetworks(t *testing.T) {
+	engine := startFake(t)
+	networks := []network.Summary{{IPAM: network.IPAM{Config: []network.IPAMConfig{{Subnet: "10.210.0.0/20"}}}}}
+	engine.on("GET /networks", func(w http.ResponseWriter, r *http.Request) { answer(http.StatusOK, networks)(w, r) })
+	engine.on("POST /networks/create", func(w http.ResponseWriter, r *http.Request) {
+		var asked network.CreateRequest
+		_ = json.NewDecoder(r.Body).Decode(&asked)
+		wanted := netip.MustParsePrefix(asked.IPAM.Config[0].Subnet)
+		for _, other := range networks {
+			if wanted.Overlaps(netip.MustParsePrefix(other.IPAM.Config[0].Subnet)) {
+				failure(http.StatusForbidden, "Pool overlaps with other one on this address space")(w, r)
+				return
+			}
+		}
+		networks = append(networks, network.Summary{Name: asked.Name, IPAM: *asked.IPAM})
+		answer(http.StatusCreated, map[string]string{"Id": testID})(w, r)
+	})
+	manager := engine.runtime(t).NetworkManager()
+	for i := range 200 {
+		if _, err := manager.CreateNetwork(t.Context(), fmt.Sprintf("net-%d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(networks) != 201 || len(engine.requests()) != 400 {
+		t.Errorf("there are %d networks, after %d requests", len(networks), len(engine.requests()))
+	}
+}
+
+// TestRoutes has this machine reach a part of the pool, and then all of it, through a
+// gateway: what is left of it comes first.
+func TestRoutes(t *testing.T) {
+	const header = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+	route := func(subnet string) string {
+		prefix := netip.MustParsePrefix(subnet)
+		mask := net.CIDRMask(prefix.Bits(), 32)
+		return fmt.Sprintf("tun0\t%08X\t0100000A\t0003\t0\t0\t0\t%08X\t0\t0\t0\n",
+			binary.NativeEndian.Uint32(prefix.Addr().AsSlice()), binary.NativeEndian.Uint32(mask))
+	}
+	for name, test := range map[string]struct {
+		table, last string
+	}{
+		"to a part":   {header + route("0.0.0.0/0") + route("198.51.100.64/27"), "198.51.100.64/26"},
+		"to the rest": {header + route("198.51.100.0/32") + route("203.0.113.0/24"), "198.51.100.0/26"},
+		"to all":      {header + route("198.0.0.0/8"), ""},
+		"to nothing":  {header + "tun0\n", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			engine := startFake(t)
+			r := engine.runtime(t, tiny)
+			r.routes = filepath.Join(t.TempDir(), "route")
+			if err := os.WriteFile(r.routes, []byte(test.table), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c, err := r.call(t.Context(), "create network", "net")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.end()
+			for range 8 { // their order is one of chance
+				free, err := r.freeSubnets(c)
+				if err != nil || len(free) != 2 || (test.last != "" && free[1].String() != test.last) {
+					t.Fatalf("%v, %v", free, err)
+				}
+			}
+		})
+	}
+}
+
 func TestCreateNetworkFrom(t *testing.T) {
 	engine := startFake(t)
 	var bodies []network.CreateRequest
@@ -113,29 +185,45 @@ func TestSubnetPool(t *testing.T) {
 
 func TestRemoveNetworkInUse(t *testing.T) {
 	inUse := failure(http.StatusForbidden, "error while removing network: network net has active endpoints")
-	gone := status(http.StatusNoContent)
-	const peer = "1111111111111111111111111111111111111111111111111111111111111111"
+	ok := status(http.StatusNoContent)
+	const peer, helper = "1111111111111111111111111111111111111111111111111111111111111111", "2222222222222222222222222222222222222222222222222222222222222222"
+	nobody, aPeer := map[string]string{}, map[string]string{peer: "peer"}
+	aHelper := map[string]string{helper: resolverName(testID)}
+	both := map[string]string{helper: resolverName(testID), peer: "peer"}
 	for name, test := range map[string]struct {
-		members  []string // names
+		members  []map[string]string // their names, each time that somebody looks
 		force    bool
 		removals []http.HandlerFunc
 		class    error
 		requests []string
 	}{
-		"a peer":               {[]string{"peer"}, false, []http.HandlerFunc{inUse}, core.ErrInUse, []string{"DELETE net", "GET net"}},
-		"the resolver alone":   {[]string{resolverName(testID)}, false, []http.HandlerFunc{inUse, gone}, nil, []string{"DELETE net", "GET net", "DELETE member", "DELETE net"}},
-		"a peer, by force":     {[]string{"peer"}, true, []http.HandlerFunc{inUse, gone}, nil, []string{"DELETE net", "GET net", "POST disconnect", "DELETE net"}},
-		"a peer that has left": {nil, false, []http.HandlerFunc{inUse, gone}, nil, []string{"DELETE net", "GET net", "DELETE net"}},
-		"peers without end":    {[]string{"peer"}, true, []http.HandlerFunc{inUse}, core.ErrInUse, nil},
+		"a peer":             {[]map[string]string{aPeer}, false, []http.HandlerFunc{inUse}, core.ErrInUse, []string{"DELETE net", "GET net"}},
+		"a peer beside it":   {[]map[string]string{both}, false, []http.HandlerFunc{inUse}, core.ErrInUse, []string{"DELETE net", "GET net"}},
+		"the resolver alone": {[]map[string]string{aHelper}, false, []http.HandlerFunc{inUse, ok}, nil, []string{"DELETE net", "GET net", "KILL helper", "DELETE net", "DELETE helper"}},
+		"a peer that joins": {
+			[]map[string]string{aHelper, aPeer}, false, []http.HandlerFunc{inUse}, core.ErrInUse,
+			[]string{"DELETE net", "GET net", "KILL helper", "DELETE net", "GET net", "START helper"},
+		},
+		"an engine that fails": {
+			[]map[string]string{aHelper}, false, []http.HandlerFunc{inUse, die}, core.ErrUnavailable,
+			[]string{"DELETE net", "GET net", "KILL helper", "DELETE net", "START helper"},
+		},
+		"a peer, by force":     {[]map[string]string{aPeer}, true, []http.HandlerFunc{inUse, ok}, nil, []string{"DELETE net", "GET net", "DISCONNECT net", "DELETE net", "DELETE helper"}},
+		"a peer that has left": {[]map[string]string{nobody}, false, []http.HandlerFunc{inUse, ok}, nil, []string{"DELETE net", "GET net", "DELETE net", "DELETE helper"}},
+		"peers without end":    {[]map[string]string{aPeer}, true, []http.HandlerFunc{inUse}, core.ErrInUse, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			engine := startFake(t)
 			engine.on("DELETE /networks/{id}", inOrder(test.removals...))
-			members := map[string]network.EndpointResource{}
-			for _, member := range test.members {
-				members[peer] = network.EndpointResource{Name: member}
+			var looks []http.HandlerFunc
+			for _, names := range test.members {
+				members := map[string]network.EndpointResource{}
+				for id, name := range names {
+					members[id] = network.EndpointResource{Name: name}
+				}
+				looks = append(looks, answer(http.StatusOK, network.Inspect{ID: testID, Name: "net", Containers: members}))
 			}
-			engine.on("GET /networks/{name}", answer(http.StatusOK, network.Inspect{ID: testID, Name: "net", Containers: members}))
+			engine.on("GET /networks/{name}", inOrder(looks...))
 			remove := engine.runtime(t).NetworkManager().RemoveNetwork
 			if test.force {
 				remove = engine.runtime(t).NetworkManager().ForceRemoveNetwork
@@ -143,23 +231,51 @@ func TestRemoveNetworkInUse(t *testing.T) {
 			if err := remove(t.Context(), testID); !matches(err, test.class) {
 				t.Fatalf("got %v, want %v", err, test.class)
 			}
-			var asked []string
-			for _, request := range engine.requests() {
-				verb, path, _ := strings.Cut(request, " ")
-				switch {
-				case strings.Contains(path, "disconnect"):
-					path = "disconnect"
-				case strings.Contains(path, peer):
-					path = "member"
-				default:
-					path = "net"
-				}
-				asked = append(asked, verb+" "+path)
-			}
-			if test.requests != nil && !slices.Equal(asked, test.requests) {
+			if asked := networkRequests(engine); test.requests != nil && !slices.Equal(asked, test.requests) {
 				t.Errorf("it asked for %q", asked)
 			}
 		})
+	}
+}
+
+// networkRequests tells in short what was asked for about networks and containers.
+func networkRequests(engine *fakeEngine) (asked []string) {
+	for _, request := range engine.requests() {
+		verb, path, _ := strings.Cut(request, " ")
+		object := "helper"
+		if strings.HasPrefix(path, "/networks") {
+			object = "net"
+		}
+		path, _, _ = strings.Cut(path, "?")
+		if verb == "POST" {
+			verb = strings.ToUpper(path[strings.LastIndex(path, "/")+1:])
+		}
+		asked = append(asked, verb+" "+object)
+	}
+	return asked
+}
+
+// TestRemoveNetworkWithAResolver has one that has ended: it holds no network.
+func TestRemoveNetworkWithAResolver(t *testing.T) {
+	for id, want := range map[string][]string{
+		testID: {"DELETE /networks/" + testID, "DELETE /containers/" + resolverName(testID) + "?force=1&v=1"},
+		"net":  {"GET /networks/net", "DELETE /networks/" + testID, "DELETE /containers/" + resolverName(testID) + "?force=1&v=1"},
+	} {
+		engine := startFake(t)
+		engine.on("GET /networks/{name}", answer(http.StatusOK, network.Inspect{ID: testID, Name: "net"}))
+		if err := engine.runtime(t, sandboxedBy(&fakeSandbox{})).NetworkManager().RemoveNetwork(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+		engine.wantRequests(t, want...)
+	}
+	engine := startFake(t)
+	engine.on("DELETE /containers/{id}", failure(http.StatusInternalServerError, "no"))
+	if err := engine.runtime(t, sandboxedBy(&fakeSandbox{})).NetworkManager().RemoveNetwork(t.Context(), testID); err == nil {
+		t.Error("a resolver that stays is no error")
+	}
+	engine.on("GET /networks/{name}", gone)
+	if err := engine.runtime(t, sandboxedBy(&fakeSandbox{})).NetworkManager().RemoveNetwork(t.Context(), "missing"); err != nil {
+		t.Errorf("a network that is missing: %v", err)
 	}
 }
 
@@ -172,117 +288,4 @@ func TestNetworksStayNetworks(t *testing.T) {
 		}
 	}
 	engine.wantRequests(t)
-}
-
-// resolverEngine is a fake with a network, on which a resolver can be started.
-func resolverEngine(t *testing.T, managed bool) (engine *fakeEngine, bodies *[]container.CreateRequest) {
-	engine = startFake(t)
-	found := network.Inspect{ID: testID, Name: "net", IPAM: network.IPAM{Config: []network.IPAMConfig{{Subnet: "198.51.100.0/26"}}}}
-	if managed {
-		found.Labels = core.ObjectLabels("run", core.RoleNetwork)
-	}
-	engine.on("GET /networks/{name}", answer(http.StatusOK, found))
-	engine.on("GET /version", answer(http.StatusOK, map[string]string{"Version": "20.10.24", "Arch": "amd64"}))
-	engine.on("GET /info", answer(http.StatusOK, map[string]string{"OSType": "linux", "DefaultRuntime": "sandbox"}))
-	engine.on("GET /containers/{id}/json", inOrder(gone, answer(http.StatusOK, container.InspectResponse{
-		ContainerJSONBase: &container.ContainerJSONBase{
-			ID: "resolver", State: &container.State{Status: "running", Running: true}, ResolvConfPath: "/engine/resolv.conf",
-		},
-	})))
-	engine.on("GET /containers/{id}/logs", logs(frame(streamStderr, "ready\n")))
-	bodies = &[]container.CreateRequest{}
-	engine.on("POST /containers/create", recorded(bodies, answer(http.StatusCreated, container.CreateResponse{ID: testID})))
-	return engine, bodies
-}
-
-func TestResolver(t *testing.T) {
-	for _, managed := range []bool{true, false} {
-		t.Run(fmt.Sprintf("managed %t", managed), func(t *testing.T) {
-			engine, bodies := resolverEngine(t, managed)
-			r := engine.runtime(t, sandboxedBy(&fakeSandbox{name: "sandbox"}))
-			cfg := core.Config{Image: "image", NetworkMode: "net", RunID: "run", Labels: map[string]string{"team": "blue"}}
-			for range 2 {
-				if _, err := r.CreateContainer(t.Context(), cfg); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if len(*bodies) != 3 {
-				t.Fatalf("it created %d containers", len(*bodies))
-			}
-			resolver, workload := (*bodies)[0], (*bodies)[1]
-			if resolver.HostConfig.Runtime != "runc" || !slices.Equal(resolver.HostConfig.CapDrop, []string{"ALL"}) ||
-				resolver.Labels[core.LabelRole] != core.RoleHelper || resolver.Labels[core.LabelRunID] != "run" || resolver.HostConfig.NetworkMode != testID {
-				t.Errorf("the resolver is %+v, %+v", resolver.Config, resolver.HostConfig)
-			}
-			address := resolver.NetworkingConfig.EndpointsConfig[testID].IPAMConfig
-			if managed && (address == nil || address.IPv4Address != "198.51.100.62") || !managed && address != nil {
-				t.Errorf("its address is %+v", address)
-			}
-			for _, body := range (*bodies)[1:] {
-				mounts := body.HostConfig.Mounts
-				if len(mounts) != 1 || mounts[0].Source != "/engine/resolv.conf" || mounts[0].Target != resolvConf || !mounts[0].ReadOnly {
-					t.Errorf("the workload's mounts are %+v", mounts)
-				}
-			}
-			if workload.HostConfig.Runtime != "sandbox" {
-				t.Errorf("the workload's OCI runtime is %q", workload.HostConfig.Runtime)
-			}
-		})
-	}
-}
-
-func TestResolverIsNotNeeded(t *testing.T) {
-	for name, test := range map[string]struct {
-		sandbox Sandbox
-		cfg     core.Config
-	}{
-		"without a sandbox":        {nil, core.Config{NetworkMode: "net"}},
-		"on the default network":   {&fakeSandbox{name: "sandbox"}, core.Config{}},
-		"without a network":        {&fakeSandbox{name: "sandbox"}, core.Config{NetworkMode: "none"}},
-		"for a privileged sidecar": {&fakeSandbox{name: "sandbox"}, core.Config{NetworkMode: "net", Privileged: true, Role: core.RoleSidecar}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			engine, bodies := resolverEngine(t, true)
-			test.cfg.Image = "image"
-			if _, err := engine.runtime(t, sandboxedBy(test.sandbox)).CreateContainer(t.Context(), test.cfg); err != nil {
-				t.Fatal(err)
-			}
-			if len(*bodies) != 1 || len((*bodies)[0].HostConfig.Mounts) != 0 {
-				t.Errorf("it created %+v", *bodies)
-			}
-		})
-	}
-}
-
-func TestResolverFaults(t *testing.T) {
-	for name, test := range map[string]struct {
-		route   string
-		handler http.HandlerFunc
-		class   error
-	}{
-		"another processor":     {"GET /version", answer(http.StatusOK, map[string]string{"Arch": "riscv64"}), core.ErrUnsupported},
-		"no answer":             {"GET /version", die, core.ErrUnavailable},
-		"it does not start":     {"POST /containers/{id}/start", failure(http.StatusInternalServerError, "no"), errAny},
-		"it ends at once":       {"GET /containers/{id}/logs", logs(frame(streamStderr, "port 53 cannot be listened on\n")), errAny},
-		"nobody reads its logs": {"GET /containers/{id}/logs", die, core.ErrUnavailable},
-		"it cannot be created":  {"POST /containers/create", die, core.ErrUnavailable},
-		"its image is no image": {"POST /containers/create", failure(http.StatusNotFound, "No such image: moat-resolver"), errAny},
-	} {
-		t.Run(name, func(t *testing.T) {
-			engine, _ := resolverEngine(t, true)
-			engine.on(test.route, test.handler)
-			r := engine.runtime(t, sandboxedBy(&fakeSandbox{name: "sandbox"}))
-			_, err := r.CreateContainer(t.Context(), core.Config{Image: "image", NetworkMode: "net"})
-			if !matches(err, test.class) || !strings.Contains(fmt.Sprint(err), "network net") {
-				t.Errorf("got %v, want %v", err, test.class)
-			}
-		})
-	}
-	engine, _ := resolverEngine(t, true)
-	_, err := engine.runtime(t, sandboxedBy(&fakeSandbox{name: "sandbox"})).CreateContainer(t.Context(), core.Config{
-		Image: "image", NetworkMode: "net", DNS: []string{"192.0.2.53"},
-	})
-	if !errors.Is(err, core.ErrUnsupported) || core.FieldOf(err) != "DNS" {
-		t.Errorf("a name server of its own: %v", err)
-	}
 }

@@ -2,17 +2,20 @@ package docker
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
+	"slices"
 	"strings"
-	"time"
+	"sync"
+	"sync/atomic"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
 	"github.com/moatproject/moat/core"
@@ -29,48 +32,145 @@ import (
 // resolvConf is what the file that names the name servers is called in every container.
 const resolvConf = "/etc/resolv.conf"
 
+// resolverRestarts bounds how often the engine starts a resolver again that ends before
+// it has run for ten seconds.
+const resolverRestarts = 10
+
 // resolverName is the resolver's on a network.
 func resolverName(networkID string) string { return "moat-resolver-" + networkID[:12] }
 
-// resolvers is what is known of the networks' resolvers.
+// resolvers are the networks' resolvers, by the network's ID.
 type resolvers struct {
-	starting mutex             // the first container on a network starts it, others wait for that
-	ready    map[string]string // by the resolver's ID, the path of its resolv.conf on the engine's host
+	lock     sync.Mutex
+	networks map[string]*resolver
 }
 
-// resolver returns the path, on the engine's host, of the file to be a sandboxed
-// container's resolv.conf. It starts the network's resolver where there is none, with
-// the labels of its owner: the network, or the container where that is not ours.
-func (r *Runtime) resolver(ctx context.Context, found network.Inspect, owner map[string]string) (string, error) {
-	if err := r.resolvers.starting.lock(ctx); err != nil {
+// resolver is what this process knows of one.
+type resolver struct {
+	changing mutex        // the first container on a network starts it, others wait for that
+	joining  atomic.Int32 // how many containers that need it are just being created
+	ready    string       // the life of the resolver's that has been seen to answer
+}
+
+func (all *resolvers) of(networkID string) *resolver {
+	all.lock.Lock()
+	defer all.lock.Unlock()
+	if all.networks == nil {
+		all.networks = map[string]*resolver{}
+	}
+	if all.networks[networkID] == nil {
+		all.networks[networkID] = &resolver{changing: make(mutex, 1)}
+	}
+	return all.networks[networkID]
+}
+
+func (all *resolvers) forget(networkID string) {
+	all.lock.Lock()
+	defer all.lock.Unlock()
+	delete(all.networks, networkID)
+}
+
+// needsResolver tells whether a sandboxed container is to get a resolv.conf of ours,
+// and refuses what would leave it without names.
+func needsResolver(c *call, cfg core.Config, joined network.Inspect) (bool, error) {
+	if slices.ContainsFunc(cfg.Mounts, func(m core.MountConfig) bool { return m.Target == resolvConf }) {
+		return false, nil // the caller knows better
+	}
+	if len(cfg.DNS) > 0 {
+		return false, c.wrong(core.ErrUnsupported, "DNS", "the name server of a network is the same for all sandboxed containers on it",
+			"Leave DNS out, or use network bridge")
+	}
+	if joined.Options[optionICC] == "false" {
+		return false, c.wrong(core.ErrUnsupported, "NetworkMode", "on an isolated network a sandbox reaches no name server",
+			"Mount a file of yours at "+resolvConf+", or use another network")
+	}
+	return true, nil
+}
+
+// createBeside makes a request for a container that needs its network's resolver.
+func (r *Runtime) createBeside(c *call, name string, asked request) (response container.CreateResponse, err error) {
+	of := r.resolvers.of(asked.joins.ID)
+	for range 2 {
+		var path string
+		if path, err = r.joinResolver(c, of, asked.joins); err != nil {
+			return response, c.failed(err)
+		}
+		response, err = r.create(c, name, withResolvConf(asked, path))
+		of.joining.Add(-1)
+		if err == nil || !strings.Contains(err.Error(), path) {
+			break
+		}
+		// Another process has removed the resolver meanwhile, with its last container there.
+	}
+	if err != nil {
+		r.leaveNetwork(c.ctx, asked.visits)
+	}
+	return response, err
+}
+
+// withResolvConf gives a sandboxed container the resolver's resolv.conf.
+func withResolvConf(asked request, path string) request {
+	host := *asked.hostConfig
+	host.Mounts = append(slices.Clip(host.Mounts), mount.Mount{Type: mount.TypeBind, Source: path, Target: resolvConf, ReadOnly: true})
+	asked.hostConfig = &host
+	return asked
+}
+
+// joinResolver has a network's resolver run, and returns the path, on the engine's
+// host, of the file to be a sandboxed container's resolv.conf. Until joining is counted
+// down this process does not remove it. A failure leaves none behind that nobody needs.
+func (r *Runtime) joinResolver(c *call, of *resolver, found network.Inspect) (path string, err error) {
+	one, err := r.call(c.ctx, c.op, c.object)
+	if err != nil {
 		return "", err
 	}
-	defer r.resolvers.starting.unlock()
+	defer one.end()
+	if err := of.changing.lock(one.ctx); err != nil {
+		return "", one.failed(err)
+	}
+	defer of.changing.unlock()
+	path, err = r.runResolver(one.ctx, of, found)
+	if noSuchImage(err) {
+		err = errors.New(err.Error()) // it is not the container's that is missing
+	}
+	if err != nil {
+		failed := one.failed(fmt.Errorf("start the resolver of network %s: %w", found.Name, err))
+		r.removeIdle(one.ctx, of, found.ID)
+		return "", failed
+	}
+	of.joining.Add(1)
+	return path, nil
+}
+
+func (r *Runtime) runResolver(ctx context.Context, of *resolver, found network.Inspect) (path string, err error) {
 	name := resolverName(found.ID)
 	running, err := r.engine.ContainerInspect(ctx, name)
-	if err == nil && running.State.Running && r.resolvers.ready[running.ID] != "" {
-		return r.resolvers.ready[running.ID], nil
+	if err == nil && running.State.Running && of.ready == lifeOf(running) {
+		return running.ResolvConfPath, nil
 	}
 	if errdefs.IsNotFound(err) {
-		err = r.createResolver(ctx, name, found, owner)
+		err = r.createResolver(ctx, name, found)
 	}
 	if err == nil {
-		err = r.engine.ContainerStart(ctx, name, container.StartOptions{})
-	}
-	if err == nil {
-		err = r.awaitResolver(ctx, name)
+		err = r.startResolver(ctx, name, found)
 	}
 	if err == nil {
 		running, err = r.engine.ContainerInspect(ctx, name)
 	}
-	if err != nil {
-		return "", fmt.Errorf("start the resolver of network %s: %w", found.Name, err)
+	if err == nil {
+		err = r.awaitResolver(ctx, running)
 	}
-	r.resolvers.ready[running.ID] = running.ResolvConfPath
+	if err != nil {
+		return "", err
+	}
+	of.ready = lifeOf(running)
 	return running.ResolvConfPath, nil
 }
 
-func (r *Runtime) createResolver(ctx context.Context, name string, found network.Inspect, owner map[string]string) error {
+// lifeOf tells one run of a container from those before and after.
+func lifeOf(c container.InspectResponse) string { return c.ID + " " + c.State.StartedAt }
+
+func (r *Runtime) createResolver(ctx context.Context, name string, found network.Inspect) error {
 	version, err := r.engine.ServerVersion(ctx)
 	if err != nil {
 		return err
@@ -84,8 +184,8 @@ func (r *Runtime) createResolver(ctx context.Context, name string, found network
 		return err
 	}
 	ref := programImage("resolver", program)
-	labels := maps.Clone(owner)
-	labels[core.LabelRole] = core.RoleHelper
+	labels := core.ObjectLabels("", core.RoleHelper)
+	labels[core.LabelNetwork] = found.ID
 	config := &container.Config{Image: ref, Labels: labels}
 	pids := int64(1)
 	hostConfig := &container.HostConfig{
@@ -94,15 +194,17 @@ func (r *Runtime) createResolver(ctx context.Context, name string, found network
 		CapDrop:       []string{"ALL"},
 		CapAdd:        []string{"NET_BIND_SERVICE"},
 		SecurityOpt:   []string{"no-new-privileges"},
-		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyOnFailure},
+		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyOnFailure, MaximumRetryCount: resolverRestarts},
 		LogConfig:     logConfig,
 		Resources:     container.Resources{PidsLimit: &pids},
 	}
 	endpoint := &network.EndpointSettings{IPAMConfig: resolverAddress(found)}
 	networking := &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{found.ID: endpoint}}
 	create := func() error {
-		_, err := r.engine.ContainerCreate(ctx, config, hostConfig, networking, nil, name)
-		return err
+		graced, cancel := withGrace(ctx, createGrace)
+		defer cancel()
+		_, err := r.engine.ContainerCreate(graced, config, hostConfig, networking, nil, name)
+		return cmp.Or(ctx.Err(), err)
 	}
 	err = create()
 	if noSuchImage(err) {
@@ -116,10 +218,10 @@ func (r *Runtime) createResolver(ctx context.Context, name string, found network
 	return err
 }
 
-// resolverAddress is the last of a network of ours, so that the resolver has it again
-// after a restart.
+// resolverAddress is the last of a network of ours: the engine gives it to others only
+// when it has given all that come before, so that the resolver has it again after a restart.
 func resolverAddress(found network.Inspect) *network.EndpointIPAMConfig {
-	if found.Labels[core.LabelManaged] != "true" || len(found.IPAM.Config) == 0 {
+	if !isOurs(found) || len(found.IPAM.Config) == 0 {
 		return nil
 	}
 	subnet, err := netip.ParsePrefix(found.IPAM.Config[0].Subnet)
@@ -132,9 +234,40 @@ func resolverAddress(found network.Inspect) *network.EndpointIPAMConfig {
 	return &network.EndpointIPAMConfig{IPv4Address: netip.AddrFrom4(last).String()}
 }
 
-// awaitResolver returns when the resolver has said that it answers.
-func (r *Runtime) awaitResolver(ctx context.Context, name string) error {
-	body, err := r.engine.ContainerLogs(ctx, name, container.LogsOptions{ShowStdout: true, ShowStderr: true, Follow: true})
+// startResolver starts a resolver that may be running, may be going, or may have lost
+// its address: what stands still holds none.
+func (r *Runtime) startResolver(ctx context.Context, name string, found network.Inspect) error {
+	err := r.engine.ContainerStart(ctx, name, container.StartOptions{})
+	switch {
+	case errdefs.IsNotFound(err) || isBeingRemoved(err):
+		if _, err := receive(r.engine.ContainerWait(ctx, name, container.WaitConditionRemoved)); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+		if err := r.createResolver(ctx, name, found); err != nil {
+			return err
+		}
+	case isAddressTaken(err):
+		if err := r.engine.NetworkDisconnect(ctx, found.ID, name, true); err != nil {
+			return err
+		}
+		if err := r.engine.NetworkConnect(ctx, found.ID, name, nil); err != nil {
+			return err
+		}
+	default:
+		return err
+	}
+	return r.engine.ContainerStart(ctx, name, container.StartOptions{})
+}
+
+// awaitResolver returns when the resolver has said that it answers: in its present
+// life, which is what its log has after the end of the one before. (What it says first
+// may come before the engine has noted when it started.)
+func (r *Runtime) awaitResolver(ctx context.Context, running container.InspectResponse) error {
+	options := container.LogsOptions{ShowStdout: true, ShowStderr: true, Follow: true}
+	if !parseTime(running.State.FinishedAt).IsZero() {
+		options.Since = running.State.FinishedAt
+	}
+	body, err := r.engine.ContainerLogs(ctx, running.ID, options)
 	if err != nil {
 		return err
 	}
@@ -149,31 +282,66 @@ func (r *Runtime) awaitResolver(ctx context.Context, name string) error {
 	return errors.Join(errors.New("it has ended: "+strings.TrimLeft(last, "\x00\x01\x02")), said.Err())
 }
 
-// leaveNetwork removes the resolver of a network that is not ours with the last
-// container that this process has put there: its owner could not remove it otherwise.
+// leaveNetwork removes the resolver of a network that is not ours, unless a container
+// there needs it: its owner could not remove the network otherwise.
 func (r *Runtime) leaveNetwork(ctx context.Context, networkID string) {
 	if networkID == "" {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	ctx, cancel := tidying(ctx)
 	defer cancel()
-	found, err := r.engine.NetworkInspect(ctx, networkID, network.InspectOptions{})
-	if err != nil || len(found.Containers) != 1 {
+	of := r.resolvers.of(networkID)
+	if of.changing.lock(ctx) != nil {
 		return
 	}
-	for member, endpoint := range found.Containers {
-		if endpoint.Name == resolverName(found.ID) {
-			_ = r.RemoveContainer(ctx, member)
-		}
+	defer of.changing.unlock()
+	r.removeIdle(ctx, of, networkID)
+}
+
+// removeIdle removes a resolver that no container needs: created and exited ones do,
+// which a network does not list, and those whose creation is in progress.
+func (r *Runtime) removeIdle(ctx context.Context, of *resolver, networkID string) {
+	if of.joining.Load() > 0 {
+		return
+	}
+	ctx, cancel := tidying(ctx)
+	defer cancel()
+	tied, err := r.engine.ContainerList(ctx, container.ListOptions{
+		All: true, Filters: filters.NewArgs(filters.Arg("label", core.LabelNetwork+"="+networkID)),
+	})
+	if err != nil || slices.ContainsFunc(tied, func(c container.Summary) bool { return c.Labels[core.LabelRole] != core.RoleHelper }) {
+		return
+	}
+	for _, helper := range tied {
+		_ = r.engine.ContainerRemove(ctx, helper.ID, container.RemoveOptions{Force: true, RemoveVolumes: true})
 	}
 }
 
-// nameServers gives a sandboxed container on a network the resolver's resolv.conf.
-func nameServers(hostConfig *container.HostConfig, path string) {
-	for _, m := range hostConfig.Mounts {
-		if m.Target == resolvConf {
-			return // the caller knows better
-		}
+// visited returns the network that is not ours whose resolver a container may be the
+// last to need, before the container is removed. Of other processes' the engine is asked.
+func (r *Runtime) visited(ctx context.Context, id string) (networkID string) {
+	if known, found := r.known.find(id); found || r.options.Sandbox == nil {
+		return known.visits
 	}
-	hostConfig.Mounts = append(hostConfig.Mounts, mount.Mount{Type: mount.TypeBind, Source: path, Target: resolvConf, ReadOnly: true})
+	found, err := r.engine.ContainerInspect(ctx, id)
+	if err != nil || found.Config == nil || found.Config.Labels[core.LabelNetwork] == "" {
+		return ""
+	}
+	on, err := r.engine.NetworkInspect(ctx, found.Config.Labels[core.LabelNetwork], network.InspectOptions{})
+	if err != nil || isOurs(on) {
+		return ""
+	}
+	return on.ID
+}
+
+func isOurs(n network.Inspect) bool { return n.Labels[core.LabelManaged] == "true" }
+
+// tidying returns a context for what is to be done even where ctx has ended, which then
+// has little time.
+func tidying(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := callTimeout
+	if ctx.Err() != nil {
+		limit = removeGrace
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), limit)
 }
