@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"maps"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -91,23 +90,22 @@ type BuildOptions struct {
 	Progress BuildSink
 }
 
-var argPattern = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+var argPattern = lazily(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 
 // referencePattern is a reference with or without a tag, as the OCI distribution
 // specification and Docker's own names of registries have it.
-var referencePattern = func() *regexp.Regexp {
-	const (
-		registry = `([a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]+)?/)?`
-		part     = `[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*`
-		tag      = `(:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?`
-	)
-	return regexp.MustCompile(`^` + registry + part + `(/` + part + `)*` + tag + `$`)
-}()
+var referencePattern = lazily(`^` + registryName + pathPart + `(/` + pathPart + `)*` + tagSuffix + `$`)
+
+const (
+	registryName = `([a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]+)?/)?`
+	pathPart     = `[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*`
+	tagSuffix    = `(:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?`
+)
 
 // ValidateTag reports what cannot be an image's tag, as [ErrInvalidConfig] with the
 // field tag.
 func ValidateTag(tag string) error {
-	if !referencePattern.MatchString(tag) {
+	if !referencePattern().MatchString(tag) {
 		return invalid("tag", "%q is not NAME or NAME:TAG of an image: a name is of small letters, digits, and . _ - / between them", tag)
 	}
 	return nil
@@ -130,7 +128,7 @@ func (o BuildOptions) Validate() error {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Args)) {
-		if !argPattern.MatchString(name) {
+		if !argPattern().MatchString(name) {
 			return invalid("Args", "%q is no name of an ARG", name)
 		}
 		if strings.ContainsRune(o.Args[name], 0) {

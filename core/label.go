@@ -2,7 +2,6 @@ package core
 
 import (
 	"maps"
-	"regexp"
 )
 
 const labelPrefix = "moat."
@@ -44,11 +43,11 @@ const (
 // Version is this release of Moat, as [LabelVersion] and `moat version` show it.
 const Version = "0.1.0-dev"
 
-var runNamePattern = regexp.MustCompile(`^[0-9a-f]{8}$`)
+var runNamePattern = lazily(`^[0-9a-f]{8}$`)
 
 // IsRunName tells whether a container's name is that of a run: eight hexadecimal
 // digits.
-func IsRunName(name string) bool { return runNamePattern.MatchString(name) }
+func IsRunName(name string) bool { return runNamePattern().MatchString(name) }
 
 // ContainerLabels returns the labels a container of this configuration carries:
 // the caller's and Moat's.

@@ -66,7 +66,7 @@ func (c NetworkConfig) Validate() error {
 	case "bridge", "host", "none", "default":
 		return invalid("Name", "%q is a network mode", c.Name)
 	}
-	if !networkPattern.MatchString(c.Name) {
+	if !networkPattern().MatchString(c.Name) {
 		return invalid("Name", "%q must be of [a-zA-Z0-9_.-] and begin with a letter or digit", c.Name)
 	}
 	if c.Subnet != "" {

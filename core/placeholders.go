@@ -3,11 +3,10 @@ package core
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"strings"
 )
 
-var placeholderPattern = regexp.MustCompile(`\{[^{}]*\}`)
+var placeholderPattern = lazily(`\{[^{}]*\}`)
 
 // placeholders returns the value of each {placeholder}: {password}, and {key} for each
 // variable, in small letters.
@@ -28,7 +27,7 @@ func (c ServiceConfig) expandCmd() []string {
 	values := placeholders(c.Env, c.PasswordEnv)
 	var expanded []string
 	for _, arg := range c.ExtraCmd {
-		expanded = append(expanded, placeholderPattern.ReplaceAllStringFunc(arg, func(name string) string {
+		expanded = append(expanded, placeholderPattern().ReplaceAllStringFunc(arg, func(name string) string {
 			if value, ok := values[name]; ok {
 				return value
 			}

@@ -99,11 +99,11 @@ func ServiceName(service, runID string) string { return "moat-" + service + "-" 
 // [ErrInvalidConfig] with the field's name. The error contains no value of Env.
 func (c ServiceConfig) Validate() error {
 	switch {
-	case !servicePattern.MatchString(c.Name):
+	case !servicePattern().MatchString(c.Name):
 		return invalid("Name", "%q must be 1 to 63 of [a-z0-9-] and neither begin nor end with -", c.Name)
-	case !networkPattern.MatchString(c.RunID):
+	case !networkPattern().MatchString(c.RunID):
 		return invalid("RunID", "%q must be one or more of [a-zA-Z0-9_.-] and begin with a letter or digit", c.RunID)
-	case c.Version != "" && !tagPattern.MatchString(c.Version):
+	case c.Version != "" && !tagPattern().MatchString(c.Version):
 		return invalid("Version", "%q is not an image's tag", c.Version)
 	case c.Image == "":
 		return invalid("Image", "is empty; name the image to run")
@@ -113,7 +113,7 @@ func (c ServiceConfig) Validate() error {
 		return invalid("ReadinessCmd", "%q contains a NUL byte", c.ReadinessCmd)
 	}
 	for _, name := range sortedKeys(c.Ports) {
-		if !servicePattern.MatchString(name) {
+		if !servicePattern().MatchString(name) {
 			return invalid("Ports", "%q is not a port's name, such as default", name)
 		}
 		if port := c.Ports[name]; port < 1 || port > 65535 {

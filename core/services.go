@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -121,34 +120,34 @@ func (s Services) Parse(spec string) (d ServiceDefinition, version string, err e
 		}
 		slices.Sort(known)
 		return d, "", invalid("service", "%q is not NAME or NAME:VERSION, where NAME is one of %s", spec, strings.Join(known, ", "))
-	case hasVersion && !tagPattern.MatchString(version):
+	case hasVersion && !tagPattern().MatchString(version):
 		return ServiceDefinition{}, "", invalid("service", "%q is not an image's tag, as in %s:17", version, name)
 	}
 	return d, version, nil
 }
 
 var (
-	variablePattern = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
-	schemePattern   = regexp.MustCompile(`^[a-z][a-z0-9+.-]*$`)
+	variablePattern = lazily(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+	schemePattern   = lazily(`^[a-z][a-z0-9+.-]*$`)
 )
 
 // Validate reports the first setting of which no service could be made, as
 // [ErrInvalidConfig] with the field's name.
 func (d ServiceDefinition) Validate() error {
 	for _, alias := range d.Aliases {
-		if !servicePattern.MatchString(alias) {
+		if !servicePattern().MatchString(alias) {
 			return invalid("Aliases", "%q is not a service's name", alias)
 		}
 	}
 	for _, variable := range []struct{ field, name string }{
 		{"PasswordEnv", d.PasswordEnv}, {"UserEnv", d.UserEnv}, {"DatabaseEnv", d.DatabaseEnv},
 	} {
-		if variable.name != "" && !variablePattern.MatchString(variable.name) {
+		if variable.name != "" && !variablePattern().MatchString(variable.name) {
 			return invalid(variable.field, "%q is not a variable's name", variable.name)
 		}
 	}
 	if d.URLScheme != "" {
-		if !schemePattern.MatchString(d.URLScheme) {
+		if !schemePattern().MatchString(d.URLScheme) {
 			return invalid("URLScheme", "%q is not a URL's scheme", d.URLScheme)
 		}
 		if d.Ports["default"] == 0 {

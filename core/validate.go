@@ -9,20 +9,21 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
 var (
-	namePattern       = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
-	networkPattern    = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
-	servicePattern    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`) // it becomes a host name, and part of variables' names
-	tagPattern        = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}$`)  // as the OCI distribution specification has it
-	userPattern       = regexp.MustCompile(`^[^-:\s\x00][^:\s\x00]*(:([^-:\s\x00][^:\s\x00]*)?)?$`)
-	hostnamePattern   = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?$`)
-	capabilityPattern = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
+	namePattern       = lazily(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
+	networkPattern    = lazily(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+	servicePattern    = lazily(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`) // it becomes a host name, and part of variables' names
+	tagPattern        = lazily(`^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}$`)  // as the OCI distribution specification has it
+	userPattern       = lazily(`^[^-:\s\x00][^:\s\x00]*(:([^-:\s\x00][^:\s\x00]*)?)?$`)
+	hostnamePattern   = lazily(`^[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?$`)
+	capabilityPattern = lazily(`^[A-Z][A-Z0-9_]*$`)
 
 	// The engine's host need not run this process's system, so both kinds of path are absolute.
-	windowsPathPattern = regexp.MustCompile(`^[a-zA-Z]:[\\/]`)
+	windowsPathPattern = lazily(`^[a-zA-Z]:[\\/]`)
 )
 
 const (
@@ -49,6 +50,12 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// lazily compiles an expression when it is first needed: a process needs few of them,
+// and would pay for all at its start.
+func lazily(expression string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
+}
+
 func invalid(field, format string, args ...any) error {
 	return &Error{Op: "check configuration", Field: field, Class: ErrInvalidConfig, Err: fmt.Errorf(format, args...)}
 }
@@ -60,7 +67,7 @@ func validateIdentity(c Config) error {
 	if strings.HasPrefix(c.Image, "-") || strings.ContainsAny(c.Image, blanks) {
 		return invalid("Image", "%q is not an image reference", c.Image)
 	}
-	if c.Name != "" && !namePattern.MatchString(c.Name) {
+	if c.Name != "" && !namePattern().MatchString(c.Name) {
 		return invalid("Name", "%q must be two or more of [a-zA-Z0-9_.-] and begin with a letter or digit", c.Name)
 	}
 	if err := validateLabels(c.Labels); err != nil {
@@ -117,11 +124,11 @@ func validateProcess(c Config) error {
 			return invalid("WorkingDir", "%q is under /proc", c.WorkingDir)
 		}
 	}
-	if c.User != "" && !userPattern.MatchString(c.User) {
+	if c.User != "" && !userPattern().MatchString(c.User) {
 		return invalid("User", "%q is not USER or USER:GROUP", c.User)
 	}
 	for _, capability := range c.CapAdd {
-		if !capabilityPattern.MatchString(capability) {
+		if !capabilityPattern().MatchString(capability) {
 			return invalid("CapAdd", "%q is not a capability such as NET_ADMIN", capability)
 		}
 	}
@@ -137,7 +144,7 @@ func validateMounts(c Config) error {
 	seen := map[string]bool{}
 	for _, mount := range c.Mounts {
 		switch target := path.Clean(mount.Target); {
-		case !path.IsAbs(mount.Source) && !windowsPathPattern.MatchString(mount.Source):
+		case !path.IsAbs(mount.Source) && !windowsPathPattern().MatchString(mount.Source):
 			return invalid("Mounts", "source %q of the mount on %q is not an absolute path", mount.Source, mount.Target)
 		case !path.IsAbs(mount.Target) || target == "/":
 			return invalid("Mounts", "target %q is not an absolute path below /", mount.Target)
@@ -153,17 +160,17 @@ func validateMounts(c Config) error {
 }
 
 func validateNetwork(c Config) error {
-	if c.NetworkMode != "" && !networkPattern.MatchString(c.NetworkMode) {
+	if c.NetworkMode != "" && !networkPattern().MatchString(c.NetworkMode) {
 		return invalid("NetworkMode", "%q is not bridge, host, none, or a network's name or ID", c.NetworkMode)
 	}
-	if c.Hostname != "" && !hostnamePattern.MatchString(c.Hostname) {
+	if c.Hostname != "" && !hostnamePattern().MatchString(c.Hostname) {
 		return invalid("Hostname", "%q is not a host name of 63 characters at most", c.Hostname)
 	}
 	if len(c.NetworkAliases) > 0 && !c.OnNamedNetwork() {
 		return invalid("NetworkAliases", "only a network that NetworkMode names knows aliases")
 	}
 	for _, alias := range c.NetworkAliases {
-		if !hostnamePattern.MatchString(alias) {
+		if !hostnamePattern().MatchString(alias) {
 			return invalid("NetworkAliases", "%q is not a host name of 63 characters at most", alias)
 		}
 	}
@@ -184,7 +191,7 @@ func validateNetworkID(id string) error {
 	if id == "" {
 		return invalid("NetworkID", "is empty; name the network to join")
 	}
-	if !networkPattern.MatchString(id) || slices.Contains([]string{"bridge", "host", "none"}, id) {
+	if !networkPattern().MatchString(id) || slices.Contains([]string{"bridge", "host", "none"}, id) {
 		return invalid("NetworkID", "%q is not the name or ID of a network that containers share", id)
 	}
 	return nil

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -128,11 +127,11 @@ func stepAt(steps []*parser.Node, dockerfile string, line int) string {
 
 // numberedStep is BuildKit's name for a step: its stage where there are several, its
 // number among those of the stage that change files, and its instruction.
-var numberedStep = regexp.MustCompile(`^\[(?:(?:stage-)?(\S+) +)?(\d+)/\d+\] (\w+)`)
+var numberedStep = lazily(`^\[(?:(?:stage-)?(\S+) +)?(\d+)/\d+\] (\w+)`)
 
 // lineOfStep returns the line of the step that BuildKit calls so, or 0.
 func lineOfStep(steps []*parser.Node, name string) int {
-	match := numberedStep.FindStringSubmatch(name)
+	match := numberedStep().FindStringSubmatch(name)
 	if match == nil {
 		return 0
 	}

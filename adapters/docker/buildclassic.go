@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -100,8 +99,8 @@ type classicProgress struct {
 // The builder's own words stand between what the steps write. A step that imitates them
 // deceives nobody but who has sent it.
 var (
-	classicStep  = regexp.MustCompile(`^Step (\d+)/\d+ : (.*)`)
-	classicWords = regexp.MustCompile(`^( ---> |Removing intermediate container |Successfully (built|tagged) )`)
+	classicStep  = lazily(`^Step (\d+)/\d+ : (.*)`)
+	classicWords = lazily(`^( ---> |Removing intermediate container |Successfully (built|tagged) )`)
 )
 
 // classicCached is what the builder says of a step whose result was there.
@@ -139,7 +138,7 @@ func (p *classicProgress) read(body io.Reader) error {
 }
 
 func (p *classicProgress) heard(text string) {
-	if begun := classicStep.FindStringSubmatch(text); begun != nil {
+	if begun := classicStep().FindStringSubmatch(text); begun != nil {
 		p.end(core.BuildDone)
 		p.number, _ = strconv.Atoi(begun[1])
 		p.name, p.output = begun[2], nil
@@ -149,7 +148,7 @@ func (p *classicProgress) heard(text string) {
 	switch {
 	case strings.HasPrefix(text, classicCached):
 		p.cached = true
-	case p.number == 0 || text == "\n" || classicWords.MatchString(text):
+	case p.number == 0 || text == "\n" || classicWords().MatchString(text):
 	default:
 		p.output = append(p.output, text...)
 		p.output = p.output[max(0, len(p.output)-outputMax-1):]

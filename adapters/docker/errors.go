@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/client"
@@ -205,9 +206,9 @@ var rules = []rule{
 }
 
 // commandFailed are the builders' words for a command of a Dockerfile that has failed.
-var commandFailed = regexp.MustCompile(`(?s)^(process ".*" did not complete successfully|executor failed running \[.*\]|The command '.*' returned a non-zero code): `)
+var commandFailed = lazily(`(?s)^(process ".*" did not complete successfully|executor failed running \[.*\]|The command '.*' returned a non-zero code): `)
 
-func isCommandFailed(err error) bool { return commandFailed.MatchString(err.Error()) }
+func isCommandFailed(err error) bool { return commandFailed().MatchString(err.Error()) }
 
 // builderPrefixes are how far a builder had come, which says nothing.
 var builderPrefixes = []string{"failed to solve: ", "failed to solve with frontend dockerfile.v0: ", "failed to create LLB definition: "}
@@ -224,15 +225,20 @@ func withoutPrefixes(err error) error {
 // endsNotFound tells the failures of builders that come without a class.
 func endsNotFound(err error) bool { return strings.HasSuffix(err.Error(), ": not found") }
 
-var parseErrorLine = regexp.MustCompile(`dockerfile parse error (?:on )?line (\d+)`)
+var parseErrorLine = lazily(`dockerfile parse error (?:on )?line (\d+)`)
 
 // lineIn returns the line of a Dockerfile that an error names, or 0.
 func lineIn(err error) int {
 	line := 0
-	if match := parseErrorLine.FindStringSubmatch(err.Error()); match != nil {
+	if match := parseErrorLine().FindStringSubmatch(err.Error()); match != nil {
 		line, _ = strconv.Atoi(match[1])
 	}
 	return line
+}
+
+// lazily compiles an expression when it is first needed, and not at the start of each process.
+func lazily(expression string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
 }
 
 // isDeadline tells a deadline that is not the whole call's.
