@@ -117,10 +117,10 @@ func TestBuildHere(t *testing.T) {
 
 func TestBuildFromStdin(t *testing.T) {
 	u := newUser(t)
-	tag, folder := u.tag(), u.folder(map[string]string{"file": "of the context"})
+	tag, folder := u.tag(), u.folder(map[string]string{"file": "of the context\n"})
 	for _, test := range []struct{ args, dockerfile, file string }{
 		{"-", "RUN echo without >/file", "without\n"},
-		{"-f - " + folder, "COPY file /file", "of the context"},
+		{"-f - " + folder, "COPY file /file", "of the context\n"},
 	} {
 		command := u.command(append([]string{"build", "--no-sandbox", "-t", tag}, strings.Fields(test.args)...)...)
 		command.Stdin = strings.NewReader(from + test.dockerfile)
@@ -205,7 +205,7 @@ func TestBuildsAtOnce(t *testing.T) {
 	tag := u.tag()
 	names := map[string]string{tag: "one", strings.Replace(tag, ":latest", ":other", 1): "other"}
 	for tag, name := range names {
-		folder := u.folder(map[string]string{"Dockerfile": from + "COPY name /name\nRUN cat /name\n", "name": name})
+		folder := u.folder(map[string]string{"Dockerfile": from + "COPY name /name\nRUN cat /name\n", "name": name + "\n"})
 		builds = append(builds, u.start(u.command("build", "--no-sandbox", "--no-cache", "-t", tag, folder)))
 		defer u.moat("rmi", tag)
 	}
@@ -214,7 +214,7 @@ func TestBuildsAtOnce(t *testing.T) {
 		want(u, "the exit status ("+found.stderr+")", found.code, 0)
 	}
 	for tag, name := range names {
-		want(u, tag, u.printed("--no-sandbox", tag, "cat", "/name"), name)
+		want(u, tag, u.printed("--no-sandbox", tag, "cat", "/name"), name+"\n")
 	}
 }
 

@@ -84,7 +84,7 @@ func (a *app) build(cmd *cobra.Command, options *buildOptions, folder string) er
 		if err != nil {
 			return err
 		}
-		defer root.Close()
+		defer func() { _ = root.Close() }()
 		asked.Context = root.FS()
 	}
 	dockerfile, err := options.dockerfile(a.env, folder)
@@ -126,7 +126,7 @@ func (o *buildOptions) tag(env Env, folder string) (string, error) {
 	switch len(o.tags) {
 	case 0:
 	case 1:
-		return o.tags[0], nil
+		return o.tags[0], core.ValidateTag(o.tags[0])
 	default:
 		return "", fmt.Errorf("-t %q: a build has one tag", o.tags)
 	}

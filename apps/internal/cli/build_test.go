@@ -203,6 +203,9 @@ func TestTagAfterTheFolder(t *testing.T) {
 		if got := tagAfter(folder); got != want {
 			t.Errorf("%q: got %s, want %s", folder, got, want)
 		}
+		if err := core.ValidateTag(want); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -226,6 +229,7 @@ func TestBuildsThatCannotBegin(t *testing.T) {
 		{"own", []string{"own/Dockerfile", "not supported", "CONTEXT/.dockerignore"}},
 		{"-f - -", []string{"leave one of them out"}},
 		{"-f ok/Dockerfile -", []string{"leave one of them out"}},
+		{"-t Bad: ok", []string{`"Bad:"`}},
 		{"-t a -t b ok", []string{`"a" "b"`, "one tag"}},
 		{"--build-arg =x ok", []string{"Args", `""`}},
 		{"--label =x ok", []string{"--label", "KEY=value"}},
@@ -362,7 +366,7 @@ func severalSteps() []core.BuildProgress {
 	return []core.BuildProgress{
 		{Step: 1, Name: "FROM a", Status: core.BuildRunning},
 		{Step: 1, Name: "FROM a", Status: core.BuildRunning, Detail: "aa", Current: 1e6, Total: 2e6},
-		{Step: 2, Name: "load context", Status: core.BuildRunning, Detail: "files", Current: 5e5},
+		{Step: 2, Name: "load context", Status: core.BuildRunning, Detail: "files:", Current: 5e5},
 		{Step: 1, Name: "FROM a", Status: core.BuildRunning, Detail: "bb", Current: 0, Total: 1e6},
 		{Step: 1, Name: "FROM a", Status: core.BuildRunning, Detail: "aa", Current: 2e6, Total: 2e6},
 		{Step: 2, Name: "load context", Status: core.BuildDone},

@@ -188,7 +188,7 @@ func (s *buildStep) transferred(event core.BuildProgress) string {
 }
 
 func sized(detail string, bytes int64) string {
-	detail = cleanLine(strings.ReplaceAll(detail, "\n", " "))
+	detail = strings.TrimSuffix(cleanLine(strings.ReplaceAll(detail, "\n", " ")), ":") // BuildKit's "transferring context:"
 	if bytes <= 0 {
 		return detail
 	}
