@@ -27,10 +27,17 @@
 // present from the beginning; those in [Options.Registry] can be pulled, with progress,
 // and [Options.Unreachable] stands for registries that are down. All else is not found.
 //
+// Its build manager makes images of Dockerfiles: FROM (stages and scratch, too), RUN,
+// COPY and ADD of files and folders, ARG, ENV, WORKDIR, USER, LABEL, VOLUME, EXPOSE,
+// ENTRYPOINT and CMD. Other instructions, all options but --from, archives that ADD
+// would unpack, and files inside a Dockerfile are refused with [core.ErrUnsupported],
+// and so are links in a build context. What steps have made is reused as long as the
+// runtime is open.
+//
 // # What is missing
 //
 // There is no network: the modes "bridge" and "none" differ in what /proc/net/dev
-// shows, and named networks are not found. What takes a kernel (limits, capabilities,
+// shows, and named networks connect nobody. What takes a kernel (limits, capabilities,
 // privileges, published ports, the host's network or its address) is refused with
 // [core.ErrUnsupported]. [Runtime.Capabilities] says the same as data.
 //
