@@ -52,7 +52,8 @@
 //
 // The cases of published ports (RT-85, CF-13) also run BusyBox's `nc -l -p PORT`, and
 // those of set-user-ID programs need BusyBox where the kernel does not show
-// NoNewPrivs in /proc/self/status. A shell ends a container's background jobs with it.
+// NoNewPrivs in /proc/self/status. Builds need the shell as /bin/sh with $RANDOM, and
+// readlink where links can be copied. A shell ends a container's background jobs with it.
 //
 // [Harness.ConfigImage] is the same with an entrypoint that sets ENTRYPOINT_RAN=yes and
 // executes its arguments, FROM_IMAGE=yes in its environment, tester as its user,

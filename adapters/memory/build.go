@@ -408,7 +408,7 @@ func (b *build) runStep(cmd *instructions.RunCommand, next *image) error {
 		return errHeredoc(b.tag)
 	}
 	base := *next
-	base.Entrypoint, base.Volumes = nil, nil
+	base.Entrypoint = nil
 	args := slices.DeleteFunc(slices.Clone(b.args), func(entry string) bool {
 		key, _, _ := strings.Cut(entry, "=")
 		_, own := envValue(next.Env, key)

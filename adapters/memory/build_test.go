@@ -17,8 +17,11 @@ const buildTag = "example/built"
 // buildContext is what the Dockerfiles of these tests copy.
 var buildContext = map[string][]byte{
 	"a.txt": []byte("a\n"), "b.txt": []byte("b\n"), "folder/c.txt": []byte("c\n"), "folder/d/e.txt": []byte("e\n"),
-	"packed": append(make([]byte, 257), "ustar and more"...), "zipped": []byte("\x1f\x8b and more"),
+	"tar": tarHead, "gz": []byte("\x1f\x8b and more"), "bz2": []byte("BZh9"), "xz": []byte("\xfd7zXZ\x00\x00"), "zst": []byte("\x28\xb5\x2f\xfd"),
+	"folder/tar": tarHead,
 }
+
+var tarHead = append(make([]byte, 257), "ustar and more"...)
 
 func TestDockerfiles(t *testing.T) {
 	for name, test := range map[string]struct{ lines, script, out string }{
@@ -26,6 +29,9 @@ func TestDockerfiles(t *testing.T) {
 		"a file to a folder":     {"COPY a.txt /x/", "cat /x/a.txt", "a\n"},
 		"to a folder that is":    {"WORKDIR /x\nCOPY a.txt .", "cat /x/a.txt", "a\n"},
 		"several files":          {"COPY a.txt b.txt /x/", "cat /x/a.txt /x/b.txt", "a\nb\n"},
+		"files to one name":      {"COPY a.txt b.txt /x", "cat /x/a.txt /x/b.txt", "a\nb\n"},
+		"an archive in a folder": {"ADD folder /x", "wc -c /x/tar", "271 /x/tar\n"},
+		"not the entrypoint":     {"ENTRYPOINT [\"false\"]\nRUN echo one >/x\nENTRYPOINT []", "cat /x", "one\n"},
 		"a pattern":              {"COPY *.txt /x/", "cd /x && cat *", "a\nb\n"},
 		"a folder's inside":      {"COPY folder /x", "cat /x/c.txt /x/d/e.txt", "c\ne\n"},
 		"never above":            {"COPY ../../a.txt /x", "cat /x", "a\n"},
@@ -61,6 +67,7 @@ func TestDockerfiles(t *testing.T) {
 }
 
 func TestCommandsOfImages(t *testing.T) {
+	rt := newRuntime(t, memory.Options{}) // what is reused of one must be right for the next
 	for _, test := range []struct{ lines, out string }{
 		{"FROM moat/test-config\nENTRYPOINT [\"echo\", \"x\"]", "x\n"},
 		{"FROM moat/test-base\nCMD [\"y\"]\nENTRYPOINT [\"echo\", \"x\"]", "x y\n"},
@@ -68,12 +75,36 @@ func TestCommandsOfImages(t *testing.T) {
 		{"FROM moat/test-base\nENTRYPOINT [\"echo\", \"x\"]\nCMD [\"y\"]", "x y\n"},
 		{"FROM moat/test-base\nENV V=\"a  b\"\nCMD echo \"$V\"", "a  b\n"},
 	} {
-		rt := newRuntime(t, memory.Options{})
 		if err := rt.BuildManager().BuildImage(t.Context(), test.lines, buildTag, core.BuildOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		if _, out := finish(t, rt, start(t, rt, core.Config{Image: buildTag})); out != test.out {
 			t.Errorf("%s\nsays %q, want %q", test.lines, out, test.out)
+		}
+	}
+}
+
+func TestIDsOfImages(t *testing.T) {
+	rt := newRuntime(t, memory.Options{})
+	ids := map[string]bool{}
+	for i, opts := range []core.BuildOptions{
+		{},
+		{Labels: map[string]string{"team": "blue"}},
+		{DNS: []string{"192.0.2.53"}},
+		{Args: map[string]string{"A": "1"}},
+		{NoCache: true},                     // what a step does may differ each time
+		{Args: map[string]string{"A": "1"}}, // again
+	} {
+		if err := rt.BuildManager().BuildImage(t.Context(), "FROM moat/test-base\nARG A\nRUN echo $A >/x", "moat/built", opts); err != nil {
+			t.Fatal(err)
+		}
+		images, err := rt.ListImages(t.Context())
+		if err != nil || images[0].Tag != "moat/built:latest" {
+			t.Fatalf("%v, %v", images, err)
+		}
+		ids[images[0].ID] = true
+		if want := min(i+1, 5); len(ids) != want {
+			t.Errorf("after %d builds there are %d IDs, want %d: one for the same content and labels", i+1, len(ids), want)
 		}
 	}
 }
@@ -102,8 +133,11 @@ func TestWhatDockerfilesCannotHave(t *testing.T) {
 		{"COPY --chown=tester a.txt /", "--chown", core.ErrUnsupported},
 		{"COPY <<END /x\ntrue\nEND", "COPY", core.ErrUnsupported},
 		{"ADD https://192.0.2.1/x /x", "https://192.0.2.1/x", core.ErrUnsupported},
-		{"ADD packed /x", "packed", core.ErrUnsupported},
-		{"ADD zipped /x", "zipped", core.ErrUnsupported},
+		{"ADD tar /x", "tar", core.ErrUnsupported},
+		{"ADD gz /x", "gz", core.ErrUnsupported},
+		{"ADD bz2 /x", "bz2", core.ErrUnsupported},
+		{"ADD xz /x", "xz", core.ErrUnsupported},
+		{"ADD zst /x", "zst", core.ErrUnsupported},
 		{"FROM --platform=linux/arm64 moat/test-base", "--platform", core.ErrUnsupported},
 		{"COPY ../none /x", "none", core.ErrInvalidConfig},
 		{"COPY --from=registry.example/none /x /", "registry.example/none", core.ErrNotFound},

@@ -27,6 +27,13 @@
 // present from the beginning; those in [Options.Registry] can be pulled, with progress,
 // and [Options.Unreachable] stands for registries that are down. All else is not found.
 //
+// Its build manager makes images of Dockerfiles: FROM (stages and scratch, too), RUN,
+// COPY and ADD of files and folders, ARG, ENV, WORKDIR, USER, LABEL, VOLUME, EXPOSE,
+// ENTRYPOINT and CMD. Other instructions, all options but --from, archives that ADD
+// would unpack, and files inside a Dockerfile are refused with [core.ErrUnsupported],
+// and so are links in a build context. What steps have made is reused as long as the
+// runtime is open.
+//
 // # What is missing
 //
 // Nothing passes between containers: networks are only kept account of, with subnets,
