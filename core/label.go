@@ -13,6 +13,10 @@ const (
 	LabelRunID   = labelPrefix + "run-id"
 	LabelRole    = labelPrefix + "role"
 	LabelVersion = labelPrefix + "version"
+
+	// LabelNetwork is the ID of the network that a helper serves: on the helper, and on
+	// each container that cannot do without it. Whose network it is does not matter.
+	LabelNetwork = labelPrefix + "network"
 )
 
 // The roles that [LabelRole] tells.
@@ -20,10 +24,21 @@ const (
 	RoleMain    = "main"
 	RoleSidecar = "sidecar"
 	RoleService = "service"
-	RoleProbe   = "probe" // an adapter's own short-lived check
 	RoleNetwork = "network"
 	RoleImage   = "image"
-	RoleHelper  = "helper" // what an adapter needs beside a run's containers
+
+	// RoleProbe is an adapter's own short-lived check. Its run ID is empty: what is some
+	// minutes old, by [Info].Created, was left behind by a process that was killed.
+	RoleProbe = "probe"
+
+	// RoleHelper is what an adapter needs beside runs' containers. A container has
+	// [LabelNetwork] and an empty run ID, because the runs that use it come and go: it
+	// is left over once no other container has the same [LabelNetwork], created and
+	// exited ones included. The adapter itself removes it with its last user, and with
+	// its network; it makes a new one when the next user is created. So whoever tidies
+	// up may remove one without users, but not one that is younger than a minute: it
+	// comes just before its first user.
+	RoleHelper = "helper"
 )
 
 // Version is this release of Moat, as [LabelVersion] and `moat version` show it.
