@@ -114,7 +114,7 @@ func (p *provision) start(ctx context.Context, i int, config core.ServiceConfig,
 		if !errors.Is(err, core.ErrAlreadyExists) {
 			p.infos[i].ID = config.Container().Name // for stop: when ctx ends, there is little time to remove it
 		}
-		return err
+		return fmt.Errorf("service %s: %w", config.Name, err)
 	}
 	return core.WaitReady(ctx, p.services, p.infos[i], timeout)
 }

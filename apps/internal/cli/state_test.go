@@ -94,7 +94,7 @@ func TestLocksBesideCleaners(t *testing.T) {
 			}
 		})
 	}
-	for i := range 2000 {
+	for i := range 300 {
 		lock, err := s.lockRun("run")
 		if err != nil {
 			t.Fatal(err)
