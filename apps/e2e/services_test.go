@@ -31,11 +31,6 @@ func newServiceUser(t *testing.T) *user {
 		u.docker("tag", "moat/test-"+service.name+":"+service.tag, service.name+":"+service.tag)
 	}
 	u.docker("tag", image, "redis:broken")
-	for tag, script := range map[string]string{"slow": "echo the disk is slow; exec sleep 1000", "dies": "echo the disk is full; exit 3"} {
-		id := u.docker("create", image)
-		u.docker("commit", "--change", fmt.Sprintf("ENTRYPOINT [%q, %q, %q]", "sh", "-c", script), id, "redis:"+tag)
-		u.docker("rm", id)
-	}
 	t.Cleanup(func() {
 		if left := u.owned(); left != "" {
 			t.Errorf("left on the engine: %s", left)
@@ -74,15 +69,27 @@ func TestServices(t *testing.T) {
 	}
 }
 
+// redis makes an image of that name that runs a script, and returns it as a service.
+func (u *user) redis(what, script string) (service string) {
+	u.Helper()
+	service = fmt.Sprintf("redis:%s-%d", what, os.Getpid())
+	id := u.docker("create", image)
+	u.docker("commit", "--change", fmt.Sprintf("ENTRYPOINT [%q, %q, %q]", "sh", "-c", script), id, service)
+	u.docker("rm", id)
+	u.Cleanup(func() { u.docker("rmi", service) })
+	return service
+}
+
 func TestServicesThatFail(t *testing.T) {
 	u := newServiceUser(t)
+	slow, dies := u.redis("slow", "echo the disk is slow; exec sleep 1000"), u.redis("dies", "echo the disk is full; exit 3")
 	for _, test := range []struct {
 		args  []string
 		texts []string
 	}{
 		{[]string{"--service", "redis:broken"}, []string{"redis", "executable file not found"}},
-		{[]string{"--service", "redis:dies"}, []string{"redis", "exited with status 3", "the disk is full"}},
-		{[]string{"--service", "redis:slow", "--service-timeout", "3s"}, []string{"redis", "timed out", "the disk is slow"}},
+		{[]string{"--service", dies}, []string{"redis", "exited with status 3", "the disk is full"}},
+		{[]string{"--service", slow, "--service-timeout", "3s"}, []string{"redis", "timed out", "the disk is slow"}},
 		{[]string{"--service", "redis:no-such-version"}, []string{"redis:no-such-version"}},
 		{[]string{"--service", "oracle"}, []string{"oracle", "mariadb, mysql, postgres, redis"}},
 		{[]string{"--service", "redis:7", "--service", "redis:6"}, []string{"twice"}},
