@@ -17,9 +17,10 @@ help: ## this list
 build: ## the binaries, into bin/
 	@cd apps && CGO_ENABLED=0 go build -trimpath -o ../bin/ ./cmd/...
 
-test: build ## every test against all engines that are present, and a table of the contract suite
-	@eval "$$(bash tools/engine.sh env)"; \
-	for module in $(MODULES); do (cd $$module && go test -count=1 -timeout 30m -json ./...) || true; done | (cd tools && go run ./summary)
+test: build ## every test against all engines that are present, a table of the contract suite, and whether anything is left on the engines
+	@eval "$$(bash tools/engine.sh env)"; status=0; \
+	for module in $(MODULES); do (cd $$module && go test -count=1 -timeout 30m -json ./...) || true; done | (cd tools && go run ./summary) || status=1; \
+	bash tools/leftovers.sh || status=1; exit $$status
 
 race: ## the tests that need no engine, under the race detector
 	@for module in $(RACE); do (cd $$module && go test -count=1 -timeout 30m -race ./...); done

@@ -10,6 +10,7 @@ require (
 	github.com/hinshun/vt10x v0.0.0-20220301184237-5011da428d02
 	github.com/moatproject/moat/adapters/container v0.0.0
 	github.com/moatproject/moat/adapters/docker v0.0.0
+	github.com/moatproject/moat/adapters/memory v0.0.0
 	github.com/moatproject/moat/core v0.0.0
 	github.com/moby/go-archive v0.2.0
 	github.com/moby/term v0.5.2
@@ -53,7 +54,6 @@ require (
 	github.com/mattn/go-colorable v0.1.14 // indirect
 	github.com/mattn/go-isatty v0.0.20 // indirect
 	github.com/moatproject/moat/adapters/gvisor v0.0.0 // indirect
-	github.com/moatproject/moat/adapters/memory v0.0.0 // indirect
 	github.com/moby/buildkit v0.30.0 // indirect
 	github.com/moby/docker-image-spec v1.3.1 // indirect
 	github.com/moby/locker v1.0.1 // indirect

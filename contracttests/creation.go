@@ -90,20 +90,14 @@ func invalidConfig(f *fixture) {
 }
 
 func unknownReferences(f *fixture) {
-	names := func(what string, err error, name string) {
-		f.wantClass(what, err, core.ErrNotFound)
-		if err != nil && !strings.Contains(err.Error(), name) {
-			f.Errorf("%s: %v, which does not name it", what, err)
-		}
-	}
 	cfg := f.command("true")
 	cfg.Image = f.h.MissingImage
 	_, err := f.tryCreate(cfg)
-	names("an image that the registry does not have", err, cfg.Image)
+	f.wantMissing("an image that the registry does not have", err, cfg.Image)
 
 	cfg.Image, cfg.Pull = f.missingLocalImage(), core.PullNever
 	_, err = f.tryCreate(cfg)
-	names("an absent image that must not be pulled", err, cfg.Image)
+	f.wantMissing("an absent image that must not be pulled", err, cfg.Image)
 
 	if !core.CapabilitiesOf(f.rt).NetworkModes {
 		return
@@ -111,7 +105,16 @@ func unknownReferences(f *fixture) {
 	cfg = f.command("true")
 	cfg.NetworkMode = f.missing()
 	_, err = f.tryCreate(cfg)
-	names("a network that does not exist", err, cfg.NetworkMode)
+	f.wantMissing("a network that does not exist", err, cfg.NetworkMode)
+}
+
+// wantMissing checks for an error that names what does not exist.
+func (f *fixture) wantMissing(what string, err error, name string) {
+	f.Helper()
+	f.wantClass(what, err, core.ErrNotFound)
+	if err != nil && !strings.Contains(err.Error(), name) {
+		f.Errorf("%s: %v, which does not name it", what, err)
+	}
 }
 
 // missingLocalImage returns a reference that exists nowhere.

@@ -66,19 +66,50 @@ func (f *fixture) startService(cfg core.ServiceConfig) core.ServiceInfo {
 	return info
 }
 
+// oddPassword is one that programs write in several ways, and whose lines are secret
+// each for itself.
+const oddPassword = "it's the \"odd\" one\n<and> its second line"
+
 func secretService(f *fixture) {
-	cfg := f.service("echo the log has {password}; exit 3")
-	info := f.startService(cfg)
-	f.wait(info.ID)
-	err := f.services().CheckReady(f.ctx, info)
-	f.wantClass("a service that has ended", err, core.ErrNotRunning)
-	cfg.Name, cfg.ExtraCmd, cfg.ReadinessCmd = "db-2", []string{"sleep", "1000"}, "echo my {password}; exit 1"
-	notReady := f.services().CheckReady(f.ctx, f.startService(cfg))
-	cfg.Name, cfg.ExtraCmd = "db-3", []string{"/no-such-program", "{password}"}
-	_, failed := f.services().StartService(f.ctx, cfg)
-	for _, err := range []error{err, notReady, failed} {
-		if err == nil || strings.Contains(fmt.Sprintf("%v %+v", err, err), servicePassword) {
-			f.Errorf("the password is in %v", err)
+	base := f.service(`echo the log has "$DB_PASSWORD" and more; exit 3`)
+	for i, password := range []string{servicePassword, oddPassword} {
+		cfg := base
+		cfg.Name, cfg.Env = fmt.Sprint("db-", i, "-a"), map[string]string{"DB_PASSWORD": password}
+		info := f.startService(cfg)
+		f.wait(info.ID)
+		died := f.services().CheckReady(f.ctx, info)
+		f.wantClass("a service that has ended", died, core.ErrNotRunning)
+		cfg.Name, cfg.ExtraCmd = fmt.Sprint("db-", i, "-b"), []string{"sleep", "1000"}
+		// What is cut to its last lines, or bytes, is not cut within a password.
+		cfg.ReadinessCmd = `echo my {password}; for i in 1 2 3 4 5 6 7 8 9; do echo $i; done; exit 1`
+		notReady := f.services().CheckReady(f.ctx, f.startService(cfg))
+		cfg.Name, cfg.ExtraCmd = fmt.Sprint("db-", i, "-c"), []string{"/no-such-program " + password}
+		_, failed := f.services().StartService(f.ctx, cfg)
+		f.wantField("a service whose program does not exist", failed, "Cmd")
+		for _, err := range []error{died, notReady, failed} {
+			f.wantSecret(err, password)
+		}
+	}
+}
+
+// wantSecret checks that an error shows no line of a password, as it is or quoted, nor
+// leads to an error that does.
+func (f *fixture) wantSecret(err error, password string) {
+	f.Helper()
+	if err == nil {
+		f.Error("no error")
+		return
+	}
+	shown := fmt.Sprintf("%v %+v %#v", err, err, err)
+	if found, ok := errors.AsType[*core.Error](err); ok {
+		shown += fmt.Sprintf(" %v %#v %v", found, found, found.Err)
+	}
+	for line := range strings.SplitSeq(password, "\n") {
+		quoted := fmt.Sprintf("%q", line)
+		for _, secret := range []string{line, quoted[1 : len(quoted)-1]} {
+			if strings.Contains(shown, secret) {
+				f.Errorf("%s of the password is in %s", secret, shown)
+			}
 		}
 	}
 }
@@ -124,7 +155,12 @@ func (f *fixture) wantUsed(network string, used bool) {
 
 func joiningService(f *fixture) {
 	cfg := f.service("sleep 1000")
-	f.services().SetNetworkID(f.network(f.runID + "-2"))
+	other := f.network(f.runID + "-2")
+	elsewhere := cfg
+	elsewhere.Name, elsewhere.NetworkID = "db-2", ""
+	f.wantState(f.startService(elsewhere).ID, core.StateRunning)
+	f.wantUsed(other, false)
+	f.services().SetNetworkID(f.network(f.runID + "-3"))
 	f.startService(cfg)
 	f.wantUsed(cfg.NetworkID, true)
 }
@@ -151,12 +187,11 @@ func unknownService(f *fixture) {
 	elsewhere := cfg
 	elsewhere.NetworkID = f.missing()
 	_, err := f.services().StartService(f.ctx, elsewhere)
-	f.wantClass("a service on a network that does not exist", err, core.ErrNotFound)
-	cfg.Version = "no-such-version"
+	f.wantMissing("a service on a network that does not exist", err, elsewhere.NetworkID)
+	tag := strings.LastIndex(f.h.MissingImage, ":")
+	cfg.Image, cfg.Version = f.h.MissingImage[:tag], f.h.MissingImage[tag+1:]
 	_, err = f.services().StartService(f.ctx, cfg)
-	if !errors.Is(err, core.ErrNotFound) && !errors.Is(err, core.ErrUnavailable) {
-		f.Errorf("a service of an image that does not exist returned %v", err)
-	}
+	f.wantMissing("a service of an image that does not exist", err, f.h.MissingImage)
 }
 
 func twinServices(f *fixture) {
@@ -233,6 +268,16 @@ func deadService(f *fixture) {
 			f.Errorf("%q is missing from %v", text, err)
 		}
 	}
+	// Asking is what it dies of: before the second time, or in the first.
+	cfg.Name, cfg.ReadinessCmd = "db-2", "touch /tmp/asked; exit 1"
+	cfg.ExtraCmd = []string{"sh", "-c", "while ! test -e /tmp/asked; do sleep 0.1; done; echo another reason; exit 8"}
+	err = core.WaitReady(f.ctx, f.services(), f.startService(cfg), patience)
+	f.wantClass("a service that dies while it is waited for", err, core.ErrNotRunning)
+	for _, text := range []string{"another reason", "8"} {
+		if err == nil || !strings.Contains(err.Error(), text) {
+			f.Errorf("%q is missing from %v", text, err)
+		}
+	}
 	info.ReadinessCmd = ""
 	f.wantClass("a service that died, without a readiness command", f.services().CheckReady(f.ctx, info), core.ErrNotRunning)
 	f.remove(info.ID)
@@ -246,6 +291,7 @@ func stoppedService(f *fixture) {
 	want(f, "the number of services", len(f.runningServices()), 0)
 	f.must(f.services().StopService(f.ctx, info))
 	f.must(f.services().StopService(f.ctx, f.startService(cfg)))
+	f.must(f.services().StopService(f.ctx, core.ServiceInfo{}))
 	f.must(f.networks().RemoveNetwork(f.ctx, cfg.NetworkID))
 }
 

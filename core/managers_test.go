@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/moatproject/moat/core"
 )
@@ -16,6 +19,7 @@ type engine struct {
 	core.Runtime
 	created []core.Config
 	removed []string
+	removal bool // hangs
 
 	create, start, inspect, execution, wait, logs error
 
@@ -33,6 +37,9 @@ func (e *engine) CreateContainer(_ context.Context, cfg core.Config) (string, er
 func (e *engine) StartContainer(context.Context, string) error { return e.start }
 func (e *engine) RemoveContainer(ctx context.Context, id string) error {
 	e.removed = append(e.removed, id)
+	if e.removal {
+		<-ctx.Done()
+	}
 	return ctx.Err()
 }
 func (e *engine) ContainerState(context.Context, string) (string, error) { return e.state, e.stateErr }
@@ -79,6 +86,19 @@ func TestSidecarManager(t *testing.T) {
 	}
 }
 
+// TestFailedStartsThatHang cancels the start of what can only be removed slowly.
+func TestFailedStartsThatHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		begin := time.Now()
+		_, err := core.NewServiceManager(&engine{start: context.Canceled, removal: true}).StartService(ctx, postgres())
+		if took := time.Since(begin); took > time.Second || !errors.Is(err, context.Canceled) {
+			t.Errorf("after %s: %v", took, err)
+		}
+	})
+}
+
 func TestInspectContainer(t *testing.T) {
 	if found, err := core.NewSidecarManager(able{&engine{}}).InspectContainer(t.Context(), "id"); err != nil || found.State.ExitCode != 3 {
 		t.Errorf("%+v, %v", found.State, err)
@@ -109,7 +129,10 @@ func TestServiceManagerStarts(t *testing.T) {
 	if !errors.Is(err, errBroken) || strings.Contains(fmt.Sprintf("%v %+v", err, err), secret) {
 		t.Errorf("a start that failed: %v", err)
 	}
-	if err := manager.StopService(t.Context(), info); err != nil || len(e.removed) != 2 {
+	if err := manager.StopService(t.Context(), core.ServiceInfo{}); err != nil || len(e.removed) != 1 {
+		t.Errorf("nothing to stop: %v, removed %q", err, e.removed)
+	}
+	if err := manager.StopService(t.Context(), info); err != nil || !slices.Equal(e.removed, []string{"id", "id"}) {
 		t.Errorf("%v, removed %q", err, e.removed)
 	}
 }
@@ -120,7 +143,7 @@ func TestCheckReady(t *testing.T) {
 		change(e)
 		return e
 	}
-	long := strings.Repeat("a line\n", 1000) + "the last but " + secret + "\nthe last\n"
+	long := strings.Repeat("a line\n", 30000) + "the last but " + secret + "\nthe last\n"
 	for name, test := range map[string]struct {
 		engine  *engine
 		nothing bool     // there is nothing to run
@@ -138,6 +161,10 @@ func TestCheckReady(t *testing.T) {
 		"died, of unknown code":     {&engine{state: core.StateExited, code: 5, wait: errBroken}, false, errBroken, nil},
 		"died, without a log":       {&engine{state: core.StateExited, code: 5, logs: errBroken}, false, core.ErrNotRunning, []string{"broken"}},
 		"never started":             {&engine{state: core.StateCreated, execution: core.ErrNotRunning}, false, core.ErrNotRunning, []string{"not been started"}},
+		"paused":                    {&engine{state: core.StatePaused, execution: core.ErrNotRunning}, false, errAny, []string{"it is paused"}},
+		"nothing to ask, paused":    {&engine{state: core.StatePaused}, true, errAny, []string{"it is paused"}},
+		"being removed":             {&engine{state: core.StateStopping, code: 137}, false, errAny, []string{"it is stopping"}},
+		"dead":                      {&engine{state: core.StateDead, code: 5, said: long}, false, core.ErrNotRunning, []string{"status 5"}},
 		"gone":                      {&engine{stateErr: core.ErrNotFound, execution: core.ErrNotFound}, false, core.ErrNotFound, nil},
 	} {
 		info := postgres().Info("id", "postgres")
@@ -146,7 +173,8 @@ func TestCheckReady(t *testing.T) {
 			info.ReadinessCmd = ""
 		}
 		err := core.NewServiceManager(able{test.engine}).CheckReady(t.Context(), info)
-		if (err == nil) != (test.class == nil) || (test.class != errAny && !errors.Is(err, test.class)) {
+		if (err == nil) != (test.class == nil) || (test.class != errAny && !errors.Is(err, test.class)) ||
+			(test.class == errAny && errors.Is(err, core.ErrNotRunning)) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}

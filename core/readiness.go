@@ -12,23 +12,30 @@ import (
 // enough for a database's first start on a slow disk.
 const DefaultReadyTimeout = 2 * time.Minute
 
+// A check costs the engine a process, and what it finds is late by a pause at most. So
+// pauses are a part of what has passed, within limits.
 const (
-	firstReadyPause = 50 * time.Millisecond
-	lastReadyPause  = time.Second
+	shortestReadyPause = 50 * time.Millisecond
+	longestReadyPause  = 200 * time.Millisecond
+	readyPausePart     = 10
 )
 
-// WaitReady asks until the service is ready, after pauses that grow from 50 ms to one
-// second. It gives up with [ErrTimeout] after timeout (0: [DefaultReadyTimeout]) or at
-// ctx's deadline; that error, and the one when ctx is cancelled, match ctx's and contain
-// what the service last answered.
+// WaitReady asks until the service is ready, after pauses of a tenth of the time that it
+// has waited, 50 to 200 ms. It gives up with [ErrTimeout] after timeout (0:
+// [DefaultReadyTimeout]) or at ctx's deadline; that error, and the one when ctx is
+// cancelled, match ctx's and contain what the service last answered. After a timeout
+// they also contain the end of its log, if manager is a [ServiceWatcher].
 //
 // What asking again cannot change ends the wait at once: [ErrNotRunning] (the service
-// died), [ErrNotFound], [ErrInvalidConfig], [ErrUnsupported] and [ErrUnavailable].
+// died), [ErrNotFound], [ErrInvalidConfig], [ErrUnsupported] and [ErrUnavailable]. A
+// [ServiceWatcher] tells of a death when it happens, others when they are asked.
 func WaitReady(ctx context.Context, manager ServiceManager, info ServiceInfo, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(timeout, DefaultReadyTimeout))
 	defer cancel()
+	ctx, forget := endedByDeath(ctx, manager, info)
+	defer forget()
 	var last error
-	for pause := firstReadyPause; ; pause = min(pause*3/2, lastReadyPause) {
+	for begin := time.Now(); ; {
 		err := manager.CheckReady(ctx, info)
 		ended := ctx.Err()
 		switch {
@@ -42,14 +49,48 @@ func WaitReady(ctx context.Context, manager ServiceManager, info ServiceInfo, ti
 		}
 		select {
 		case <-ctx.Done():
-			failure := &Error{Op: "wait for service", Object: info.Name, Err: fmt.Errorf("%w: %w", ctx.Err(), last)}
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				failure.Class = ErrTimeout
+			if death := context.Cause(ctx); errors.Is(death, ErrNotRunning) {
+				return death
 			}
-			return failure
-		case <-time.After(pause):
+			return gaveUp(ctx, manager, info, last)
+		case <-time.After(min(max(time.Since(begin)/readyPausePart, shortestReadyPause), longestReadyPause)):
 		}
 	}
+}
+
+// endedByDeath returns a context that the service's death ends, if that is told, with the
+// error that tells of it as its cause. forget waits until nothing watches any more.
+func endedByDeath(ctx context.Context, manager ServiceManager, info ServiceInfo) (alive context.Context, forget func()) {
+	watcher, ok := manager.(ServiceWatcher)
+	if !ok {
+		return ctx, func() {}
+	}
+	alive, end := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := watcher.AwaitDeath(alive, info); errors.Is(err, ErrNotRunning) {
+			end(err)
+		}
+	}()
+	return alive, func() { end(nil); <-done }
+}
+
+// gaveUp is the error of a wait whose context has ended.
+func gaveUp(ctx context.Context, manager ServiceManager, info ServiceInfo, last error) error {
+	failure := &Error{Op: "wait for service", Object: info.Name, Err: fmt.Errorf("%w: %w", ctx.Err(), last)}
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return failure
+	}
+	failure.Class = ErrTimeout
+	if watcher, ok := manager.(ServiceWatcher); ok {
+		graced, cancel := withGrace(ctx)
+		defer cancel()
+		if log, err := watcher.LogTail(graced, info); err == nil {
+			failure.Err = fmt.Errorf("%w. Its log ends with: %s", failure.Err, cmp.Or(log, "nothing"))
+		}
+	}
+	return failure
 }
 
 func isFinal(err error) bool {

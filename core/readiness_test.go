@@ -33,20 +33,127 @@ func TestWaitReadyPauses(t *testing.T) {
 		begin := time.Now()
 		var asked []time.Duration
 		err := core.WaitReady(t.Context(), answers(func(context.Context) error {
-			if asked = append(asked, time.Since(begin).Round(time.Millisecond)); len(asked) < 12 {
+			if asked = append(asked, time.Since(begin).Round(time.Millisecond)); len(asked) < 40 {
 				return errStarting
 			}
 			return nil
 		}), db, 0)
-		ms := []int{0, 50, 125, 238, 406, 659, 1039, 1609, 2463, 3463, 4463, 5463}
-		var want []time.Duration
-		for _, n := range ms {
-			want = append(want, time.Duration(n)*time.Millisecond)
+		at := func(ms ...int) (times []time.Duration) {
+			for _, n := range ms {
+				times = append(times, time.Duration(n)*time.Millisecond)
+			}
+			return times
 		}
-		if err != nil || !slices.Equal(asked, want) {
-			t.Errorf("%v\ngot  %v\nwant %v", err, asked, want)
+		if err != nil || len(asked) != 40 {
+			t.Fatalf("%v, asked at %v", err, asked)
+		}
+		if want := at(0, 50, 100, 150, 200, 250, 300, 350, 400, 450, 500, 550, 605, 666, 732); !slices.Equal(asked[:15], want) {
+			t.Errorf("at first:\ngot  %v\nwant %v", asked[:15], want)
+		}
+		if last := asked[39] - asked[38]; last != 200*time.Millisecond {
+			t.Errorf("at last after %s", last)
 		}
 	})
+}
+
+// watched are answers of a manager that is told of deaths, and of a log.
+type watched struct {
+	answers
+	death func(context.Context) error
+	log   func(context.Context) (string, error)
+}
+
+func (w watched) AwaitDeath(ctx context.Context, _ core.ServiceInfo) error { return w.death(ctx) }
+func (w watched) LogTail(ctx context.Context, _ core.ServiceInfo) (string, error) {
+	return w.log(ctx)
+}
+
+func forever(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+
+func TestWaitReadyIsToldOfADeath(t *testing.T) {
+	const late = 1970 * time.Millisecond // within a pause
+	died := &core.Error{Op: "check service", Class: core.ErrNotRunning}
+	for name, check := range map[string]answers{
+		"between checks":   func(context.Context) error { return errStarting },
+		"during the first": forever,
+		"during one that then tells another thing": func(ctx context.Context) error {
+			<-ctx.Done()
+			return &core.Error{Op: "exec", Class: core.ErrUnavailable, Err: ctx.Err()}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				err := core.WaitReady(t.Context(), watched{answers: check, death: func(ctx context.Context) error {
+					select {
+					case <-time.After(late):
+						return died
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				}}, db, time.Minute)
+				if took := time.Since(begin); !errors.Is(err, core.ErrNotRunning) || errors.Is(err, core.ErrTimeout) || took != late {
+					t.Errorf("after %s: %v", took, err)
+				}
+			})
+		})
+	}
+}
+
+func TestWaitReadyWhereDeathsAreNotTold(t *testing.T) {
+	for name, death := range map[string]func(context.Context) error{
+		"not known": func(context.Context) error { return core.ErrUnavailable },
+		"none":      forever,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			asked := 0
+			err := core.WaitReady(t.Context(), watched{answers: func(context.Context) error {
+				if asked++; asked < 5 {
+					return errStarting
+				}
+				return nil
+			}, death: death}, db, time.Minute)
+			if err != nil || asked != 5 { // and synctest sees to it that nothing goes on
+				t.Errorf("%s: asked %d times: %v", name, asked, err)
+			}
+		})
+	}
+}
+
+func TestWaitReadyShowsTheLogInTheEnd(t *testing.T) {
+	for name, test := range map[string]struct {
+		log    func(context.Context) (string, error)
+		cancel bool
+		took   time.Duration
+		want   string
+	}{
+		"something":     {func(context.Context) (string, error) { return "no space left", nil }, false, time.Second, "still starting. Its log ends with: no space left"},
+		"nothing":       {func(context.Context) (string, error) { return "", nil }, false, time.Second, "still starting. Its log ends with: nothing"},
+		"lost":          {func(context.Context) (string, error) { return "some", errStarting }, false, time.Second, "still starting"},
+		"hangs":         {func(ctx context.Context) (string, error) { <-ctx.Done(); return "", ctx.Err() }, false, 1500 * time.Millisecond, "still starting"},
+		"not asked for": {func(context.Context) (string, error) { panic("cancelled") }, true, time.Second, "still starting"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				timeout := time.Second
+				if test.cancel {
+					timeout = time.Minute
+					time.AfterFunc(time.Second, cancel)
+				}
+				manager := watched{answers: func(context.Context) error { return errStarting }, death: forever, log: test.log}
+				err := core.WaitReady(ctx, manager, db, timeout)
+				if took := time.Since(begin); took != test.took || !errors.Is(err, errStarting) || errors.Is(err, core.ErrTimeout) == test.cancel {
+					t.Errorf("after %s: %v", took, err)
+				}
+				if !strings.HasSuffix(err.Error(), test.want) {
+					t.Errorf("got %v, want it to end with %q", err, test.want)
+				}
+			})
+		})
+	}
 }
 
 func TestWaitReadyGivesUp(t *testing.T) {

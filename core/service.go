@@ -13,8 +13,9 @@ import (
 // the run's main one reaches by name. Returned by Runtime.ServiceManager - nil if not
 // supported. One manager serves any number of runs at once.
 //
-// SV-01: no error contains a password, that is, the value of Env[PasswordEnv], even
-// where the engine or the readiness command prints it ([ServiceInfo.Redact]).
+// SV-01: no error contains a password, that is, the value of Env[PasswordEnv], or a part
+// of it, even where the engine, the service or the readiness command prints it, also
+// quoted ([ServiceInfo.Redact]).
 type ServiceManager interface {
 	// StartService pulls the image where it is absent, creates and starts the service,
 	// and returns how to reach it without waiting until it is ready: [WaitReady] does.
@@ -43,13 +44,14 @@ type ServiceManager interface {
 	//   - SV-22: the values of placeholders arrive whatever they contain, and no shell
 	//     parses them.
 	//   - SV-23: the container has exited, before or meanwhile: [ErrNotRunning], with its
-	//     exit code and its log's last lines. Missing: [ErrNotFound]. Both are final.
+	//     exit code and its log's last lines. Missing: [ErrNotFound]. Both are final. A
+	//     paused one is only not ready.
 	CheckReady(ctx context.Context, info ServiceInfo) error
 
 	// StopService kills and removes the service.
 	//
 	//   - SV-30: container and anonymous volumes are gone, and the name is free; missing,
-	//     or stopped before: nil.
+	//     stopped before, or never started (the zero [ServiceInfo]): nil.
 	StopService(ctx context.Context, info ServiceInfo) error
 
 	// SetNetworkID names the network that services join whose configuration names none.
@@ -58,6 +60,17 @@ type ServiceManager interface {
 	//   - SV-40: it holds for the calls of StartService that begin after it, and for no
 	//     other.
 	SetNetworkID(id string)
+}
+
+// ServiceWatcher is the optional port of a [ServiceManager] that spares [WaitReady]
+// asking for what the engine tells by itself, found by type assertion. [NewServiceManager]'s has it.
+type ServiceWatcher interface {
+	// AwaitDeath blocks until the service has exited, and returns the error that
+	// CheckReady returns from then on. Any other error says that it cannot be known.
+	AwaitDeath(ctx context.Context, info ServiceInfo) error
+
+	// LogTail returns the last lines of the service's log, without its password.
+	LogTail(ctx context.Context, info ServiceInfo) (string, error)
 }
 
 // ServiceConfig defines what service to provision. [ServiceDefinition.Config] makes
@@ -161,17 +174,6 @@ func (c ServiceConfig) Info(id, host string) ServiceInfo {
 		ID: id, Name: c.Name, Host: host, Ports: maps.Clone(c.Ports), Env: maps.Clone(c.Env),
 		ReadinessCmd: c.ReadinessCmd, PasswordEnv: c.PasswordEnv,
 	}
-}
-
-const redacted = "[redacted]"
-
-// Redact returns a text, such as a command's output, without the service's password.
-func (i ServiceInfo) Redact(text string) string {
-	password := i.Env[i.PasswordEnv]
-	if password == "" {
-		return text
-	}
-	return strings.ReplaceAll(text, password, redacted)
 }
 
 // Without methods, or printing would not end.

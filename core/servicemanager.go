@@ -1,11 +1,9 @@
 package core
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 )
 
@@ -42,13 +40,13 @@ func (s *services) CheckReady(ctx context.Context, info ServiceInfo) error {
 	}
 	if info.ReadinessCmd == "" {
 		state, err := s.rt.ContainerState(ctx, info.ID)
-		if err == nil && state != StateRunning {
-			err = s.died(ctx, info, state)
+		if err == nil {
+			err = s.notRunning(ctx, info, state)
 		}
 		return info.hide(err)
 	}
 	script, env := info.ReadinessScript()
-	var said bytes.Buffer
+	var said tail
 	opts := ExecOptions{Cmd: []string{"sh", "-c", script}, Env: env}
 	opts.Stdout, opts.Stderr = &said, &said
 	code, err := execer.Exec(ctx, info.ID, opts)
@@ -61,62 +59,66 @@ func (s *services) CheckReady(ctx context.Context, info ServiceInfo) error {
 	case stateErr != nil:
 		err = errors.Join(err, stateErr)
 	case state != StateRunning:
-		err = s.died(ctx, info, state)
+		err = s.notRunning(ctx, info, state)
 	case err == nil:
-		err = &Error{
-			Op: op, Runtime: s.rt.Type(), Object: info.Name,
-			Err: fmt.Errorf("not ready: its readiness command exited with status %d: %s", code, tail(said.String())),
-		}
+		err = s.failure(info, nil, "not ready: its readiness command exited with status %d: %s", code, said.of(info))
 	}
 	return info.hide(err)
 }
 
-// died tells why a service runs no more.
-func (s *services) died(ctx context.Context, info ServiceInfo, state string) error {
-	failure := &Error{Op: "check service", Runtime: s.rt.Type(), Object: info.Name, Class: ErrNotRunning, Remedy: "Its log says why"}
-	if state == StateCreated {
-		failure.Err = errors.New("it has not been started")
-		return failure
+func (s *services) failure(info ServiceInfo, class error, format string, args ...any) *Error {
+	return &Error{Op: "check service", Runtime: s.rt.Type(), Object: info.Name, Class: class, Err: fmt.Errorf(format, args...)}
+}
+
+// notRunning tells why a service does not run, and whether that is for good.
+func (s *services) notRunning(ctx context.Context, info ServiceInfo, state string) error {
+	switch state {
+	case StateRunning:
+		return nil
+	case StateExited, StateDead:
+		return s.died(ctx, info)
+	case StateCreated:
+		return s.failure(info, ErrNotRunning, "it has not been started")
 	}
+	return s.failure(info, nil, "not ready: it is %s", state)
+}
+
+// died waits for a service's death and tells why it runs no more.
+func (s *services) died(ctx context.Context, info ServiceInfo) error {
 	code, err := s.rt.WaitContainer(ctx, info.ID)
 	if err != nil {
 		return err
 	}
-	log, err := s.rt.ContainerLogsAll(ctx, info.ID)
-	failure.Err = errors.Join(fmt.Errorf("it exited with status %d: %s", code, tail(string(log))), err)
+	log, err := s.logTail(ctx, info)
+	failure := s.failure(info, ErrNotRunning, "it exited with status %d: %s", code, log)
+	failure.Err, failure.Remedy = errors.Join(failure.Err, err), "Its log says why"
 	return failure
 }
 
+// logTail returns the end of what a service has written.
+func (s *services) logTail(ctx context.Context, info ServiceInfo) (string, error) {
+	var log tail
+	if streamer, ok := As[LogStreamer](s.rt); ok {
+		err := streamer.StreamLogs(ctx, info.ID, LogOptions{Tail: tailLines, Stdout: &log, Stderr: &log})
+		return log.of(info), err
+	}
+	all, err := s.rt.ContainerLogsAll(ctx, info.ID)
+	_, _ = log.Write(all)
+	return log.of(info), err
+}
+
+func (s *services) AwaitDeath(ctx context.Context, info ServiceInfo) error {
+	return info.hide(s.died(ctx, info))
+}
+
+func (s *services) LogTail(ctx context.Context, info ServiceInfo) (string, error) {
+	log, err := s.logTail(ctx, info)
+	return log, info.hide(err)
+}
+
 func (s *services) StopService(ctx context.Context, info ServiceInfo) error {
+	if info.ID == "" {
+		return nil // of a service that was never started
+	}
 	return s.rt.RemoveContainer(ctx, info.ID)
 }
-
-// How much of an output an error shows.
-const (
-	tailLines = 10
-	tailBytes = 2000
-)
-
-// tail returns the last lines of an output.
-func tail(output string) string {
-	output = strings.TrimRight(output, "\n")
-	lines := strings.Split(output[max(0, len(output)-tailBytes):], "\n")
-	return strings.Join(lines[max(0, len(lines)-tailLines):], "\n")
-}
-
-// hide returns an error whose text does not contain the service's password.
-func (i ServiceInfo) hide(err error) error {
-	if err == nil || i.Redact(err.Error()) == err.Error() {
-		return err
-	}
-	return &hiding{err, i.Redact(err.Error())}
-}
-
-// hiding is an error with another text.
-type hiding struct {
-	error
-	text string
-}
-
-func (h *hiding) Error() string { return h.text }
-func (h *hiding) Unwrap() error { return h.error }

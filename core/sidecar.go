@@ -97,8 +97,21 @@ func startNew(ctx context.Context, rt Lifecycle, cfg Config) (string, error) {
 	if err = rt.StartContainer(ctx, id); err == nil {
 		return id, nil
 	}
-	// What ended the start may have been ctx: the removal has to go on.
-	return "", errors.Join(err, rt.RemoveContainer(context.WithoutCancel(ctx), id))
+	// What ended the start may have been ctx: the removal has to go on, for as long as
+	// one may wait for a call that was cancelled. What is left has Moat's labels.
+	ctx, cancel := withGrace(ctx)
+	defer cancel()
+	return "", errors.Join(err, rt.RemoveContainer(ctx, id))
+}
+
+// grace is how long a call may go on, to tidy up, when its context has ended.
+const grace = 500 * time.Millisecond
+
+// withGrace returns a context that ends a little after ctx does.
+func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
+	graced, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+	return graced, func() { stop(); cancel() }
 }
 
 func (s sidecars) InspectContainer(ctx context.Context, containerID string) (InspectResponse, error) {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -53,6 +54,55 @@ func TestCleanBesideLiveRuns(t *testing.T) {
 	want(u, "the run's exit status", u.finish(run).code, 7)
 	want(u, "what another user cleans after the run", len(other.rows("clean", "--json")), 0)
 	wantText(u, u.must("clean"), name)
+}
+
+// TestTwoCleansAtOnce has them clean the same, beside a live run.
+func TestTwoCleansAtOnce(t *testing.T) {
+	u := newServiceUser(t)
+	start := func() *reading {
+		run := u.reading(u.labelled("--rm", "--no-sandbox", "--service", "redis:7", image, "sh", "-c", loop)...)
+		run.await(u, "ready")
+		return run
+	}
+	live := start()
+	name := strings.Split(u.owned(), " ")[0] // the newest is the workload
+	for range 3 {
+		run := start()
+		_ = run.Process.Kill()
+		_ = run.Wait()
+	}
+	var cleans []*exec.Cmd
+	for range 3 {
+		cleans = append(cleans, u.start(u.command("clean")))
+	}
+	for _, clean := range cleans {
+		found := u.finish(clean)
+		want(u, "the exit status ("+found.stderr+")", found.code, 0)
+	}
+	want(u, "how many containers run on", strings.Count(u.owned(), " Up "), 2)
+	wantText(u, u.owned(), name)
+	u.signal(live.Cmd, syscall.SIGTERM)
+	want(u, "the live run's exit status", u.finish(live.Cmd).code, 0)
+}
+
+// TestCleanOnForeignNetworks cleans beside a run on a network of others', which shares
+// what its sandbox needs there with a run that is over.
+func TestCleanOnForeignNetworks(t *testing.T) {
+	u := newUser(t)
+	name := unique(t)
+	u.docker("network", "create", name)
+	defer u.docker("network", "rm", name)
+	over := u.reading(u.labelled("--network", name, image, "sh", "-c", loop)...)
+	over.await(u, "ready")
+	live := u.reading(u.labelled("--rm", "--network", name, "--network-alias", "live", image, "sh", "-c",
+		"trap 'nslookup live >/dev/null && echo found; exit' TERM; echo ready; while :; do sleep 0.1; done")...)
+	live.await(u, "ready")
+	u.signal(over.Cmd, syscall.SIGTERM)
+	want(u, "the exit status of the first", u.finish(over.Cmd).code, 0)
+	wantText(u, u.must("clean"), "its run is over")
+	u.signal(live.Cmd, syscall.SIGTERM)
+	live.await(u, "found")
+	want(u, "the exit status of the second", u.finish(live.Cmd).code, 0)
 }
 
 // TestCreatedTooLate interrupts a run whose container the engine creates later.

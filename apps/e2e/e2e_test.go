@@ -108,7 +108,7 @@ func (u *user) command(args ...string) *exec.Cmd {
 	command := exec.CommandContext(ctx, binary, args...)
 	command.Dir = u.home
 	command.Env = append([]string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + u.home, "TMPDIR=" + u.home, "XDG_RUNTIME_DIR=" + u.home, "XDG_CACHE_HOME=" + u.home,
+		"PATH=" + os.Getenv("PATH"), "HOME=" + u.home, "TMPDIR=" + u.home, "XDG_STATE_HOME=" + u.home, "XDG_CACHE_HOME=" + u.home,
 		"DOCKER_HOST=" + u.engine,
 	}, u.env...)
 	return command

@@ -21,8 +21,7 @@ type gate struct {
 }
 
 // gate puts one in the user's way, for the first request that matches: before the
-// engine has it, or before its answer goes back. The engine does what it was asked
-// even when the asker has gone.
+// engine has it, or before its answer goes back.
 func (u *user) gate(pattern string, before bool) *gate {
 	u.Helper()
 	request, open := regexp.MustCompile(pattern), make(chan struct{})
@@ -32,12 +31,21 @@ func (u *user) gate(pattern string, before bool) *gate {
 			close(open)
 		}
 	}}
-	hold := func(r *http.Request) {
-		if request.MatchString(r.Method+" "+r.URL.Path) && !found.Swap(true) {
+	u.proxy(func(r *http.Request, answered bool) {
+		if answered != before && request.MatchString(r.Method+" "+r.URL.Path) && !found.Swap(true) {
 			close(g.reached)
 			<-open
 		}
-	}
+	})
+	u.Cleanup(g.pass)
+	return g
+}
+
+// proxy stands between the user and the engine, and shows each request that passes,
+// twice: on its way to the engine, and when its answer is on its way back. The engine
+// does what it was asked even when the asker has gone; pending counts such requests.
+func (u *user) proxy(show func(r *http.Request, answered bool)) (pending *atomic.Int32) {
+	u.Helper()
 	socket := strings.TrimPrefix(u.engine, "unix://")
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "engine" },
@@ -47,30 +55,30 @@ func (u *user) gate(pattern string, before bool) *gate {
 		FlushInterval: -1,
 		ErrorLog:      log.New(io.Discard, "", 0),
 		ModifyResponse: func(r *http.Response) error {
-			hold(r.Request)
+			show(r.Request, true)
 			return nil
 		},
 	}
+	pending = new(atomic.Int32)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
-		if before {
-			hold(r)
-		}
+		pending.Add(1)
+		defer pending.Add(-1)
+		show(r, false)
 		proxy.ServeHTTP(w, r.WithContext(u.Context()))
 	}))
 	server.Config.ErrorLog = proxy.ErrorLog
 	server.Start()
 	u.Cleanup(func() {
-		g.pass()
 		server.CloseClientConnections()
 		server.Close()
 	})
 	u.engine = "tcp://" + server.Listener.Addr().String()
-	return g
+	return pending
 }
 
 // await waits until the request is there.

@@ -42,11 +42,14 @@ func newServiceUser(t *testing.T) *user {
 // owned lists the containers and networks of the user's runs.
 func (u *user) owned() string {
 	u.Helper()
-	host, err := os.Hostname()
+	name, err := os.ReadFile(filepath.Join(u.home, "moat", "owner"))
+	if os.IsNotExist(err) {
+		return "" // nothing has been run
+	}
 	if err != nil {
 		u.Fatal(err)
 	}
-	owner := fmt.Sprintf("label=moatproject.owner=%s:%s", host, filepath.Join(u.home, "moat", "runs"))
+	owner := "label=moatproject.owner=" + strings.TrimSpace(string(name))
 	return strings.TrimSpace(u.docker("ps", "-a", "--filter", owner, "--format", "{{.Names}} {{.Status}}") + "\n" +
 		u.docker("network", "ls", "--filter", owner, "--format", "{{.Name}}"))
 }
@@ -66,13 +69,28 @@ func TestServices(t *testing.T) {
 	}
 }
 
+// redis makes an image of that name that runs a script, and returns it as a service.
+func (u *user) redis(what, script string) (service string) {
+	u.Helper()
+	service = fmt.Sprintf("redis:%s-%d", what, os.Getpid())
+	id := u.docker("create", image)
+	u.docker("commit", "--change", fmt.Sprintf("ENTRYPOINT [%q, %q, %q]", "sh", "-c", script), id, service)
+	u.docker("rm", id)
+	u.Cleanup(func() { u.docker("rmi", service) })
+	return service
+}
+
 func TestServicesThatFail(t *testing.T) {
 	u := newServiceUser(t)
+	slow, dies := u.redis("slow", "echo the disk is slow; exec sleep 1000"), u.redis("dies", "echo the disk is full; exit 3")
 	for _, test := range []struct {
 		args  []string
 		texts []string
 	}{
 		{[]string{"--service", "redis:broken"}, []string{"redis", "executable file not found"}},
+		{[]string{"--service", dies}, []string{"redis", "exited with status 3", "the disk is full"}},
+		{[]string{"--service", slow, "--service-timeout", "3s"}, []string{"redis", "timed out", "the disk is slow"}},
+		{[]string{"--service", "redis:no-such-version"}, []string{"redis:no-such-version"}},
 		{[]string{"--service", "oracle"}, []string{"oracle", "mariadb, mysql, postgres, redis"}},
 		{[]string{"--service", "redis:7", "--service", "redis:6"}, []string{"twice"}},
 		{[]string{"--service", "redis:7", "-d"}, []string{"foreground"}},
@@ -81,12 +99,36 @@ func TestServicesThatFail(t *testing.T) {
 	} {
 		found := u.run(append(append([]string{"--rm", "--no-sandbox"}, test.args...), image, "true")...)
 		want(u, fmt.Sprintf("the exit status with %q", test.args), found.code, 125)
-		wantText(u, found.stderr, test.texts[1:]...)
+		wantText(u, found.stderr, test.texts...)
+		want(u, fmt.Sprintf("what is left of %q", test.args), u.owned(), "")
 	}
 	found := u.run("--no-sandbox", "--service", "redis:7", image, "sh", "-c", "echo $MOAT_REDIS_HOST; exit 7")
 	want(u, "the workload's exit status", found.code, 7)
 	want(u, "what it wrote", found.stdout, "redis\n")
 	wantText(u, u.must("clean"), "its run is over")
+}
+
+// TestServicesOnASharedNetwork has two runs with the same service on a network of the
+// user's, at once.
+func TestServicesOnASharedNetwork(t *testing.T) {
+	u := newServiceUser(t)
+	name := unique(t)
+	u.must("network", "create", name)
+	defer u.must("network", "rm", "-f", name)
+	session := func(value, then string) []string {
+		return u.labelled("--rm", "--no-sandbox", "--network", name, "--service", "redis:7", "moat/test-redis", "sh", "-ec",
+			`redis() { redis-cli --no-auth-warning -u "$MOAT_REDIS_URL" "$@"; }; test "$(redis set x `+value+`)" = OK; `+then)
+	}
+	first := u.reading(session("1", `trap 'redis get x; exit' TERM; echo ready; while :; do sleep 0.1; done`)...)
+	first.await(u, "ready")
+	second := u.moat(session("2", "redis get x; echo $MOAT_REDIS_HOST")...)
+	value, host, _ := strings.Cut(second.stdout, "\n")
+	if second.code != 0 || value != "2" || !strings.HasPrefix(host, "moat-redis-") {
+		t.Errorf("the second run: exit status %d, %q, %s", second.code, second.stdout, second.stderr)
+	}
+	u.signal(first.Cmd, syscall.SIGTERM)
+	first.await(u, "1")
+	want(u, "the first run's exit status", u.finish(first.Cmd).code, 0)
 }
 
 // TestServicesInterrupted ends runs at each stage of their services' start, by a signal
@@ -120,11 +162,17 @@ func TestNetworks(t *testing.T) {
 	name := unique(t)
 	defer u.must("network", "rm", "-f", name)
 	id := strings.TrimSpace(u.must("network", "create", "--internal", "-l", "team=blue", name))
+	listed := 0
 	for _, row := range u.rows("network", "ls", "--json") {
-		if row["name"] == name && (row["id"] != id || row["internal"] != true || row["subnet"] == "") {
+		if row["name"] != name {
+			continue
+		}
+		listed++
+		if row["id"] != id || row["internal"] != true || row["subnet"] == "" {
 			t.Errorf("listed as %v", row)
 		}
 	}
+	want(u, "how often the network is listed", listed, 1)
 	wantText(u, u.moat("network", "create", name).stderr, "already exists")
 	server := u.must(u.labelled("-d", "--network", name, "--network-alias", "server", "--hostname", "it", image, "sh", "-c",
 		"while true; do hostname | nc -l -p 8080; done")...)

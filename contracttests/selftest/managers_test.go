@@ -258,6 +258,18 @@ var managerBreakages = []breakage{
 		}
 		return err
 	})},
+	{number: "SV-01", how: "a part of a quoted password shows", do: serviceChecked(func(info core.ServiceInfo, err error) error {
+		if _, second, found := strings.Cut(info.Env[info.PasswordEnv], "\n"); found && err != nil {
+			err = fmt.Errorf("%w (with a password that ends with %q)", err, second)
+		}
+		return err
+	})},
+	{number: "SV-01", how: "an error leads to one that shows it", do: serviceStarted(func(_ *hooks, cfg core.ServiceConfig, _ *core.ServiceInfo, err error) error {
+		if found, ok := errors.AsType[*core.Error](err); ok && strings.HasPrefix(cfg.Name, "db-1") {
+			return &core.Error{Op: "start", Class: found.Class, Field: found.Field, Err: fmt.Errorf("of %v", cfg.Env["DB_PASSWORD"])}
+		}
+		return err
+	})},
 	{number: "SV-10", how: "a run is made up", do: serviceOf(func(cfg *core.ServiceConfig) {
 		if cfg.RunID == "" {
 			cfg.RunID = "run"
@@ -268,6 +280,12 @@ var managerBreakages = []breakage{
 		return err
 	})},
 	{number: "SV-12", how: "the configured network is dropped", also: []string{"SV-17"}, do: serviceOf(func(cfg *core.ServiceConfig) { cfg.NetworkID = "" })},
+	{number: "SV-12", how: "a network has to be named", also: []string{"SV-40"}, do: serviceStarted(func(_ *hooks, cfg core.ServiceConfig, info *core.ServiceInfo, err error) error {
+		if cfg.NetworkID == "" && err == nil {
+			err = errors.New("no network")
+		}
+		return err
+	})},
 	{number: "SV-13", how: "no host", do: serviceStarted(func(_ *hooks, _ core.ServiceConfig, info *core.ServiceInfo, err error) error {
 		info.Host = ""
 		return err
@@ -329,6 +347,20 @@ var managerBreakages = []breakage{
 	{number: "SV-30", how: "what was stopped stays", do: withServices(func(h *hooks, s *serviceHooks) {
 		s.stop = func(ctx context.Context, info core.ServiceInfo) error {
 			return h.full.StopContainerTimeout(ctx, info.ID, 0)
+		}
+	})},
+	{number: "SV-23", how: "a death while it is waited for is passed over", do: serviceChecked(func(info core.ServiceInfo, err error) error {
+		if errors.Is(err, core.ErrNotRunning) && strings.Contains(info.ReadinessCmd, "touch") {
+			return errors.New("not ready")
+		}
+		return err
+	})},
+	{number: "SV-30", how: "what was never started is an error", do: withServices(func(_ *hooks, s *serviceHooks) {
+		s.stop = func(ctx context.Context, info core.ServiceInfo) error {
+			if info.ID == "" {
+				return &core.Error{Op: "stop service", Field: "id", Class: core.ErrInvalidConfig}
+			}
+			return s.ServiceManager.StopService(ctx, info)
 		}
 	})},
 	{number: "SV-40", how: "the first network holds for ever", do: withServices(func(_ *hooks, s *serviceHooks) {

@@ -2,97 +2,219 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
+	"time"
 
+	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
 )
 
+var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func labelsOf(owner, run, role string) map[string]string {
+	return map[string]string{labelOwner: owner, core.LabelRunID: run, core.LabelRole: role}
+}
+
+func infoOf(owner, run, role, status string) core.Info {
+	return core.Info{ID: owner + " " + run + " " + role + " " + status, Name: run, Status: status, Labels: labelsOf(owner, run, role)}
+}
+
+// foreground is a running main container whose `moat run` waits for it, or should.
+func foreground(run, status string) core.Info {
+	info := infoOf("me", run, core.RoleMain, status)
+	info.Labels[labelForeground] = "true"
+	return info
+}
+
 func TestOrphans(t *testing.T) {
-	labels := func(owner, run, role string) map[string]string {
-		return map[string]string{labelOwner: owner, core.LabelRunID: run, core.LabelRole: role}
+	s := newState(t)
+	live := s.mustLock(t, "live", "")
+	s.mustLock(t, "left", "").release(leaving)
+	s.mustLock(t, "over", "").release(inOrder)
+	for _, run := range []string{"killed", "early", "detached-killed"} {
+		s.killed(t, run, "")
 	}
-	info := func(owner, run, role, status string) core.Info {
-		return core.Info{ID: owner + " " + run + " " + role + " " + status, Status: status, Labels: labels(owner, run, role)}
+	s.mustLock(t, "left-over", "").release(leaving)
+	network := func(owner, run string) core.NetworkInfo {
+		return core.NetworkInfo{ID: "network " + owner + " " + run, Labels: labelsOf(owner, run, core.RoleNetwork)}
 	}
-	killed := func(run string) core.Info {
-		found := info("me", run, core.RoleMain, core.StateRunning)
-		found.Labels[labelForeground] = "true"
-		return found
+	all := managed{
+		containers: []core.Info{
+			foreground("live", core.StateExited), infoOf("me", "live", core.RoleService, core.StateRunning),
+			// What a run leaves that ended in order.
+			infoOf("me", "over", core.RoleMain, core.StateExited), infoOf("me", "over", core.RoleService, core.StateRunning),
+			infoOf("me", "dead", core.RoleMain, core.StateDead), infoOf("me", "new", core.RoleMain, core.StateCreated),
+			infoOf("me", "late", core.RoleService, core.StateCreated),
+			// What was detached, and what was killed while it detached.
+			infoOf("me", "detached", core.RoleMain, core.StateRunning), infoOf("me", "detached", core.RoleSidecar, core.StateRunning),
+			infoOf("me", "detached-killed", core.RoleMain, core.StateRunning),
+			// What was killed.
+			foreground("killed", core.StateRunning), infoOf("me", "killed", core.RoleService, core.StateRunning),
+			infoOf("me", "early", core.RoleService, core.StateRunning),
+			// What was left.
+			foreground("left", core.StatePaused), infoOf("me", "left", core.RoleService, core.StateRunning),
+			foreground("left-over", core.StateExited), infoOf("me", "left-over", core.RoleService, core.StateRunning),
+			// Whose lock was lost: it proves nothing.
+			foreground("lost", core.StateRunning), infoOf("me", "lost", core.RoleService, core.StateRunning),
+			infoOf("me", "lost-early", core.RoleService, core.StateRunning), infoOf("me", "lost-early", core.RoleMain, core.StateCreated),
+			// What is others' or nobody's.
+			infoOf("other", "over", core.RoleMain, core.StateExited), infoOf("", "over", core.RoleMain, core.StateExited),
+			infoOf("me", "", core.RoleMain, core.StateExited),
+		},
+		networks: []core.NetworkInfo{
+			network("me", "live"), network("me", "over"), network("me", "killed"), network("me", "left"), network("me", "lost"),
+			network("me", "alone"), network("me", ""), network("other", "over"),
+		},
 	}
-	a := &app{env: Env{StateDir: t.TempDir(), Owner: "me"}}
-	lock := func(run string) *runLock {
-		lock, err := lockRun(a.env.StateDir, run)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return lock
-	}
-	live := lock("live")
-	lock("left").release(true)
-	lock("gone").release(true)
+	c := &cleaner{state: s, owner: "me", now: func() time.Time { return now }}
 	ids := func() (ids []string) {
-		for _, o := range a.orphans([]core.Info{
-			info("me", "live", core.RoleMain, core.StateExited), info("me", "live", core.RoleService, core.StateRunning),
-			info("me", "over", core.RoleMain, core.StateExited), info("me", "over", core.RoleService, core.StateRunning),
-			info("me", "detached", core.RoleMain, core.StateRunning), info("me", "detached", core.RoleSidecar, core.StateRunning),
-			info("me", "new", core.RoleMain, core.StateCreated), info("me", "none", core.RoleHelper, core.StateRunning),
-			info("me", "dead", core.RoleMain, core.StateDead),
-			killed("killed"), info("me", "killed", core.RoleService, core.StateRunning),
-			killed("left"), info("me", "left", core.RoleService, core.StateRunning),
-			info("me", "gone", core.RoleMain, core.StateExited),
-			info("other", "over", core.RoleMain, core.StateExited), info("", "over", core.RoleMain, core.StateExited),
-			info("me", "", core.RoleMain, core.StateExited),
-		}, []core.NetworkInfo{
-			{ID: "network live", Labels: labels("me", "live", core.RoleNetwork)}, {ID: "network over", Labels: labels("me", "over", core.RoleNetwork)},
-			{ID: "network left", Labels: labels("me", "left", core.RoleNetwork)}, {ID: "network of a user's", Labels: labels("me", "", core.RoleNetwork)},
-			{ID: "network other", Labels: labels("other", "over", core.RoleNetwork)},
-		}) {
+		for _, o := range c.judge(all) {
 			ids = append(ids, o.ID)
 		}
 		return ids
 	}
 	want := []string{
-		"me over main exited", "me over service running", "me new main created", "me none helper running", "me dead main dead",
-		"me killed main running", "me killed service running", "me gone main exited", "network over",
+		"me over main exited", "me over service running", "me dead main dead", "me new main created", "me late service created",
+		"me killed main running", "me killed service running", "me early service running",
+		"me left-over main exited", "me left-over service running",
+		"network me over", "network me killed", "network me alone",
 	}
-	if got := ids(); !slices.Equal(got, want) {
-		t.Errorf("beside a live run:\ngot  %q\nwant %q", got, want)
+	for range 2 { // judging changes nothing
+		if got := ids(); !slices.Equal(got, want) {
+			t.Errorf("beside a live run:\ngot  %q\nwant %q", got, want)
+		}
 	}
-	live.release(false)
+	if want := []string{"lost", "lost", "lost-early"}; !slices.Equal(c.doubtful, want) {
+		t.Errorf("in doubt about %q, want %q", c.doubtful, want)
+	}
+	live.release(uncleaned)
 	if got := ids(); got[0] != "me live main exited" || got[1] != "me live service running" {
 		t.Errorf("after the run: got %q", got)
 	}
 }
 
-// engine has containers in states of the test's choice.
-type engine struct {
+// TestOrphansOfNoRun are what runs share, and what none has.
+func TestOrphansOfNoRun(t *testing.T) {
+	of := func(role, network string, age time.Duration, status string) core.Info {
+		return core.Info{
+			ID: role + " of " + network, Status: status, Created: now.Add(-age),
+			Labels: map[string]string{core.LabelRole: role, core.LabelNetwork: network, core.LabelRunID: ""},
+		}
+	}
+	all := managed{containers: []core.Info{
+		of(core.RoleHelper, "created", time.Hour, core.StateRunning), of(core.RoleMain, "created", time.Hour, core.StateCreated),
+		of(core.RoleHelper, "exited", time.Hour, core.StateRunning), of(core.RoleService, "exited", time.Hour, core.StateExited),
+		of(core.RoleHelper, "empty", 3*time.Minute, core.StateRunning),
+		of(core.RoleHelper, "ended", 3*time.Minute, core.StateExited),
+		of(core.RoleHelper, "new", time.Minute, core.StateRunning),
+		of(core.RoleHelper, "", time.Hour, core.StateRunning), of(core.RoleMain, "", time.Hour, core.StateRunning),
+		of(core.RoleProbe, "old", 11*time.Minute, core.StateRunning), of(core.RoleProbe, "young", 9*time.Minute, core.StateExited),
+	}}
+	c := &cleaner{state: newState(t), owner: "me", now: func() time.Time { return now }}
+	var got []string
+	for _, o := range c.judge(all) {
+		got = append(got, o.ID)
+	}
+	if want := []string{"helper of empty", "helper of ended", "probe of old"}; !slices.Equal(got, want) || len(c.doubtful) > 0 {
+		t.Errorf("got %q, in doubt about %q, want %q", got, c.doubtful, want)
+	}
+}
+
+// busyEngine has one run of ours, whose containers change while they are cleaned.
+type busyEngine struct {
 	core.Runtime
-	states  map[string]string
+	rounds  []managed         // what is listed, one after the other
+	states  map[string]string // of the containers, where they are not as listed
+	inUse   map[string]int    // how often a network is in use
+	fails   map[string]error
 	removed []string
 }
 
-func (e *engine) ContainerState(_ context.Context, id string) (string, error) {
+func (e *busyEngine) NetworkManager() core.NetworkManager { return networkSide{busy: e} }
+
+type networkSide struct {
+	core.NetworkManager
+	busy *busyEngine
+}
+
+func (e *busyEngine) ListContainers(context.Context) ([]core.Info, error) {
+	all := e.rounds[0]
+	if len(e.rounds) > 1 {
+		e.rounds = e.rounds[1:]
+	}
+	return all.containers, nil
+}
+func (n networkSide) ListNetworks(context.Context) ([]core.NetworkInfo, error) {
+	return n.busy.rounds[0].networks, nil
+}
+func (e *busyEngine) ContainerState(_ context.Context, id string) (string, error) {
 	if state, ok := e.states[id]; ok {
+		delete(e.states, id)
+		if state == "" {
+			return "", core.ErrNotFound
+		}
 		return state, nil
 	}
-	return "", core.ErrNotFound
+	return id, nil // called as its state
 }
-
-func (e *engine) RemoveContainer(_ context.Context, id string) error {
+func (e *busyEngine) RemoveContainer(_ context.Context, id string) error {
 	e.removed = append(e.removed, id)
-	return nil
+	return e.fails[id]
+}
+func (n networkSide) RemoveNetwork(_ context.Context, id string) error {
+	if n.busy.inUse[id] > 0 {
+		n.busy.inUse[id]--
+		return &core.Error{Op: "remove network", Object: id, Class: core.ErrInUse}
+	}
+	n.busy.removed = append(n.busy.removed, id)
+	return n.busy.fails[id]
 }
 
-func TestOrphansThatChangedAreKept(t *testing.T) {
-	e := &engine{states: map[string]string{"started": core.StateRunning, "same": core.StateCreated}}
-	var orphans []orphan
-	for _, id := range []string{"started", "same", "gone"} {
-		orphans = append(orphans, orphan{Kind: "container", ID: id, Status: core.StateCreated})
+func TestWhatChangesIsJudgedOnceMore(t *testing.T) {
+	container := func(status string) core.Info {
+		return core.Info{ID: status, Status: status, Labels: labelsOf("me", "killed", core.RoleService)}
 	}
-	a := &app{env: Env{StateDir: t.TempDir()}}
-	removed, err := a.removeOrphans(t.Context(), e, orphans)
-	if err != nil || len(removed) != 1 || !slices.Equal(e.removed, []string{"same"}) {
-		t.Errorf("removed %v, of which told %v, %v", e.removed, removed, err)
+	network := core.NetworkInfo{ID: "net", Labels: labelsOf("me", "killed", core.RoleNetwork)}
+	on := func(infos ...core.Info) managed { return managed{infos, []core.NetworkInfo{network}} }
+	for name, test := range map[string]struct {
+		engine  busyEngine
+		removed []string
+		err     error
+	}{
+		"nothing changes": {busyEngine{rounds: []managed{on(container(core.StateExited)), {}}}, []string{core.StateExited, "net"}, nil},
+		"the engine starts what it was asked to": {busyEngine{
+			rounds: []managed{on(container(core.StateCreated)), on(container(core.StateRunning)), {}},
+			states: map[string]string{core.StateCreated: core.StateRunning}, inUse: map[string]int{"net": 1},
+		}, []string{core.StateRunning, "net"}, nil},
+		"another removes it": {busyEngine{
+			rounds: []managed{on(container(core.StateRunning)), on(), {}},
+			states: map[string]string{core.StateRunning: ""}, inUse: map[string]int{"net": 1},
+		}, []string{"net"}, nil},
+		"the engine makes it late": {busyEngine{
+			rounds: []managed{on(), on(container(core.StateRunning)), {}}, inUse: map[string]int{"net": 1},
+		}, []string{core.StateRunning, "net"}, nil},
+		"a stranger is on the network": {busyEngine{rounds: []managed{on()}, inUse: map[string]int{"net": 100}}, nil, core.ErrInUse},
+		"a removal fails": {busyEngine{
+			rounds: []managed{on(container(core.StateDead))}, fails: map[string]error{core.StateDead: core.ErrUnavailable},
+		}, []string{core.StateDead, "net"}, core.ErrUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newState(t)
+			s.killed(t, "killed", "here")
+			e := &test.engine
+			c := &cleaner{engine: &wiring.Engine{Runtime: e, Endpoint: "here"}, state: s, owner: "me", now: time.Now}
+			_, err := c.clean(t.Context())
+			if !errors.Is(err, test.err) {
+				t.Errorf("error %v, want %v", err, test.err)
+			}
+			if !slices.Equal(e.removed, test.removed) {
+				t.Errorf("removed %q, want %q", e.removed, test.removed)
+			}
+			if forgotten := s.ofRun("killed") == runUnknown; forgotten != (err == nil) {
+				t.Errorf("the run is forgotten: %t; %v", forgotten, err)
+			}
+		})
 	}
 }

@@ -214,20 +214,15 @@ func (a *app) rmCommand() *cobra.Command {
 		Short: "Remove containers",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return with(cmd, a, nil, func(ctx context.Context, containers core.Lifecycle) error {
-				done, errs := forEach(ctx, containers, args, func(info core.Info) error {
+			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
+				done, errs := forEach(ctx, engine, args, func(info core.Info) error {
 					if !force && (info.Status == core.StateRunning || info.Status == core.StatePaused) {
 						return &core.Error{Op: "remove container", Object: info.Name, Class: core.ErrInUse, Err: errRunning}
 					}
-					if err := containers.RemoveContainer(ctx, info.ID); err != nil {
-						return err
-					}
-					if info.Labels[labelOwner] == a.env.Owner && info.Labels[core.LabelRole] == core.RoleMain {
-						forgetRun(a.env.StateDir, info.Labels[core.LabelRunID])
-					}
-					return nil
+					return engine.RemoveContainer(ctx, info.ID)
 				})
-				return errors.Join(a.printDone(done), errs)
+				cleaner := &cleaner{engine: engine, state: a.state()}
+				return errors.Join(a.printDone(done), errs, cleaner.forgetRuns(ctx))
 			})
 		},
 	}

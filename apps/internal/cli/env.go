@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"time"
 
 	"github.com/moatproject/moat/adapters/container"
 	"github.com/moatproject/moat/apps/internal/wiring"
@@ -30,12 +31,12 @@ type Env struct {
 	// Notify delivers the process's signals until stop is called.
 	Notify func() (signals <-chan os.Signal, stop func())
 
-	// StateDir holds the locks of live runs, CacheDir what can be found out again.
+	// Now is the time.
+	Now func() time.Time
+
+	// StateDir holds the locks of runs ([state]), CacheDir what can be found out again.
 	StateDir string
 	CacheDir string
-
-	// Owner is a name for StateDir that differs between machines, which may share an engine.
-	Owner string
 
 	// Candidates lists the runtimes of this build; progress is for pulls.
 	Candidates func(env Env, progress core.PullSink, logger *slog.Logger) []core.Candidate
@@ -54,18 +55,25 @@ func ProcessEnv() Env {
 		LookEnv:    os.LookupEnv,
 		Abs:        filepath.Abs,
 		Notify:     notify,
+		Now:        time.Now,
+		StateDir:   stateDir(),
 		Candidates: bundledCandidates,
 	}
 	if dir, err := os.UserCacheDir(); err == nil {
 		env.CacheDir = filepath.Join(dir, "moat", "verified")
 	}
-	env.StateDir = filepath.Join(os.TempDir(), "moat-runs-"+strconv.Itoa(os.Getuid()))
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
-		env.StateDir = filepath.Join(dir, "moat", "runs")
-	}
-	machine, _ := os.Hostname() // without one, machines that share an engine are taken for one
-	env.Owner = machine + ":" + env.StateDir
 	return env
+}
+
+// stateDir is a folder that outlives logins, as detached runs do.
+func stateDir() string {
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "moat")
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		return filepath.Join(home, ".local", "state", "moat")
+	}
+	return filepath.Join(os.TempDir(), "moat-"+strconv.Itoa(os.Getuid()))
 }
 
 func notify() (<-chan os.Signal, func()) {

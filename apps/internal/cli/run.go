@@ -44,7 +44,10 @@ func (a *app) runCommand() *cobra.Command {
 			if a.json && !options.detach {
 				return errors.New("--json needs -d: in the foreground, standard output is the workload's")
 			}
-			asked, err := options.servicesOf(config, a.env.Owner)
+			if config.Labels[labelOwner], err = a.state().owner(); err != nil {
+				return err
+			}
+			asked, err := options.servicesOf(config)
 			if err != nil {
 				return err
 			}
@@ -57,13 +60,12 @@ func (a *app) runCommand() *cobra.Command {
 }
 
 func (a *app) run(ctx context.Context, config core.Config, options runOptions, asked []service) error {
-	lock, err := lockRun(a.env.StateDir, config.RunID)
+	lock, err := a.state().lockRun(config.RunID)
 	if err != nil {
 		return err
 	}
-	left := false
-	defer func() { lock.release(left) }()
-	config.Labels[labelOwner] = a.env.Owner
+	end := inOrder
+	defer func() { lock.release(end) }()
 	if !options.detach {
 		config.Labels[labelForeground] = "true"
 	}
@@ -71,9 +73,12 @@ func (a *app) run(ctx context.Context, config core.Config, options runOptions, a
 	defer printer.finish()
 	a.pullProgress = printer.show
 	return a.relayed(ctx, func(ctx context.Context, engine *wiring.Engine, relay *relay) error {
+		if err := lock.onEngine(engine.Endpoint); err != nil {
+			return err
+		}
 		workload := &workload{app: a, engine: engine, relay: relay, name: config.Name}
 		err := workload.run(ctx, config, options, asked, printer.finish)
-		left = workload.left
+		end = workload.end
 		return err
 	})
 }
@@ -102,17 +107,25 @@ type workload struct {
 	id, name string
 	detached bool // by the detach keys
 	exited   bool // as far as is known
-	left     bool // it goes on without this process
+	end      ending
+}
+
+// cleaned notes whether what a run leaves could be removed.
+func (w *workload) cleaned(err error) error {
+	if err != nil {
+		w.end = uncleaned
+	}
+	return err
 }
 
 func (w *workload) run(ctx context.Context, config core.Config, options runOptions, asked []service, created func()) (err error) {
 	config.AutoRemove = options.detach && options.remove
 	// The context may be what ended the run: what is to be removed must go all the same.
 	cleanUp := context.WithoutCancel(ctx)
-	services, starting, err := w.provide(ctx, &config, asked)
+	services, starting, err := w.provide(ctx, &config, asked, options.serviceTimeout)
 	defer func() {
-		if !w.left {
-			err = errors.Join(err, services.stop(cleanUp))
+		if w.end != leaving {
+			err = errors.Join(err, w.cleaned(services.stop(cleanUp)))
 		}
 	}()
 	if err != nil {
@@ -126,10 +139,10 @@ func (w *workload) run(ctx context.Context, config core.Config, options runOptio
 	started := false
 	defer func() {
 		if !started || (options.remove && !options.detach && !w.detached) {
-			err = errors.Join(err, w.engine.RemoveContainer(cleanUp, w.id))
-			return
+			err = errors.Join(err, w.cleaned(w.engine.RemoveContainer(cleanUp, w.id)))
+		} else if !w.exited && !options.detach {
+			w.end = leaving
 		}
-		w.left = !w.exited && !options.detach
 	}()
 	if err != nil {
 		return err
@@ -138,7 +151,7 @@ func (w *workload) run(ctx context.Context, config core.Config, options runOptio
 		err = w.attached(ctx, options.interactive, options.tty, options.detachKeys, w.engine.StartAttached)
 		started = err == nil || w.hasStarted(cleanUp)
 		if w.detached {
-			fmt.Fprintf(w.app.env.Stderr, "\r\nmoat: detached; %s runs on: `moat attach %[1]s`, or `moat rm -f %[1]s`\n", w.name)
+			fmt.Fprintf(w.app.env.Stderr, "\r\nmoat: detached; %s runs on: `moat attach %[1]s`, or `moat rm -f %[1]s`%s\n", w.name, services.leftHint())
 		}
 		return err
 	}

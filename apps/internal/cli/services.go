@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
@@ -27,7 +28,7 @@ func serviceNames() string {
 	return strings.Join(names, ", ")
 }
 
-func (o *runOptions) servicesOf(run core.Config, owner string) ([]service, error) {
+func (o *runOptions) servicesOf(run core.Config) ([]service, error) {
 	var asked []service
 	for _, spec := range o.services {
 		definition, version, err := core.DefaultServices().Parse(spec)
@@ -41,10 +42,14 @@ func (o *runOptions) servicesOf(run core.Config, owner string) ([]service, error
 		if err != nil {
 			return nil, fmt.Errorf("--service %q: %w", spec, err)
 		}
-		config.Labels = map[string]string{labelOwner: owner}
+		config.Labels = map[string]string{labelOwner: run.Labels[labelOwner]}
 		asked = append(asked, service{definition, config})
 	}
 	switch {
+	case o.serviceTimeout <= 0:
+		return nil, fmt.Errorf("--service-timeout %s: want a time such as 30s", o.serviceTimeout)
+	case len(asked) == 0 && o.serviceTimeout != core.DefaultReadyTimeout:
+		return nil, errors.New("--service-timeout needs a --service")
 	case len(asked) == 0:
 	case o.detach:
 		return nil, errors.New("--service needs the foreground: nothing would stop the services when the workload has exited")
@@ -67,7 +72,7 @@ type provision struct {
 
 // provide begins to start a run's services, on a network of its own unless it has one,
 // and completes the run's configuration. stop must be called, also where it fails.
-func (w *workload) provide(ctx context.Context, config *core.Config, asked []service) (p *provision, _ context.Context, err error) {
+func (w *workload) provide(ctx context.Context, config *core.Config, asked []service, timeout time.Duration) (p *provision, _ context.Context, err error) {
 	p = &provision{engine: w.engine, infos: make([]core.ServiceInfo, len(asked)), cancel: func() {}}
 	if len(asked) == 0 {
 		p.starting = new(errgroup.Group)
@@ -91,16 +96,38 @@ func (w *workload) provide(ctx context.Context, config *core.Config, asked []ser
 	for i, s := range asked {
 		s.config.NetworkID = config.NetworkMode
 		// By its name, which leads to it once it runs: the workload's container can be created meanwhile.
-		env = append(env, s.MainEnv(s.config.Info("", s.config.Name))...)
-		p.starting.Go(func() (err error) {
-			if p.infos[i], err = p.services.StartService(ctx, s.config); err != nil {
-				return err
-			}
-			return core.WaitReady(ctx, p.services, p.infos[i], 0)
-		})
+		host := s.config.Name
+		if p.network == "" {
+			host = s.config.Container().Name // on a network of the user's, other runs may have such a service
+		}
+		env = append(env, s.MainEnv(s.config.Info("", host))...)
+		p.starting.Go(func() error { return p.start(ctx, i, s.config, timeout) })
 	}
 	config.Env = append(env, config.Env...)
 	return p, ctx, nil
+}
+
+// start starts one service and waits until it is ready.
+func (p *provision) start(ctx context.Context, i int, config core.ServiceConfig, timeout time.Duration) (err error) {
+	p.infos[i], err = p.services.StartService(ctx, config)
+	if err != nil {
+		if !errors.Is(err, core.ErrAlreadyExists) {
+			p.infos[i].ID = config.Container().Name // for stop: when ctx ends, there is little time to remove it
+		}
+		return fmt.Errorf("service %s: %w", config.Name, err)
+	}
+	return core.WaitReady(ctx, p.services, p.infos[i], timeout)
+}
+
+// leftHint tells what else goes on with a run that is left.
+func (p *provision) leftHint() string {
+	switch {
+	case len(p.infos) == 0:
+		return ""
+	case p.network == "":
+		return ", and `moat clean` for its services"
+	}
+	return ", and `moat clean` for its services and network"
 }
 
 func createRunNetwork(ctx context.Context, networks core.NetworkManager, run core.Config) (string, error) {

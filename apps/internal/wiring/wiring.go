@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/moatproject/moat/core"
@@ -31,6 +32,7 @@ type Settings struct {
 // open: calls are for after the application's start.
 type Engine struct {
 	core.Runtime
+	Endpoint string // where it listens
 }
 
 // Unwrap lets [core.As] find the runtime's optional ports.
@@ -78,7 +80,12 @@ func newEngine(lifecycle fx.Lifecycle, plan []core.Candidate) *Engine {
 	engine := &Engine{}
 	lifecycle.Append(fx.Hook{
 		OnStart: func(ctx context.Context) (err error) {
-			engine.Runtime, _, err = core.Detect(ctx, plan)
+			var attempts []core.Attempt
+			engine.Runtime, attempts, err = core.Detect(ctx, plan)
+			if err == nil {
+				chosen := slices.IndexFunc(attempts, func(attempt core.Attempt) bool { return attempt.Err == nil })
+				engine.Endpoint = attempts[chosen].Endpoint
+			}
 			return err
 		},
 		OnStop: func(context.Context) error { return engine.Close() },

@@ -1,0 +1,257 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/moatproject/moat/adapters/memory"
+	"github.com/moatproject/moat/core"
+)
+
+// stubbornEngine is the memory runtime with failures, across several commands.
+type stubbornEngine struct {
+	core.Runtime
+	start  func(id string) error // nil: none fails
+	remove func(id string) error
+}
+
+func (e *stubbornEngine) Unwrap() core.Runtime                { return e.Runtime }
+func (e *stubbornEngine) Close() error                        { return nil }
+func (e *stubbornEngine) ServiceManager() core.ServiceManager { return core.NewServiceManager(e) }
+func (e *stubbornEngine) StartContainer(ctx context.Context, id string) error {
+	if e.start != nil {
+		if err := e.start(id); err != nil {
+			return err
+		}
+	}
+	return e.Runtime.StartContainer(ctx, id)
+}
+func (e *stubbornEngine) RemoveContainer(ctx context.Context, id string) error {
+	if e.remove != nil {
+		if err := e.remove(id); err != nil {
+			return err
+		}
+	}
+	return e.Runtime.RemoveContainer(ctx, id)
+}
+
+// redis is an image whose readiness command finds what the script makes.
+func redis(tag, script string) memory.Image {
+	return memory.Image{
+		Ref: "redis:" + tag, Entrypoint: []string{"sh", "-c", script},
+		Files: fstest.MapFS{"bin/redis-cli": {Mode: 0o755, Data: []byte("#!/bin/sh\ntest -e /tmp/ready && echo PONG\n")}},
+	}
+}
+
+// commands runs the command line on one engine, as one user.
+type commands struct {
+	*testing.T
+	engine *stubbornEngine
+	env    Env
+	state  state
+}
+
+func newCommands(t *testing.T) *commands {
+	engine := &stubbornEngine{Runtime: memory.New(memory.Options{Images: []memory.Image{
+		redis("7", "touch /tmp/ready; sleep 1000"), redis("never", "echo no disk; sleep 1000"), redis("dies", "echo no key; exit 3"),
+	}})}
+	t.Cleanup(func() { engine.Runtime.Close() })
+	s := newState(t)
+	return &commands{t, engine, Env{
+		Host:     core.Host{GOOS: "linux", Getenv: func(key string) string { return map[string]string{core.EnvRuntime: "memory"}[key] }},
+		Notify:   func() (<-chan os.Signal, func()) { return nil, func() {} },
+		LookEnv:  func(string) (string, bool) { return "", false },
+		Now:      time.Now,
+		StateDir: s.dir,
+		Candidates: func(Env, core.PullSink, *slog.Logger) []core.Candidate {
+			return []core.Candidate{{Type: core.RuntimeMemory, Endpoint: "here", New: func() (core.Runtime, error) { return engine, nil }}}
+		},
+	}, s}
+}
+
+func (c *commands) moat(args ...string) (code int, stdout, stderr string) {
+	c.Helper()
+	var out, err bytes.Buffer
+	env := c.env
+	env.Stdout, env.Stderr = &out, &err
+	code = Main(env, args)
+	return code, out.String(), err.String()
+}
+
+// left is what is on the engine, and how many runs are kept.
+func (c *commands) left() (containers, networks, runs int) {
+	c.Helper()
+	infos, err := c.engine.ListContainers(c.Context())
+	all, networksErr := c.engine.NetworkManager().ListNetworks(c.Context())
+	if err = errors.Join(err, networksErr); err != nil {
+		c.Fatal(err)
+	}
+	return len(infos), len(all), len(c.state.ended())
+}
+
+func (c *commands) wantLeft(containers, networks, runs int) {
+	c.Helper()
+	if a, b, d := c.left(); a != containers || b != networks || d != runs {
+		c.Errorf("left are %d containers, %d networks, %d runs; want %d, %d, %d", a, b, d, containers, networks, runs)
+	}
+}
+
+func TestServiceHosts(t *testing.T) {
+	c := newCommands(t)
+	code, host, stderr := c.moat("run", "--rm", "--service", "redis:7", memory.BaseImage, "sh", "-c", "echo $MOAT_REDIS_HOST")
+	if code != 0 || host != "redis\n" {
+		t.Errorf("on the run's own network: %d, %q, %s", code, host, stderr)
+	}
+	if _, err := c.engine.NetworkManager().CreateNetwork(t.Context(), "shared"); err != nil {
+		t.Fatal(err)
+	}
+	code, host, stderr = c.moat("run", "--rm", "--service", "redis:7", "--network", "shared", memory.BaseImage, "sh", "-c", "echo $MOAT_REDIS_HOST $MOAT_REDIS_URL")
+	name, url, _ := strings.Cut(host, " ")
+	if code != 0 || !strings.HasPrefix(name, "moat-redis-") || !strings.Contains(url, "@"+name+":6379") {
+		t.Errorf("on one that other runs may use: %d, %q, %s", code, host, stderr)
+	}
+	c.wantLeft(0, 1, 0)
+}
+
+func TestServicesThatAreNotReady(t *testing.T) {
+	c := newCommands(t)
+	for version, texts := range map[string][]string{
+		"never": {"redis", "timed out", "no disk"},
+		"dies":  {"redis", "status 3", "no key"},
+	} {
+		code, _, stderr := c.moat("run", "--rm", "--service", "redis:"+version, "--service-timeout", "1s", memory.BaseImage, "true")
+		if code != statusMoatFailed {
+			t.Errorf("redis:%s: exit status %d", version, code)
+		}
+		for _, text := range texts {
+			if !strings.Contains(stderr, text) {
+				t.Errorf("redis:%s: %q is missing from %q", version, text, stderr)
+			}
+		}
+		c.wantLeft(0, 0, 0)
+	}
+	for _, args := range [][]string{{"--service-timeout", "1s"}, {"--service", "redis:7", "--service-timeout", "-1s"}, {"--service", "redis:7", "--service-timeout", "0s"}} {
+		if code, _, stderr := c.moat(append(append([]string{"run"}, args...), memory.BaseImage, "true")...); code != statusMoatFailed || !strings.Contains(stderr, "--service-timeout") {
+			t.Errorf("%q: %d, %s", args, code, stderr)
+		}
+	}
+}
+
+// TestServicesThatAreRemovedLate fails as an engine does that is too slow for a cancelled start.
+func TestServicesThatAreRemovedLate(t *testing.T) {
+	c := newCommands(t)
+	removals := 0
+	c.engine.start = func(string) error { return &core.Error{Op: "start container", Class: core.ErrUnavailable} }
+	c.engine.remove = func(string) error {
+		if removals++; removals == 1 {
+			return &core.Error{Op: "remove container", Class: core.ErrUnavailable}
+		}
+		return nil
+	}
+	if code, _, _ := c.moat("run", "--rm", "--service", "redis:7", memory.BaseImage, "true"); code != statusMoatFailed {
+		t.Errorf("exit status %d", code)
+	}
+	c.wantLeft(0, 0, 0)
+}
+
+// TestWhatARunCannotRemove is for `moat clean`, also where it runs.
+func TestWhatARunCannotRemove(t *testing.T) {
+	c := newCommands(t)
+	failing := true
+	c.engine.remove = func(string) error {
+		if failing {
+			return &core.Error{Op: "remove container", Class: core.ErrUnavailable}
+		}
+		return nil
+	}
+	if code, _, _ := c.moat("run", "--rm", "--service", "redis:7", memory.BaseImage, "true"); code != statusMoatFailed {
+		t.Errorf("exit status %d", code)
+	}
+	c.wantLeft(2, 0, 1) // the network is gone by force
+	if code, _, _ := c.moat("clean"); code == 0 {
+		t.Error("clean has not failed")
+	}
+	c.wantLeft(2, 0, 1)
+	failing = false
+	code, stdout, stderr := c.moat("clean")
+	if code != 0 || !strings.Contains(stdout, "moat-redis-") {
+		t.Errorf("clean: %d, %s%s", code, stdout, stderr)
+	}
+	c.wantLeft(0, 0, 0)
+}
+
+// TestRemovedByHand removes the containers of a run whose process was killed.
+func TestRemovedByHand(t *testing.T) {
+	c := newCommands(t)
+	owner, err := c.state.owner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.state.killed(t, "run", "here")
+	for _, role := range []string{core.RoleMain, core.RoleService} {
+		_, err := c.engine.CreateContainer(t.Context(), core.Config{
+			Name: role, Image: memory.BaseImage, RunID: "run", Role: role, Labels: map[string]string{labelOwner: owner},
+		})
+		if err == nil {
+			err = c.engine.StartContainer(t.Context(), role)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if code, _, stderr := c.moat("rm", "-f", "main"); code != 0 {
+		t.Errorf("rm: %s", stderr)
+	}
+	c.wantLeft(1, 0, 1)
+	if code, stdout, stderr := c.moat("clean", "--dry-run"); code != 0 || !strings.Contains(stdout, "service") {
+		t.Errorf("clean --dry-run: %s%s", stdout, stderr)
+	}
+	c.wantLeft(1, 0, 1)
+	if code, _, stderr := c.moat("rm", "-f", "service"); code != 0 {
+		t.Errorf("rm: %s", stderr)
+	}
+	c.wantLeft(0, 0, 0)
+}
+
+// TestLostLocks tells of what it leaves alone.
+func TestLostLocks(t *testing.T) {
+	c := newCommands(t)
+	owner, err := c.state.owner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.engine.CreateContainer(t.Context(), core.Config{
+		Name: "lost", Image: memory.BaseImage, Cmd: []string{"sleep", "1000"}, RunID: "run", Labels: map[string]string{labelOwner: owner, labelForeground: "true"},
+	})
+	if err == nil {
+		err = c.engine.StartContainer(t.Context(), "lost")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"clean", "--dry-run"}, {"clean"}} {
+		if code, _, stderr := c.moat(args...); code != 0 || !strings.Contains(stderr, "moat rm -f lost") {
+			t.Errorf("%q: %d, %s", args, code, stderr)
+		}
+	}
+	c.wantLeft(1, 0, 0)
+}
+
+func TestLeftHint(t *testing.T) {
+	for want, p := range map[string]provision{
+		"":                                    {},
+		", and `moat clean` for its services": {infos: make([]core.ServiceInfo, 1)},
+		", and `moat clean` for its services and network": {infos: make([]core.ServiceInfo, 1), network: "own"},
+	} {
+		if got := p.leftHint(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Fails where a test run has left something of Moat's on an engine of the tests, and lists it.
+set -euo pipefail
+failed=0
+
+# left ENGINE WHAT COMMAND…: what of one kind has Moat's label.
+left() {
+	local engine=$1 what=$2 found
+	shift 2
+	found=$(docker -H "$engine" "$@" --filter label=moat.managed=true)
+	# The images of helpers and probes stay on purpose: a few kB, one for each program that ever was, that the next run needs again.
+	found=$(grep -vE '^moat-(resolver|gvisor-probe):' <<<"$found" || true)
+	[[ $found ]] || return 0
+	printf 'left on %s, %s:\n%s\n' "$engine" "$what" "$found" >&2
+	failed=1
+}
+
+for engine in "${MOAT_TEST_ENGINE:-}" "${MOAT_TEST_ENGINE_CURRENT:-}"; do
+	[[ $engine ]] || continue # absent, which the tests have said
+	left "$engine" containers ps -a --format '{{.Names}} ({{.Image}}, {{.Status}}) {{.Labels}}'
+	left "$engine" networks network ls --format '{{.Name}} {{.Labels}}'
+	left "$engine" volumes volume ls --format '{{.Name}} {{.Labels}}'
+	left "$engine" images images --format '{{.Repository}}:{{.Tag}} {{.ID}}'
+done
+exit "$failed"
