@@ -23,11 +23,12 @@ type Copier interface {
 	//     is neither file, folder nor link: [ErrInvalidConfig], field archive.
 	CopyTo(ctx context.Context, id, dir string, archive io.Reader) error
 
-	// CopyFrom returns the file or folder at an absolute path as an archive, whose entries' names begin
-	// with the path's last element. A symbolic link is archived as one. The caller closes it.
+	// CopyFrom returns the file or folder at an absolute path as an archive, whose entries'
+	// names begin with the path's last element; of "/", with ".". A symbolic link is
+	// archived as one. The caller closes it.
 	//
 	//   - RT-143: as RT-140, back again, whatever the container's state.
-	//   - RT-144: no such container or path: [ErrNotFound].
+	//   - RT-144: no such container or path: [ErrNotFound], and for no other reason.
 	CopyFrom(ctx context.Context, id, path string) (io.ReadCloser, error)
 
 	// StatPath describes the file at an absolute path, without following a last link.
@@ -42,18 +43,20 @@ type PathStat struct {
 	Size       int64  // bytes
 	Mode       fs.FileMode
 	ModTime    time.Time
-	LinkTarget string // of a symbolic link: the absolute path that it leads to
+	LinkTarget string // of a symbolic link: the absolute path that it leads to, through further links
 }
 
-// VetArchive copies an archive from src to dst, and fails at the first entry that
-// [Copier.CopyTo] must refuse. What comes before it has been copied by then.
+// VetArchive copies an archive from src, which it reads to its end, to dst, and fails at
+// the first entry that [Copier.CopyTo] must refuse. What comes before it has been copied
+// by then.
 func VetArchive(dst io.Writer, src io.Reader) error {
 	in, out := tar.NewReader(src), tar.NewWriter(dst)
 	links := map[string]bool{}
 	for {
 		header, err := in.Next()
 		if errors.Is(err, io.EOF) {
-			return out.Close()
+			_, err = io.Copy(io.Discard, src) // an archive may be padded
+			return errors.Join(out.Close(), err)
 		}
 		if err != nil {
 			return brokenArchive(err)

@@ -50,6 +50,23 @@ func hardLink(name, to string) tar.Header {
 	return tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: to}
 }
 
+// TestVetArchiveReadsToTheEnd has more after the archive than the archive itself.
+func TestVetArchiveReadsToTheEnd(t *testing.T) {
+	packed := archiveOf(t, file("a"))
+	src := io.MultiReader(bytes.NewReader(packed), strings.NewReader(strings.Repeat("\x00", 100<<10)))
+	var vetted bytes.Buffer
+	if err := core.VetArchive(&vetted, src); err != nil || !bytes.Equal(vetted.Bytes(), packed) {
+		t.Errorf("%d bytes of %d, %v", vetted.Len(), len(packed), err)
+	}
+	if n, err := io.Copy(io.Discard, src); n > 0 || err != nil {
+		t.Errorf("%d bytes are left, %v", n, err)
+	}
+	broken := errors.New("broken")
+	if err := core.VetArchive(io.Discard, io.MultiReader(bytes.NewReader(packed), iotest.ErrReader(broken))); !errors.Is(err, broken) {
+		t.Errorf("a failure after the end became %v", err)
+	}
+}
+
 func TestVetArchive(t *testing.T) {
 	for name, headers := range map[string][]tar.Header{
 		"nothing":                      {},

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"net/url"
 
 	"github.com/containerd/errdefs"
@@ -9,8 +10,12 @@ import (
 	"github.com/moatproject/moat/core"
 )
 
-// Attach connects to a running container. One without Interactive reads no Stdin.
+// Attach connects to a running container. One without Interactive reads no Stdin. A
+// writer that is more than 64 MiB behind delays the container, and with it all others.
 func (r *Runtime) Attach(ctx context.Context, id string, opts core.AttachOptions) error {
+	if err := validateInitialSize(opts); err != nil {
+		return err
+	}
 	c, err := r.on(ctx, 0, "attach to container", id)
 	if err != nil {
 		return err
@@ -25,16 +30,47 @@ func (r *Runtime) Attach(ctx context.Context, id string, opts core.AttachOptions
 	if err == nil && !found.State.Running {
 		err = c.wrong(core.ErrNotRunning, "", "its state is "+stateOf(found.State.Status), "Start it attached instead")
 	}
+	if err == nil {
+		stream.setUp(found.Config.Tty, found.Config.OpenStdin, found.Config.StdinOnce)
+		err = r.resizeAttached(c, stream)
+	}
 	if err != nil {
 		_ = stream.conn.Close()
-		return err
+		return c.failed(err)
 	}
-	stream.setUp(found.Config.Tty, found.Config.OpenStdin, found.Config.StdinOnce)
-	return r.carry(c, stream)
+	_, err = r.carry(c, stream)
+	return err
 }
 
-// StartAttached attaches, starts the container, and returns when it exits.
+// validateInitialSize reports a size that no terminal can have. None is none to set.
+func validateInitialSize(opts core.AttachOptions) error {
+	if opts.InitialHeight == 0 || opts.InitialWidth == 0 {
+		return nil
+	}
+	return core.ValidateTerminalSize(opts.InitialHeight, opts.InitialWidth)
+}
+
+// resizeAttached gives a terminal the size of the one that is now before it.
+func (r *Runtime) resizeAttached(c *call, s *stream) error {
+	size := container.ResizeOptions{Height: s.opts.InitialHeight, Width: s.opts.InitialWidth}
+	if !s.tty || size.Height == 0 || size.Width == 0 {
+		return nil
+	}
+	_, err := ask(c.ctx, r, c.op, c.object, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, r.engine.ContainerResize(ctx, c.object, size)
+	})
+	if errors.Is(err, core.ErrNotRunning) {
+		return nil // it has exited by now
+	}
+	return err
+}
+
+// StartAttached attaches, starts the container, and returns when it exits. A writer is
+// waited for as in Attach.
 func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.AttachOptions) error {
+	if err := validateInitialSize(opts); err != nil {
+		return err
+	}
 	c, err := r.on(ctx, 0, "start attached", id)
 	if err != nil {
 		return err
@@ -48,7 +84,15 @@ func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.Attach
 		_ = stream.conn.Close()
 		return c.failed(err)
 	}
-	return r.carry(c, stream)
+	output := &startFailure{to: stream.opts.Stdout}
+	if stream.tty {
+		stream.opts.Stdout = output
+	}
+	code, err := r.carry(c, stream)
+	if err == nil {
+		err = c.failed(output.gates(code))
+	}
+	return err
 }
 
 func (r *Runtime) startAttached(c *call, s *stream) error {
@@ -82,20 +126,23 @@ func (r *Runtime) attach(c *call, opts core.AttachOptions) (*stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &stream{conn: conn, opts: opts}, nil
+	return newStream(conn, opts), nil
 }
 
-// carry runs an attachment until the container's exit.
-func (r *Runtime) carry(c *call, s *stream) error {
+// unknownCode is that of a container which was removed as soon as it had exited.
+const unknownCode = -1
+
+// carry runs an attachment until the container's exit, and returns its code.
+func (r *Runtime) carry(c *call, s *stream) (int64, error) {
 	if err := s.run(c.ctx); err != nil {
-		return c.failed(err)
+		return 0, c.failed(err)
 	}
 	// The stream ends also with the engine, and where a program closes its output.
-	_, err := receive(r.engine.ContainerWait(c.ctx, c.object, container.WaitConditionNotRunning))
+	code, err := receive(r.engine.ContainerWait(c.ctx, c.object, container.WaitConditionNotRunning))
 	if errdefs.IsNotFound(err) {
-		return nil // removed as soon as it had exited
+		return unknownCode, nil
 	}
-	return c.failed(err)
+	return code, c.failed(err)
 }
 
 // stdinOnce tells whether the engine closes a container's stdin at the end of an

@@ -2,11 +2,17 @@ package docker
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
+	"io/fs"
+	"net"
 	"net/http"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/moatproject/moat/core"
 )
@@ -86,6 +92,215 @@ func TestAttachFaults(t *testing.T) {
 		})
 	}
 }
+
+// TestAttachGivesTheTerminalItsSize has a container that was started with another.
+func TestAttachGivesTheTerminalItsSize(t *testing.T) {
+	for name, test := range map[string]struct {
+		inspect, resize http.HandlerFunc
+		resized         bool
+		err             error
+	}{
+		"a terminal":                  {withTTY, status(http.StatusOK), true, nil},
+		"a terminal that has ended":   {withTTY, failure(http.StatusConflict, "Container x is not running"), true, nil},
+		"a terminal without engine":   {withTTY, die, true, core.ErrUnavailable},
+		"no terminal":                 {inspected("running"), status(http.StatusOK), false, nil},
+		"a size that no terminal has": {withTTY, status(http.StatusOK), false, core.ErrInvalidConfig},
+	} {
+		t.Run(name, func(t *testing.T) {
+			engine := startFake(t)
+			engine.on(attachRoute, upgraded(func(io.ReadWriter) {}))
+			engine.on(inspectRoute, test.inspect)
+			engine.on("POST /containers/{id}/resize", test.resize)
+			opts := core.AttachOptions{TTY: true, InitialHeight: 30, InitialWidth: 90}
+			if errors.Is(test.err, core.ErrInvalidConfig) {
+				opts.InitialWidth = core.MaxTerminalSize + 1
+			}
+			if err := engine.runtime(t).Attach(t.Context(), testID, opts); !matches(err, test.err) {
+				t.Errorf("got %v, want %v", err, test.err)
+			}
+			if resized := slices.Contains(engine.requests(), "POST /containers/"+testID+"/resize?h=30&w=90"); resized != test.resized {
+				t.Errorf("the engine was asked for %q", engine.requests())
+			}
+		})
+	}
+}
+
+func TestStartAttachedWithASizeThatNoTerminalHas(t *testing.T) {
+	engine := startFake(t)
+	opts := core.AttachOptions{TTY: true, InitialHeight: core.MaxTerminalSize + 1, InitialWidth: 80}
+	if err := engine.runtime(t).StartAttached(t.Context(), testID, opts); core.FieldOf(err) != "height" {
+		t.Errorf("got %v", err)
+	}
+	engine.wantRequests(t)
+}
+
+// TestStartAttachedBehindTheGate has the gate tell what it cannot become.
+func TestStartAttachedBehindTheGate(t *testing.T) {
+	const missing = "moat: x: no such program\r\n"
+	for name, test := range map[string]struct {
+		said  string
+		wait  http.HandlerFunc
+		class error
+	}{
+		"no such program":              {missing, exits(127), fs.ErrNotExist},
+		"no such program, and removed": {missing, gone, fs.ErrNotExist},
+		"it cannot be executed":        {"moat: x: cannot be executed\r\n", exits(126), fs.ErrPermission},
+		"a program that says the same": {missing, exits(3), nil},
+		"another line of Moat's":       {"moat: no engine\r\n", exits(127), nil},
+		"more than the line":           {missing + "and more\r\n", exits(127), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			engine := startFake(t)
+			engine.on(inspectRoute, withTTY)
+			engine.on(waitRoute, test.wait)
+			engine.on(attachRoute, upgraded(func(conn io.ReadWriter) { _, _ = io.WriteString(conn, test.said) }))
+			var screen bytes.Buffer
+			err := engine.runtime(t).StartAttached(t.Context(), testID, core.AttachOptions{Stdout: &screen, TTY: true})
+			if test.class == nil {
+				if err != nil || screen.String() != test.said {
+					t.Errorf("got %v, and %q on the terminal", err, screen.String())
+				}
+			} else if !errors.Is(err, test.class) || core.FieldOf(err) != "Cmd" || screen.Len() > 0 {
+				t.Errorf("got %v, and %q on the terminal", err, screen.String())
+			}
+		})
+	}
+}
+
+// slowWriter is still at its first Write for a while after the context's end.
+type slowWriter struct {
+	ctx  context.Context
+	busy chan struct{} // closed in the first Write
+	done atomic.Bool   // the first Write has returned
+}
+
+func (w *slowWriter) Write(p []byte) (int, error) {
+	close(w.busy)
+	<-w.ctx.Done()
+	<-time.After(20 * time.Millisecond)
+	w.done.Store(true)
+	return len(p), nil
+}
+
+// TestNothingIsWrittenLater ends a context in the middle of a Write.
+func TestNothingIsWrittenLater(t *testing.T) {
+	for name, do := range map[string]func(context.Context, *Runtime, io.Writer) error{
+		"Attach": func(ctx context.Context, r *Runtime, w io.Writer) error {
+			return r.Attach(ctx, testID, core.AttachOptions{Stdout: w})
+		},
+		"Exec": func(ctx context.Context, r *Runtime, w io.Writer) error {
+			_, err := r.Exec(ctx, testID, core.ExecOptions{Cmd: []string{"x"}, AttachOptions: core.AttachOptions{Stdout: w}})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			engine := startFake(t)
+			talk := upgraded(func(conn io.ReadWriter) {
+				for { // a second Write would follow the first
+					if _, err := conn.Write(frame(streamStdout, strings.Repeat("x", demuxBuffer))); err != nil {
+						return
+					}
+				}
+			})
+			engine.on(attachRoute, talk)
+			engine.on(execStartRoute, talk)
+			engine.on(inspectRoute, inspected("running"))
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			slow := &slowWriter{ctx: ctx, busy: make(chan struct{})}
+			attached := begin(func() (struct{}, error) { return struct{}{}, do(ctx, engine.runtime(t), slow) })
+			await(t, slow.busy, "a write")
+			cancel()
+			if _, err := attached.result(t); !errors.Is(err, context.Canceled) || !slow.done.Load() {
+				t.Errorf("got %v; the write has returned: %t", err, slow.done.Load())
+			}
+		})
+	}
+}
+
+// TestAStuckWriterIsLeft ends the context of an attachment whose writer never returns.
+func TestAStuckWriterIsLeft(t *testing.T) {
+	engine := startFake(t)
+	engine.on(attachRoute, upgraded(func(conn io.ReadWriter) {
+		_, _ = conn.Write(frame(streamStdout, "x"))
+		_, _ = io.Copy(io.Discard, conn)
+	}))
+	engine.on(inspectRoute, inspected("running"))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	reader, writer := io.Pipe()
+	defer reader.Close()
+	attached := begin(func() (struct{}, error) {
+		return struct{}{}, engine.runtime(t).Attach(ctx, testID, core.AttachOptions{Stdout: writer})
+	})
+	if _, err := reader.Read(nil); err != nil { // it writes
+		t.Fatal(err)
+	}
+	cancel()
+	if _, err := attached.result(t); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestBacklogIsBounded fills a backlog that nobody reads.
+func TestBacklogIsBounded(t *testing.T) {
+	const most = 2 * demuxBuffer
+	source, sent := io.Pipe()
+	kept := newBacklog(most)
+	filled := make(chan struct{})
+	go func() {
+		defer close(filled)
+		kept.fill(source)
+	}()
+	data := []byte(strings.Repeat("0123456789abcdef", most/8)) // twice what it keeps
+	go func() {
+		_, _ = sent.Write(data)
+		sent.Close()
+	}()
+	full := func() bool {
+		kept.mu.Lock()
+		defer kept.mu.Unlock()
+		return kept.kept.Len() >= most
+	}
+	for deadline := time.After(patience); !full(); {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-deadline:
+			t.Fatal("it is not filled")
+		}
+	}
+	select {
+	case <-filled:
+		t.Error("it has taken all")
+	default:
+	}
+	if got, err := io.ReadAll(kept); !bytes.Equal(got, data) || err != nil {
+		t.Errorf("%d bytes of %d came out, %v", len(got), len(data), err)
+	}
+	await(t, filled, "the end")
+}
+
+// TestContainersEndInTheEnginesPlace has a stream that the engine does not end: what it
+// had sent arrives, in spite of a slow writer.
+func TestContainersEndInTheEnginesPlace(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	var stdout bytes.Buffer
+	s := newStream(halfClosing{ours}, core.AttachOptions{Stdout: &stdout})
+	go func() {
+		_, _ = theirs.Write(frame(streamStdout, "all"))
+		_, _ = theirs.Write(frame(streamStdout, "cut")[:frameHeader+1])
+		_, _ = theirs.Write(nil) // what was before it is kept by then
+		_ = s.backlog.add(nil, errContainerEnded)
+	}()
+	if err := s.run(t.Context()); err != nil || stdout.String() != "allc" {
+		t.Errorf("got %q, %v", stdout.String(), err)
+	}
+}
+
+type halfClosing struct{ net.Conn }
+
+func (halfClosing) CloseWrite() error { return nil }
 
 // errNone stands for success in tables of failures.
 var errNone = errors.New("none")

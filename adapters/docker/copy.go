@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -83,6 +84,9 @@ func (r *Runtime) openArchive(c *call, file string) (io.Reader, error) {
 	if sandboxed {
 		return r.tar(c, file)
 	}
+	if path.Clean(file) == "/" {
+		file = "/." // else the engine has absolute names in the archive
+	}
 	archive, _, err := r.engine.CopyFromContainer(c.ctx, c.object, file)
 	return archive, err
 }
@@ -134,31 +138,55 @@ func (r *Runtime) untar(c *call, dir string, archive io.Reader) error {
 	if !stat.Mode.IsDir() && stat.Mode&fs.ModeSymlink == 0 {
 		return c.wrong(core.ErrInvalidConfig, "dir", dir+" is no folder", "")
 	}
-	var said bytes.Buffer
-	opts := core.ExecOptions{Cmd: []string{"tar", "-C", dir, "-xpf", "-"}, User: "0"}
-	opts.Stdin, opts.Stdout, opts.Stderr = archive, &said, &said
+	return r.runTar(c, core.AttachOptions{Stdin: archive}, "-C", dir, "-xpf", "-")
+}
+
+// runTar runs the container's own tar.
+func (r *Runtime) runTar(c *call, streams core.AttachOptions, args ...string) error {
+	said := &beginning{}
+	streams.Stderr = said
+	if streams.Stdout == nil {
+		streams.Stdout = said
+	}
+	opts := core.ExecOptions{Cmd: append([]string{"tar"}, args...), User: "0", AttachOptions: streams}
 	code, err := r.Exec(c.ctx, c.object, opts)
 	if err == nil && code != 0 {
-		err = errors.New("tar in the container: " + said.String())
+		err = &tarFailure{said.String()}
 	}
 	return r.withoutTar(c, err)
 }
 
+// beginning keeps the first of what is written.
+type beginning struct{ bytes.Buffer }
+
+func (b *beginning) Write(p []byte) (int, error) {
+	b.Buffer.Write(p[:min(len(p), systemErrorMax-b.Len())])
+	return len(p), nil
+}
+
+// tarFailure is what the container's tar said, before it exited with an error.
+type tarFailure struct{ said string }
+
+func (f *tarFailure) Error() string { return "tar in the container: " + f.said }
+
+var errNoArchive = errors.New("what tar in the container sends is no archive")
+
+// The blocks of an archive, and how many of them may come after its end.
+const (
+	tarBlock   = 512
+	tarPadding = 128 * tarBlock
+)
+
 // tar archives a file by the container's own tar. The archive ends with the call.
-func (r *Runtime) tar(c *call, file string) (io.Reader, error) {
-	reader, writer := io.Pipe()
-	var said bytes.Buffer
-	opts := core.ExecOptions{Cmd: []string{"tar", "-C", path.Dir(file), "-cf", "-", "--", path.Base(file)}, User: "0"}
+func (r *Runtime) tar(c *call, file string, options ...string) (io.Reader, error) {
+	dir, name := path.Dir(file), path.Base(file)
 	if path.Clean(file) == "/" {
-		opts.Cmd = []string{"tar", "-C", "/", "-cf", "-", "."}
+		name = "."
 	}
-	opts.Stdout, opts.Stderr = writer, &said
+	reader, writer := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
-		code, err := r.Exec(c.ctx, c.object, opts)
-		if err == nil && code != 0 {
-			err = errors.New("tar in the container: " + said.String())
-		}
+		err := r.runTar(c, core.AttachOptions{Stdout: writer}, slices.Concat([]string{"-C", dir}, options, []string{"-cf", "-", "--", name})...)
 		ended <- err
 		_ = writer.CloseWithError(err)
 	}()
@@ -169,23 +197,43 @@ func (r *Runtime) tar(c *call, file string) (io.Reader, error) {
 	if err == nil && !bytes.Equal(first, make([]byte, tarBlock)) {
 		return archive, nil
 	}
-	_, _ = io.Copy(io.Discard, reader)
-	if err = r.withoutTar(c, <-ended); err != nil && errors.Is(err, core.ErrUnsupported) {
-		return nil, err
+	_, _ = io.CopyN(io.Discard, archive, tarPadding)
+	_ = reader.CloseWithError(errNoArchive)
+	err = <-ended
+	if _, own := errors.AsType[*tarFailure](err); own || err == nil {
+		err = c.wrong(core.ErrNotFound, "", file+" does not exist in the container", "")
 	}
-	return nil, c.wrong(core.ErrNotFound, "", file+" does not exist in the container", "")
+	return nil, err
 }
 
-const tarBlock = 512
+// linksMax is how many links in a row are followed, as many as Linux does.
+const linksMax = 40
 
-// statByTar reads the first header of an archive.
+// statByTar describes a file by an archive of it.
 func (r *Runtime) statByTar(c *call, file string) (core.PathStat, error) {
+	stat, err := r.headerByTar(c, file)
+	next := stat // a link may lead to another, whose place is not where they lead
+	for range linksMax {
+		if err != nil || next.Mode&fs.ModeSymlink == 0 {
+			break
+		}
+		stat.LinkTarget = next.LinkTarget
+		next, err = r.headerByTar(c, next.LinkTarget)
+	}
+	if errors.Is(err, core.ErrNotFound) && stat.LinkTarget != "" {
+		return stat, nil
+	}
+	return stat, err
+}
+
+// headerByTar reads the first header of an archive.
+func (r *Runtime) headerByTar(c *call, file string) (core.PathStat, error) {
 	inner, err := r.on(c.ctx, 0, c.op, c.object)
 	if err != nil {
 		return core.PathStat{}, err
 	}
 	defer inner.end()
-	archive, err := r.tar(inner, file)
+	archive, err := r.tar(inner, file, "--no-recursion")
 	if err != nil {
 		return core.PathStat{}, err
 	}

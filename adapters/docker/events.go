@@ -13,10 +13,10 @@ import (
 	"github.com/moatproject/moat/core"
 )
 
-// How long to wait before a broken subscription is tried again, at first and at most.
+// How long to wait between two attempts, at first and at most.
 const (
-	firstRetry = 50 * time.Millisecond
-	lastRetry  = 2 * time.Second
+	firstPause = 50 * time.Millisecond
+	lastPause  = 2 * time.Second
 )
 
 var eventTypes = map[events.Action]core.EventType{
@@ -143,7 +143,7 @@ func (w *watch) note(event core.Event) {
 // been missed.
 func (w *watch) again(err error) (missed []core.Event, _ error) {
 	ctx := w.call.ctx
-	patience, retry, away := time.After(core.EventPatience), firstRetry, false
+	patience, retry, away := time.After(core.EventPatience), firstPause, false
 	for {
 		if ctx.Err() != nil {
 			return nil, err
@@ -160,7 +160,7 @@ func (w *watch) again(err error) (missed []core.Event, _ error) {
 		}
 		select {
 		case <-time.After(retry):
-			retry = min(2*retry, lastRetry)
+			retry = min(2*retry, lastPause)
 		case <-patience:
 			return nil, err
 		case <-ctx.Done():

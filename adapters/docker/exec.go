@@ -95,36 +95,40 @@ func (e *execution) run() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	ctx, cancel := context.WithCancelCause(e.call.ctx)
-	defer cancel(nil)
+	ctx, cancel := context.WithCancel(e.call.ctx)
+	defer cancel()
+	stdout := &startFailure{to: e.opts.Stdout, program: e.opts.Cmd[0]}
+	streams := e.opts.AttachOptions
+	streams.Stdout = stdout
+	carried := newStream(conn, streams)
+	carried.tty, carried.halfClose = e.opts.TTY, !e.opts.TTY
 	if e.opts.TTY {
 		go e.followSizes(ctx)
 	}
 	if e.runtime.options.Sandbox != nil {
-		go e.watchContainer(ctx, cancel)
+		go func() {
+			if e.containerEnds(ctx) {
+				_ = carried.backlog.add(nil, errContainerEnded)
+			}
+		}()
 	}
-	stdout := &startFailure{to: e.opts.Stdout, program: e.opts.Cmd[0]}
-	streams := e.opts.AttachOptions
-	streams.Stdout = stdout
-	carried := &stream{conn: conn, opts: streams, tty: e.opts.TTY, halfClose: !e.opts.TTY}
-	if err := carried.run(ctx); err != nil && !errors.Is(context.Cause(ctx), errContainerEnded) {
+	if err := carried.run(ctx); err != nil {
 		return 0, err
 	}
-	return e.result(stdout)
+	return e.result(ctx, stdout)
 }
 
 // result asks for the exit code, which engines note before they end the streams.
-func (e *execution) result(stdout *startFailure) (int64, error) {
-	found, err := ask(e.call.ctx, e.runtime, e.call.op, e.call.object, func(ctx context.Context) (container.ExecInspect, error) {
-		return e.runtime.engine.ContainerExecInspect(ctx, e.id)
-	})
+func (e *execution) result(ctx context.Context, stdout *startFailure) (int64, error) {
+	found, err := e.inspect(ctx)
+	if err == nil && found.Running {
+		found, err = e.awaitExit(ctx)
+	}
 	switch {
 	case errors.Is(err, core.ErrNotFound):
-		return 0, e.call.wrong(core.ErrNotRunning, "", "the container has ended, and the program with it", "")
+		return 0, e.gone()
 	case err != nil:
 		return 0, err
-	case found.Running:
-		return 0, &causedError{errors.New("the engine ended the stream before the program"), io.ErrUnexpectedEOF}
 	}
 	// The gate is a process, one that the engine could not start is not.
 	if failure := stdout.text(); failure != "" && (found.Pid == 0 || e.gated) && found.ExitCode >= cannotExecute {
@@ -136,25 +140,61 @@ func (e *execution) result(stdout *startFailure) (int64, error) {
 	return int64(found.ExitCode), nil
 }
 
+func (e *execution) inspect(ctx context.Context) (container.ExecInspect, error) {
+	return ask(ctx, e.runtime, e.call.op, e.call.object, func(ctx context.Context) (container.ExecInspect, error) {
+		return e.runtime.engine.ContainerExecInspect(ctx, e.id)
+	})
+}
+
+// gone reports a container that has ended, and with it the program.
+func (e *execution) gone() error {
+	return e.call.wrong(core.ErrNotRunning, "", "the container has ended, and the program with it", "")
+}
+
+// awaitExit polls for the exit of a program that has closed its output and runs on:
+// the engine has no request that waits for it.
+func (e *execution) awaitExit(ctx context.Context) (container.ExecInspect, error) {
+	ended := make(chan bool, 1)
+	go func() { ended <- e.containerEnds(ctx) }()
+	over := false
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		select {
+		case <-time.After(pause):
+		case over = <-ended:
+		case <-ctx.Done():
+			return container.ExecInspect{}, ctx.Err()
+		}
+		found, err := e.inspect(ctx)
+		if err != nil || !found.Running {
+			return found, err
+		}
+		if over {
+			return found, e.gone()
+		}
+	}
+}
+
 // cannotExecute is the first of the two exit codes of what could not be started.
 const cannotExecute = 126
 
-// A sandbox that is killed does not always end the streams of what ran in it.
+// errContainerEnded ends a backlog in the engine's place: a sandbox that is killed does
+// not always end the streams of what ran in it.
 var errContainerEnded = errors.New("the container has ended")
 
 // endGrace is longer than engines wait for the end of the streams themselves.
 const endGrace = 3 * time.Second
 
-// watchContainer ends the streams with the container.
-func (e *execution) watchContainer(ctx context.Context, end context.CancelCauseFunc) {
-	if _, err := receive(e.runtime.engine.ContainerWait(ctx, e.call.object, container.WaitConditionNotRunning)); ctx.Err() != nil ||
-		(err != nil && !errdefs.IsNotFound(err)) {
-		return
+// containerEnds returns true some time after the container has ended, false when ctx
+// ends, or that cannot be known.
+func (e *execution) containerEnds(ctx context.Context) bool {
+	if _, err := receive(e.runtime.engine.ContainerWait(ctx, e.call.object, container.WaitConditionNotRunning)); err != nil && !errdefs.IsNotFound(err) {
+		return false
 	}
 	select {
 	case <-time.After(endGrace):
-		end(errContainerEnded)
+		return true
 	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -228,10 +268,11 @@ func (e *execution) resize(ctx context.Context, size core.TerminalSize) {
 }
 
 // startFailure passes output on, but holds back what may be the one line in which the
-// engine, or the gate, tells why a program could not be started.
+// engine, or the gate, tells why a program could not be started. They write it first,
+// and in one piece: a first key's echo is not held.
 type startFailure struct {
 	to      io.Writer // nil discards
-	program string
+	program string    // empty: any
 	held    []byte
 	passed  bool
 }
@@ -251,8 +292,12 @@ func (f *startFailure) possible() bool {
 	if line := bytes.IndexByte(f.held, '\n'); len(f.held) > systemErrorMax || (line >= 0 && line < len(f.held)-1) {
 		return false
 	}
-	for _, sign := range []string{"OCI runtime exec failed: ", "unable to find user ", "unable to find group ", "moat: " + f.program + ": "} {
-		if known := min(len(sign), len(f.held)); sign[:known] == string(f.held[:known]) {
+	gate := "moat: "
+	if f.program != "" {
+		gate += f.program + ": "
+	}
+	for _, sign := range []string{"OCI runtime exec failed: ", "unable to find user ", "unable to find group ", gate} {
+		if bytes.HasPrefix(f.held, []byte(sign)) {
 			return true
 		}
 	}
@@ -266,6 +311,19 @@ func (f *startFailure) text() string {
 		return ""
 	}
 	return strings.TrimSpace(line)
+}
+
+// gates returns what the gate said in the place of a container's program, which exited
+// with code, or passes on what is held.
+func (f *startFailure) gates(code int64) error {
+	text := f.text()
+	if (strings.HasSuffix(text, gateMissing) || strings.HasSuffix(text, gateRefused)) && (code >= cannotExecute || code == unknownCode) {
+		return errors.New(text)
+	}
+	if err := f.release(); err != nil {
+		return &callerError{err}
+	}
+	return nil
 }
 
 // release passes on what is held.

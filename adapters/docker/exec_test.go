@@ -87,6 +87,7 @@ func TestExecFaults(t *testing.T) {
 	notStarted := func(code int) http.HandlerFunc {
 		return answer(http.StatusOK, map[string]any{"Pid": 0, "ExitCode": code})
 	}
+	running := answer(http.StatusOK, map[string]any{"Running": true})
 	for name, test := range map[string]struct {
 		create, start, inspect http.HandlerFunc // nil: as usual
 		class                  error
@@ -100,7 +101,8 @@ func TestExecFaults(t *testing.T) {
 		"no such program":            {nil, said("OCI runtime exec failed: exec: \"x\": executable file not found in $PATH: unknown\r\n"), notStarted(127), core.ErrInvalidConfig, "Cmd"},
 		"it cannot be executed":      {nil, said("OCI runtime exec failed: exec: \"x\": permission denied: unknown\r\n"), notStarted(126), core.ErrInvalidConfig, "Cmd"},
 		"no such user":               {nil, said("unable to find user x: no matching entries in passwd file\r\n"), notStarted(126), core.ErrInvalidConfig, "User"},
-		"the stream ends too early":  {nil, nil, answer(http.StatusOK, map[string]any{"Running": true}), core.ErrUnavailable, ""},
+		"its exit is never known":    {nil, nil, running, core.ErrNotRunning, ""}, // and the container has ended
+		"the engine dies meanwhile":  {nil, nil, inOrder(running, die), core.ErrUnavailable, ""},
 		"the engine has forgotten":   {nil, nil, failure(http.StatusNotFound, "No such exec instance: x"), core.ErrNotRunning, ""},
 		"no answer to its code":      {nil, nil, die, core.ErrUnavailable, ""},
 		"the engine dies in a frame": {nil, upgraded(func(conn io.ReadWriter) { _, _ = conn.Write(frame(streamStdout, "cut")[:9]) }), nil, core.ErrUnavailable, ""},
@@ -120,6 +122,29 @@ func TestExecFaults(t *testing.T) {
 				t.Errorf("got %v, field %q, output %q", err, core.FieldOf(err), stdout.String())
 			}
 		})
+	}
+}
+
+// TestExecOfWhatClosesItsOutput has a program that runs on after that.
+func TestExecOfWhatClosesItsOutput(t *testing.T) {
+	engine := startFake(t)
+	running := answer(http.StatusOK, map[string]any{"Running": true})
+	engine.on(execJSONRoute, inOrder(running, running, answer(http.StatusOK, map[string]any{"Pid": 7, "ExitCode": 4})))
+	engine.on(waitRoute, hang)
+	if code, err := engine.runtime(t).Exec(t.Context(), testID, core.ExecOptions{Cmd: []string{"x"}}); code != 4 || err != nil {
+		t.Errorf("%d, %v", code, err)
+	}
+}
+
+// TestKeysAreNotHeldBack writes what could be the beginning of a failure's line, but
+// comes in a piece that is too short for it.
+func TestKeysAreNotHeldBack(t *testing.T) {
+	for _, key := range []string{"m", "moat", "O", "unable to"} {
+		var passed bytes.Buffer
+		failure := &startFailure{to: &passed, program: "top"}
+		if _, err := failure.Write([]byte(key)); err != nil || passed.String() != key {
+			t.Errorf("of %q came %q, %v", key, passed.String(), err)
+		}
 	}
 }
 

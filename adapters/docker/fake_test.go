@@ -72,6 +72,7 @@ func usualRoutes() map[string]http.HandlerFunc {
 		"POST /containers/create":      answer(http.StatusCreated, container.CreateResponse{ID: testID}),
 		"POST /containers/{id}/start":  status(http.StatusNoContent),
 		"POST /containers/{id}/attach": failure(http.StatusNotFound, "page not found"),
+		"POST /containers/{id}/resize": status(http.StatusOK),
 		"POST /containers/{id}/stop":   status(http.StatusNoContent),
 		"POST /containers/{id}/kill":   status(http.StatusNoContent),
 		"DELETE /containers/{id}":      status(http.StatusNoContent),

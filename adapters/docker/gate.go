@@ -14,6 +14,12 @@ import (
 // programs/gate.c is its source.
 const gatePath = "/.moat-gate"
 
+// How the gate's line ends where it cannot become a program, which it names before.
+const (
+	gateMissing = ": no such program"
+	gateRefused = ": cannot be executed"
+)
+
 // The size of a terminal that nobody has given one, in characters.
 const (
 	usualHeight = 24

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs/pkg/errhttp"
 	"github.com/docker/docker/client"
@@ -69,6 +70,10 @@ type stream struct {
 	stdin     chan error // the caller's failure to read, once its input has ended
 }
 
+func newStream(conn hijacked, opts core.AttachOptions) *stream {
+	return &stream{conn: conn, opts: opts, backlog: newBacklog(backlogMax), stdin: make(chan error, 1)}
+}
+
 // setUp says what is at the other end.
 func (s *stream) setUp(tty, openStdin, stdinOnce bool) {
 	s.tty, s.halfClose = tty, stdinOnce && !tty
@@ -79,8 +84,13 @@ func (s *stream) setUp(tty, openStdin, stdinOnce bool) {
 
 // backlogMax bounds what is kept for a slow writer. The engine sends to all that are
 // attached, and to the logs, no faster than to the slowest: what it has sent must be
-// taken from it.
+// taken from it. A writer further behind holds them up: what it must get all of, such as
+// a program's output in a pipe, is not cut off.
 const backlogMax = 64 << 20
+
+// writeGrace is how long a Write in progress is waited for when a method is to return,
+// which it must do within a second.
+const writeGrace = 500 * time.Millisecond
 
 // run copies until the engine ends the stream, a writer fails, or ctx ends. It closes
 // the connection.
@@ -88,9 +98,7 @@ func (s *stream) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer s.conn.Close()
-	s.backlog = newBacklog()
 	defer s.backlog.end()
-	s.stdin = make(chan error, 1)
 	if s.opts.Stdin != nil {
 		go s.send()
 	}
@@ -102,8 +110,16 @@ func (s *stream) run(ctx context.Context) error {
 	}()
 	select {
 	case err := <-copied:
+		if errors.Is(err, errContainerEnded) {
+			err = nil
+		}
 		return errors.Join(err, s.inputFailure())
 	case <-ctx.Done():
+		s.backlog.end()
+		select {
+		case <-copied:
+		case <-time.After(writeGrace):
+		}
 		return ctx.Err()
 	}
 }
@@ -113,10 +129,10 @@ func (s *stream) run(ctx context.Context) error {
 func (s *stream) send() {
 	input := &readerWithFailure{Reader: s.opts.Stdin}
 	_, _ = io.Copy(s.conn, input)
+	s.stdin <- input.failure // before what the program may end at
 	if s.halfClose {
 		_ = s.conn.CloseWrite()
 	}
-	s.stdin <- input.failure
 }
 
 func (s *stream) inputFailure() error {
@@ -155,16 +171,17 @@ func (w liveWriter) Write(p []byte) (int, error) {
 	return w.Writer.Write(p)
 }
 
-// backlog is a pipe that keeps up to backlogMax bytes.
+// backlog is a pipe that keeps up to max bytes, and what one add brings more.
 type backlog struct {
+	max     int
 	mu      sync.Mutex
 	changed sync.Cond
 	kept    bytes.Buffer
 	err     error // after kept
 }
 
-func newBacklog() *backlog {
-	b := &backlog{}
+func newBacklog(max int) *backlog {
+	b := &backlog{max: max}
 	b.changed.L = &b.mu
 	return b
 }
@@ -183,7 +200,7 @@ func (b *backlog) fill(src io.Reader) {
 func (b *backlog) add(data []byte, err error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for b.err == nil && b.kept.Len() >= backlogMax {
+	for b.err == nil && b.kept.Len() >= b.max {
 		b.changed.Wait()
 	}
 	if b.err == nil {

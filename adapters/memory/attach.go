@@ -10,6 +10,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/moatproject/moat/core"
 )
@@ -17,6 +18,10 @@ import (
 // Attach connects to a running container. One without Interactive reads no Stdin.
 func (r *Runtime) Attach(ctx context.Context, id string, opts core.AttachOptions) error {
 	const op = "attach to container"
+	size, err := initialSize(opts)
+	if err != nil {
+		return refused(op, id, err)
+	}
 	r.mu.Lock()
 	c, err := r.find(ctx, op, id)
 	if err == nil && c.state != core.StateRunning {
@@ -27,6 +32,9 @@ func (r *Runtime) Attach(ctx context.Context, id string, opts core.AttachOptions
 		return err
 	}
 	stream, stdin := r.streamOf(ctx, op, c, c.output.now()), c.run.stdin
+	if c.cfg.TTY && opts.InitialHeight > 0 && opts.InitialWidth > 0 {
+		c.run.terminal.resize(size)
+	}
 	r.mu.Unlock()
 	return stream.carry(stdin, opts)
 }
@@ -59,56 +67,110 @@ func (r *Runtime) startToAttach(ctx context.Context, op, id string, size core.Te
 	return r.streamOf(ctx, op, c, before), c.run.stdin, nil
 }
 
+// writeGrace is how long a Write in progress is waited for when a method is to return,
+// which it must do within a second.
+const writeGrace = 500 * time.Millisecond
+
 // carry copies input and output until the run ends, a writer fails, or ctx ends.
 func (s *logStream) carry(stdin io.WriteCloser, opts core.AttachOptions) error {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
+	input := &sender{ended: make(chan error, 1)}
 	if opts.Stdin != nil && stdin != nil {
-		go send(ctx, opts.Stdin, stdin)
+		go input.send(ctx, opts.Stdin, stdin)
 	}
-	live := liveWriters(ctx)
+	live := newLiveWriters(ctx)
 	copied := make(chan error, 1)
 	go func() {
-		copied <- s.copyTo(core.LogOptions{Follow: true, Stdout: live(opts.Stdout), Stderr: live(opts.Stderr)})
+		copied <- s.copyTo(core.LogOptions{Follow: true, Stdout: live.writer(opts.Stdout), Stderr: live.writer(opts.Stderr)})
 	}()
 	select {
 	case err := <-copied:
-		return err
+		return errors.Join(err, input.failure(s.op, s.id))
 	case <-ctx.Done():
+		live.await()
 		return failure(s.op, s.id, nil, ctx.Err())
 	}
 }
 
+// sender copies a caller's input.
+type sender struct{ ended chan error } // the caller's failure to read
+
 // send copies input and its end, until ctx has ended.
-func send(ctx context.Context, from io.Reader, to io.WriteCloser) {
+func (s *sender) send(ctx context.Context, from io.Reader, to io.WriteCloser) {
+	var failed error
 	_, _ = io.Copy(to, readerFunc(func(p []byte) (int, error) {
 		n, err := from.Read(p)
 		if ctx.Err() != nil {
 			return 0, ctx.Err()
 		}
+		if !errors.Is(err, io.EOF) {
+			failed = err
+		}
 		return n, err
 	}))
+	s.ended <- failed // before what the program may end at
 	if ctx.Err() == nil {
 		to.Close()
 	}
 }
 
-// liveWriters makes writers that take turns, and of which no Write begins once ctx has
-// ended. nil discards.
-func liveWriters(ctx context.Context) func(io.Writer) io.Writer {
-	var turn sync.Mutex
-	return func(w io.Writer) io.Writer {
-		if w == nil {
-			w = io.Discard
+// failure is that of the input, nil where it has not ended.
+func (s *sender) failure(op, id string) error {
+	select {
+	case err := <-s.ended:
+		if err != nil {
+			return failure(op, id, nil, err)
 		}
-		return writerFunc(func(p []byte) (int, error) {
-			turn.Lock()
-			defer turn.Unlock()
-			if err := ctx.Err(); err != nil {
-				return 0, err
+	default:
+	}
+	return nil
+}
+
+// liveWriters make writers that take turns, and of which no Write begins once ctx has
+// ended.
+type liveWriters struct {
+	ctx    context.Context
+	turn   sync.Mutex
+	failed chan error // the first failure of a Write
+}
+
+func newLiveWriters(ctx context.Context) *liveWriters {
+	return &liveWriters{ctx: ctx, failed: make(chan error, 1)}
+}
+
+// writer makes one of w. nil discards.
+func (l *liveWriters) writer(w io.Writer) io.Writer {
+	if w == nil {
+		w = io.Discard
+	}
+	return writerFunc(func(p []byte) (int, error) {
+		l.turn.Lock()
+		defer l.turn.Unlock()
+		if err := l.ctx.Err(); err != nil {
+			return 0, err
+		}
+		n, err := w.Write(p)
+		if err != nil {
+			select {
+			case l.failed <- err:
+			default:
 			}
-			return w.Write(p)
-		})
+		}
+		return n, err
+	})
+}
+
+// await returns when no Write is in progress, once ctx has ended, or after writeGrace.
+func (l *liveWriters) await() {
+	quiet := make(chan struct{})
+	go func() {
+		defer close(quiet)
+		_, _ = l.writer(nil).Write(nil)
+	}()
+	select {
+	case <-quiet:
+	case <-time.After(writeGrace):
 	}
 }
 
@@ -140,17 +202,18 @@ func (r *Runtime) Exec(ctx context.Context, id string, opts core.ExecOptions) (i
 		return 0, failure(op, id, nil, err)
 	}
 	attached, cancel := context.WithCancel(ctx)
-	live := liveWriters(attached)
-	cmd.stdin, cmd.stdout, cmd.stderr = stdin, live(opts.Stdout), live(opts.Stderr)
+	live := newLiveWriters(attached)
+	cmd.stdin, cmd.stdout, cmd.stderr = stdin, live.writer(opts.Stdout), live.writer(opts.Stderr)
 	var input io.WriteCloser = open
 	if opts.TTY {
 		input = cmd.connect(stdin, open, cmd.stdout)
 		go cmd.terminal.follow(attached, opts.Resize)
 	}
+	sent := &sender{ended: make(chan error, 1)}
 	if opts.Stdin == nil {
 		input.Close()
 	} else {
-		go send(attached, opts.Stdin, input)
+		go sent.send(attached, opts.Stdin, input)
 	}
 	ended := make(chan int, 1)
 	go func() {
@@ -159,7 +222,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, opts core.ExecOptions) (i
 		stdin.Close()
 		open.Close()
 		cancel()
-		_, _ = live(nil).Write(nil) // takes its turn after a write of others
+		_, _ = live.writer(nil).Write(nil) // takes its turn after a write of others
 		ended <- status
 	}()
 	if opts.Detach {
@@ -167,12 +230,22 @@ func (r *Runtime) Exec(ctx context.Context, id string, opts core.ExecOptions) (i
 	}
 	select {
 	case status := <-ended:
-		return int64(status), nil
+		select {
+		case err := <-live.failed:
+			return 0, failure(op, id, nil, err)
+		default:
+			return int64(status), sent.failure(op, id)
+		}
+	case err := <-live.failed:
+		cancel()
+		return 0, failure(op, id, nil, err)
 	case <-ctx.Done():
 		cancel()
+		live.await()
 		return 0, failure(op, id, nil, ctx.Err())
 	case <-r.closed:
 		cancel()
+		live.await()
 		return 0, closedError(op, id)
 	}
 }

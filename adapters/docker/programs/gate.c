@@ -9,7 +9,7 @@ struct timespec { long seconds, nanoseconds; };
 
 enum {
 	TIOCGWINSZ = 0x5413,
-	PATIENCE = 1000, /* milliseconds, for containers that are started without Moat */
+	PATIENCE = 10000, /* milliseconds, for containers that are started without Moat */
 	NOT_FOUND = -2,
 	PATH_MAX = 4096,
 };
@@ -67,13 +67,22 @@ static long execute(char **argv, char **env) {
 	}
 }
 
+/* tell writes its line in one piece, by which Moat knows it from a program's output. */
+static void tell(const char *program, const char *what) {
+	static char line[PATH_MAX + 64];
+	const char *parts[] = {"moat: ", program, what};
+	char *end = line;
+	for (int i = 0; i < 3; i++)
+		for (const char *s = parts[i], *limit = line + PATH_MAX + i * 24; *s && end < limit;)
+			*end++ = *s++;
+	say(line);
+}
+
 void run(long *stack) {
 	long argc = stack[0];
 	char **argv = (char **)(stack + 1);
 	await_size();
 	long error = execute(argv + 1, argv + argc + 1);
-	say("moat: ");
-	say(argv[1]);
-	say(error == NOT_FOUND ? ": no such program\n" : ": cannot be executed\n");
+	tell(argv[1], error == NOT_FOUND ? ": no such program\n" : ": cannot be executed\n");
 	leave(error == NOT_FOUND ? 127 : 126);
 }
