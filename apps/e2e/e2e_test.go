@@ -59,6 +59,8 @@ type user struct {
 	home   string
 	label  string
 	env    []string // more of it
+
+	credential *syscall.Credential // nil: that of the test
 }
 
 // newUser runs the test beside others. What the user leaves behind fails it.
@@ -111,6 +113,7 @@ func (u *user) command(args ...string) *exec.Cmd {
 		"PATH=" + os.Getenv("PATH"), "HOME=" + u.home, "TMPDIR=" + u.home, "XDG_STATE_HOME=" + u.home, "XDG_CACHE_HOME=" + u.home,
 		"DOCKER_HOST=" + u.engine,
 	}, u.env...)
+	command.SysProcAttr = &syscall.SysProcAttr{Credential: u.credential}
 	return command
 }
 

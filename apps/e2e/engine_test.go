@@ -65,21 +65,27 @@ func TestDoctor(t *testing.T) {
 // TestWithoutPermission runs as somebody who may not use the socket.
 func TestWithoutPermission(t *testing.T) {
 	u := newUser(t)
+	u.becomeNobody()
+	u.engine = os.Getenv(engine)
+	found := u.moat("run", "--no-sandbox", image, "true")
+	want(u, "the exit status", found.code, 125)
+	wantText(u, found.stderr, "permission denied", "group")
+}
+
+// becomeNobody makes the user one who is not root. The engine is reached by a cable.
+func (u *user) becomeNobody() {
+	u.Helper()
 	if os.Getuid() != 0 {
-		dockertest.Need(t, "docker", "only root can run a process as somebody else")
+		dockertest.Need(u.T, "docker", "only root can run a process as somebody else")
 	}
 	home, err := os.MkdirTemp("", "moat-e2e-nobody-") // the folders around t.TempDir are root's
 	if err != nil {
 		u.Fatal(err)
 	}
-	defer os.RemoveAll(home)
+	u.Cleanup(func() { os.RemoveAll(home) })
 	if err := os.Chmod(home, 0o777); err != nil {
 		u.Fatal(err)
 	}
-	u.home = home
-	command := u.command("run", "--no-sandbox", image, "true")
-	command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	found := u.finish(u.start(command))
-	want(u, "the exit status", found.code, 125)
-	wantText(u, found.stderr, "permission denied", "group")
+	u.home, u.credential = home, &syscall.Credential{Uid: 65534, Gid: 65534}
+	u.cable()
 }

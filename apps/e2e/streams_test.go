@@ -1,14 +1,13 @@
 package e2e
 
 import (
-	"archive/tar"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -118,57 +117,61 @@ func TestExec(t *testing.T) {
 	}
 }
 
+// TestCopy makes copies that docker makes in another way, or that fail.
 func TestCopy(t *testing.T) {
-	u := newUser(t)
-	name := u.background("--no-sandbox", "--cap-add", "MKNOD")
-	at := func(path ...string) string { return filepath.Join(append([]string{u.home}, path...)...) }
-	if err := os.MkdirAll(at("folder", "inner"), 0o755); err != nil {
-		u.Fatal(err)
-	}
-	for path, text := range map[string]string{at("file"): "file", at("folder", "inner", "leaf"): "leaf"} {
-		if err := os.WriteFile(path, []byte(text), 0o640); err != nil {
-			u.Fatal(err)
-		}
-	}
-	u.must("cp", "file", name+":/tmp/renamed")
-	u.must("cp", "folder", name+":/tmp")
-	want(u, "what is inside", u.must("exec", name, "sh", "-c", "cd /tmp; stat -c '%n %a' renamed; cat renamed folder/inner/leaf"), "renamed 640\nfileleaf")
-	u.must("cp", name+":/tmp/renamed", "back")
-	u.must("cp", name+":/tmp/folder", "copy")
-	for path, text := range map[string]string{at("back"): "file", at("copy", "inner", "leaf"): "leaf"} {
-		if got, err := os.ReadFile(path); string(got) != text {
-			u.Errorf("%s: %q, %v", path, got, err)
-		}
-	}
-	archive := tar.NewReader(strings.NewReader(u.must("cp", name+":/tmp/renamed", "-")))
-	if header, err := archive.Next(); err != nil || header.Name != "renamed" {
-		u.Errorf("the archive begins with %v, %v", header, err)
-	}
+	for _, sandbox := range sandboxes {
+		t.Run(sandbox, func(t *testing.T) {
+			u := newUser(t)
+			name := u.background(sandbox, "--cap-add", "MKNOD")
+			u.shell("cd $0 && mkdir folder && echo leaf >folder/leaf && echo file >file && mkfifo fifo", u.home)
+			u.must("exec", name, "sh", "-c", "cd /tmp && mknod device c 1 3 || mkfifo device; mkdir set && echo 1 >set/uid && chmod 6755 set/uid && ln -s ../../.. set/up && echo there >there")
 
-	u.must("exec", name, "mknod", "/tmp/device", "c", "1", "3")
-	for _, test := range []struct {
-		args  []string
-		texts []string
-	}{
-		{[]string{"absent", name + ":/tmp"}, []string{"absent"}},
-		{[]string{name + ":/tmp/absent", "absent"}, []string{"/tmp/absent", "not found"}},
-		{[]string{"file", name + ":/absent/folder/"}, []string{"/absent"}},
-		{[]string{"folder", name + ":/tmp/renamed"}, []string{"folder", "/tmp/renamed"}},
-		{[]string{name + ":/tmp/folder", "file"}, []string{"/tmp/folder", "file"}},
-		{[]string{name + ":/tmp/device", "device"}, []string{"device"}},
-		{[]string{name + ":/tmp", "all"}, []string{"device"}},
-		{[]string{"file", "folder"}, []string{"CONTAINER:PATH"}},
-	} {
-		found := u.moat(append([]string{"cp"}, test.args...)...)
-		want(u, fmt.Sprintf("the exit status of cp %q", test.args), found.code, 1)
-		wantText(u, found.stderr, test.texts...)
+			command := u.command("cp", "-", name+":/tmp")
+			command.Stdin = strings.NewReader(u.must("cp", name+":/tmp/there", "-"))
+			u.must("exec", name, "rm", "/tmp/there")
+			want(u, "the exit status of an archive's copy", u.finish(u.start(command)).code, 0)
+			want(u, "what an archive brought", u.must("exec", name, "cat", "/tmp/there"), "there\n")
+			u.must("cp", "folder", name+":.")
+			u.must("cp", "file", name+":/.")
+			want(u, "what the root has", u.must("exec", name, "cat", "/folder/leaf", "/file"), "leaf\nfile\n")
+			u.must("cp", name+":/tmp/set", ".")
+			want(u, "what is not lent", u.shell("cd $0/set && stat -c '%a' uid && readlink up", u.home), "755\n../../..\n")
+
+			for _, test := range []struct {
+				from, to string
+				texts    []string
+			}{
+				{name + ":/tmp/device", "device", []string{"device"}},
+				{name + ":/tmp", "all", []string{"device"}},
+				{name + ":/file", "fifo", []string{"fifo", "neither"}},
+				{"file", name + ":/tmp/device", []string{"device", "neither"}},
+				{"fifo", name + ":/tmp", []string{"fifo"}},
+				{"file", "folder", []string{"CONTAINER:PATH"}},
+				{"-", name + ":/absent", []string{"/absent", "not found"}},
+			} {
+				found := u.moat("cp", test.from, test.to)
+				want(u, fmt.Sprintf("the exit status of cp %q %q", test.from, test.to), found.code, 1)
+				wantText(u, found.stderr, test.texts...)
+			}
+			want(u, "what is here", u.shell("cd $0 && test ! -e device && test ! -e all/device && test ! -e all/tmp && test -p fifo && echo so", u.home), "so\n")
+			want(u, "what is there", u.must("exec", name, "sh", "-c", "test ! -f /tmp/device && test ! -e /tmp/fifo && echo so"), "so\n")
+		})
 	}
-	for _, path := range []string{at("device"), at("all", "device"), at("all", "tmp", "device")} {
-		if _, err := os.Lstat(path); err == nil {
-			u.Errorf("%s was made", path)
-		}
-	}
-	want(u, "what a folder was to replace", u.must("exec", name, "cat", "/tmp/renamed"), "file")
+}
+
+// TestCopyByNobody is about what root may do whatever a file's mode says.
+func TestCopyByNobody(t *testing.T) {
+	u := newUser(t)
+	name := u.background("--no-sandbox")
+	u.must("exec", name, "sh", "-c", "cd /tmp && mkdir -p closed/inner && echo 1 >closed/inner/leaf && echo 2 >closed/-leaf && chmod 555 closed/inner && chmod 444 closed")
+	u.becomeNobody()
+	u.shell("cd $0 && mkdir folder && echo >folder/secret && chmod 600 folder/secret", u.home)
+	found := u.moat("cp", "folder", name+":/tmp")
+	want(u, "the exit status of a copy without a file", found.code, 1)
+	wantText(u, found.stderr, "folder/secret", "permission denied")
+	u.must("cp", name+":/tmp/closed", ".")
+	want(u, "what is here", u.shell("cd $0/closed && cat inner/leaf ./-leaf && stat -c %a . inner inner/leaf", u.home), "1\n2\n444\n555\n644\n")
+	u.shell("chmod -R 755 $0/closed", u.home)
 }
 
 func TestEvents(t *testing.T) {
@@ -219,6 +222,81 @@ func TestStats(t *testing.T) {
 				}
 			}
 			wantText(u, u.must("stats", "--no-stream", name), "CONTAINER ID", name)
+		})
+	}
+}
+
+// copier is one of two command lines, with a container and a folder of its own.
+type copier struct{ program, container, folder string }
+
+// prepareCopies makes the same files in a folder, here or in a container.
+const prepareCopies = `cd "$0" && mkdir -p from/inner/empty to/there && cd from && echo leaf >inner/leaf && chmod 640 inner/leaf && chmod 711 inner &&
+	echo file >file && ln inner/leaf hard && ln -s inner folderlink && ln -s folderlink folderlink2 && ln -s inner/leaf link && ln -s link link2 && ln -s absent dangling &&
+	cd ../to && ln -s there link && ln -s link link2 && ln -s absent dangling && echo old >old && ln -s old oldlink`
+
+// listCopies prints all that is known of the files in a folder.
+const listCopies = `cd "$0" && find . | sort | while read f; do echo "$f $(stat -c '%a %F' "$f") $(readlink "$f" || test -d "$f" || stat -c %h "$f") $(test ! -f "$f" || cat "$f")"; done`
+
+func (u *user) copier(program, container string) copier {
+	c := copier{program, container, u.TempDir()}
+	u.shell(prepareCopies, c.folder)
+	return c
+}
+
+// shell runs a script on this machine.
+func (u *user) shell(script string, args ...string) string {
+	u.Helper()
+	out, err := exec.Command("sh", append([]string{"-c", script}, args...)...).CombinedOutput()
+	if err != nil {
+		u.Fatalf("%v: %s", err, out)
+	}
+	return string(out)
+}
+
+// copies tells whether a copy was made.
+func (c copier) copies(u *user, flags, from, to string) bool {
+	command := u.command(slices.Concat([]string{"cp"}, strings.Fields(flags), []string{
+		strings.ReplaceAll(from, "CONTAINER", c.container), strings.ReplaceAll(to, "CONTAINER", c.container),
+	})...)
+	if c.program != binary {
+		command.Args[0] = c.program
+		command.Path, command.Err = exec.LookPath(c.program)
+	}
+	command.Dir = c.folder
+	found := u.finish(u.start(command))
+	u.Logf("%v: %d %s", command.Args[1:], found.code, found.stderr)
+	return found.code == 0
+}
+
+// TestCopyAsDocker makes the same copies by both command lines. A sandbox's files are
+// none that docker could see: its container has no sandbox.
+func TestCopyAsDocker(t *testing.T) {
+	copies := []struct{ flags, from, to string }{
+		{"", "from/file", "to/new"}, {"", "from/file", "to/there"}, {"", "from/file", "to/there/"}, {"", "from/file", "to/old"},
+		{"", "from/file", "to/link"}, {"", "from/file", "to/link2/second"}, {"", "from/file", "to/dangling"}, {"", "from/file", "to/oldlink"},
+		{"", "from/file", "to/none/"}, {"", "from/file", "to/none/file"}, {"", "from/file", "to/old/"}, {"", "from/absent", "to/there"},
+		{"", "from/file/", "to/there"}, {"", "from/inner", "to/made"}, {"", "from/inner", "to/made"}, {"", "from/inner/", "to/there"},
+		{"", "from/inner/.", "to/contents"}, {"", "from/inner/.", "to/there"}, {"", "from/inner", "to/old"}, {"", "from", "to/whole"},
+		{"", "from/.", "to/there"}, {"", "from", "to/made/leaf"}, {"", "from/link", "to/link-itself"}, {"-L", "from/link", "to/followed"},
+		{"-L", "from/link", "to/there"}, {"-L", "from/link2", "to/there"}, {"-L", "from/folderlink2", "to/made"}, {"-L", "from/folderlink", "to/followed-folder"},
+		{"", "from/folderlink", "to/there"}, {"", "from/folderlink/", "to/slash"}, {"", "from/folderlink/.", "to/dot"}, {"-L", "from/dangling", "to/there"},
+		{"", "from/dangling", "to/there"}, {"", "from/file", "to/there/inner"}, {"", "from/inner", "to/there/file"}, {"", "from/inner/..", "to/parent"},
+	}
+	for _, sandbox := range sandboxes {
+		t.Run(sandbox, func(t *testing.T) {
+			u := newUser(t)
+			moat, docker := u.copier(binary, u.background(sandbox)), u.copier("docker", unique(t)+"-docker")
+			u.docker("run", "-d", "--label", u.label, "--name", docker.container, image, "sleep", "1000")
+			u.Cleanup(func() { u.docker("rm", "-f", docker.container) })
+			u.must("exec", moat.container, "sh", "-c", prepareCopies, "/")
+			u.docker("exec", docker.container, "sh", "-c", prepareCopies, "/")
+			for _, copied := range copies {
+				in, out := "CONTAINER:/"+copied.to, "CONTAINER:/"+copied.from
+				want(u, fmt.Sprintf("%v in", copied), moat.copies(u, copied.flags, copied.from, in), docker.copies(u, copied.flags, copied.from, in))
+				want(u, fmt.Sprintf("%v out", copied), moat.copies(u, copied.flags, out, copied.to), docker.copies(u, copied.flags, out, copied.to))
+			}
+			want(u, "what is here", u.shell(listCopies, moat.folder), u.shell(listCopies, docker.folder))
+			want(u, "what is there", u.must("exec", moat.container, "sh", "-c", listCopies, "/to"), u.docker("exec", docker.container, "sh", "-c", listCopies, "/to")+"\n")
 		})
 	}
 }

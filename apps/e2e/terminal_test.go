@@ -353,7 +353,7 @@ func (u *user) cable() (cut func()) {
 				continue
 			}
 			context.AfterFunc(ctx, func() { near.Close(); far.Close() })
-			go func() { _, _ = io.Copy(far, near) }()
+			go func() { _, _ = io.Copy(far, near); _ = far.(*net.UnixConn).CloseWrite() }()
 			go func() { _, _ = io.Copy(near, far); near.Close() }()
 		}
 	}()

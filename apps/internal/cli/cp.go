@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
-	archive "github.com/moby/go-archive"
 	"github.com/spf13/cobra"
 )
 
@@ -73,63 +75,189 @@ func rooted(path string) string {
 // copyIn copies as `docker cp` does: into a folder that exists, under the name of one
 // that does not.
 func (a *app) copyIn(ctx context.Context, copier core.Copier, id, source, dest string, followLink bool) error {
-	target := archive.CopyInfo{Path: dest}
-	stat, err := copier.StatPath(ctx, id, strings.TrimSuffix(dest, "/."))
-	if err == nil && stat.Mode&fs.ModeSymlink != 0 {
-		target.Path = stat.LinkTarget
-		stat, err = copier.StatPath(ctx, id, target.Path)
-	}
-	switch {
-	case err == nil:
-		target.Exists, target.IsDir = true, stat.Mode.IsDir()
-	case !errors.Is(err, core.ErrNotFound):
+	stat := func(file string) (core.PathStat, error) { return copier.StatPath(ctx, id, file) }
+	target, err := findDestination(path.Clean(dest), stat)
+	if err != nil {
 		return err
 	}
 	if source == "-" {
-		return copier.CopyTo(ctx, id, target.Path, a.env.Stdin)
+		return copier.CopyTo(ctx, id, target.path, a.env.Stdin)
 	}
-	info, err := archive.CopyInfoSourcePath(source, followLink)
+	whole, err := a.env.Abs(source)
 	if err != nil {
 		return err
 	}
-	packed, err := archive.TarResource(info)
+	file, isDir, err := localSource(whole, followLink, assertsFolder(source))
 	if err != nil {
 		return err
 	}
-	defer packed.Close()
-	dir, prepared, err := archive.PrepareArchiveCopy(packed, info, target)
+	dir, name, err := target.place(nameOf(source, whole), isDir, assertsFolder(dest))
 	if err != nil {
 		return fmt.Errorf("copy %s to %s: %w", source, dest, err)
 	}
-	defer prepared.Close()
-	return copier.CopyTo(ctx, id, dir, prepared)
+	packed, writer := io.Pipe()
+	defer packed.Close()
+	go func() { _ = writer.CloseWithError(a.pack(writer, file, name)) }()
+	return copier.CopyTo(ctx, id, dir, packed)
 }
 
-// copyOut never trusts the archive: what a container calls a device is not made one here.
+// copyOut copies as copyIn does, but what a container sends is not trusted.
 func (a *app) copyOut(ctx context.Context, copier core.Copier, id, source, dest string, followLink bool) error {
-	stat, err := copier.StatPath(ctx, id, source)
-	if err == nil && followLink && stat.Mode&fs.ModeSymlink != 0 {
-		source = stat.LinkTarget
-		stat, err = copier.StatPath(ctx, id, source)
+	stat := func(file string) (core.PathStat, error) { return copier.StatPath(ctx, id, file) }
+	file := path.Clean(source)
+	name := nameOf(source, file)
+	if name == "." && file != "/" {
+		file += "/."
+	}
+	found, err := stat(file)
+	if err == nil && (followLink || assertsFolder(source)) {
+		file, found, err = follow(file, stat)
 	}
 	if err != nil {
 		return err
 	}
-	packed, err := copier.CopyFrom(ctx, id, source)
+	if dest == "-" {
+		return a.copyArchive(ctx, copier, id, file)
+	}
+	failed := func(err error) error { return fmt.Errorf("copy %s to %s: %w", source, dest, err) }
+	isDir := found.Mode.IsDir()
+	if assertsFolder(source) && !isDir {
+		return failed(errNoFolder)
+	}
+	into, name, err := openDestination(dest, name, isDir)
+	if err != nil {
+		return failed(err)
+	}
+	defer into.Close()
+	packed, err := copier.CopyFrom(ctx, id, file)
 	if err != nil {
 		return err
 	}
 	defer packed.Close()
-	if dest == "-" {
-		_, err = io.Copy(a.env.Stdout, packed)
-		return err
-	}
-	vetted, writer := io.Pipe()
-	defer func() { _ = vetted.Close() }()
-	go func() { _ = writer.CloseWithError(core.VetArchive(writer, packed)) }()
-	info := archive.CopyInfo{Path: source, Exists: true, IsDir: stat.Mode.IsDir()}
-	if err := archive.CopyTo(vetted, info, dest); err != nil {
-		return fmt.Errorf("copy %s to %s: %w", source, dest, err)
+	if err := unpack(packed, nameOf(file, file), isDir, into, name); err != nil {
+		return failed(err)
 	}
 	return nil
+}
+
+// openDestination opens the folder of this machine that a copy goes into.
+func openDestination(dest, name string, isDir bool) (into *os.Root, as string, err error) {
+	target, err := findDestination(path.Clean(dest), localStat)
+	if err != nil {
+		return nil, "", err
+	}
+	dir, as, err := target.place(name, isDir, assertsFolder(dest))
+	if err != nil {
+		return nil, "", err
+	}
+	into, err = os.OpenRoot(dir)
+	return into, as, err
+}
+
+func (a *app) copyArchive(ctx context.Context, copier core.Copier, id, file string) error {
+	packed, err := copier.CopyFrom(ctx, id, file)
+	if err != nil {
+		return err
+	}
+	defer packed.Close()
+	_, err = io.Copy(a.env.Stdout, packed)
+	return err
+}
+
+var (
+	errNoFolder    = errors.New("there is no such folder")
+	errFileThere   = errors.New("there is a file, which a folder does not replace")
+	errFolderThere = errors.New("there is a folder, which a file does not replace")
+	errOtherThere  = errors.New("what is there is neither a file nor a folder")
+	errManyLinks   = errors.New("too many links lead to each other")
+)
+
+// A destination is where the second path of a copy leads.
+type destination struct {
+	path   string // clean
+	exists bool
+	mode   fs.FileMode
+}
+
+// findDestination follows the links at the path's end, also to what does not exist yet.
+func findDestination(file string, stat func(string) (core.PathStat, error)) (destination, error) {
+	file, found, err := follow(file, stat)
+	if errors.Is(err, core.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		return destination{path: file}, nil
+	}
+	return destination{file, err == nil, found.Mode}, err
+}
+
+// follow returns what the links at a path's end lead to.
+func follow(file string, stat func(string) (core.PathStat, error)) (string, core.PathStat, error) {
+	const linksMax = 40 // as in the kernel
+	for range linksMax {
+		found, err := stat(file)
+		if err != nil || found.Mode&fs.ModeSymlink == 0 {
+			return file, found, err
+		}
+		file = path.Clean(found.LinkTarget)
+	}
+	return file, core.PathStat{}, fmt.Errorf("%s: %w", file, errManyLinks)
+}
+
+// localStat describes a file of this machine as [core.Copier] does a container's.
+func localStat(file string) (core.PathStat, error) {
+	info, err := os.Lstat(file)
+	if err != nil {
+		return core.PathStat{}, err
+	}
+	if info.Mode()&fs.ModeSymlink == 0 {
+		return core.PathStat{Mode: info.Mode()}, nil
+	}
+	target, err := os.Readlink(file)
+	if err != nil {
+		return core.PathStat{}, err
+	}
+	dir := "/"
+	if !filepath.IsAbs(target) {
+		dir, err = filepath.EvalSymlinks(filepath.Dir(file))
+	}
+	return core.PathStat{Mode: info.Mode(), LinkTarget: filepath.Join(dir, target)}, err
+}
+
+// place tells the folder that a copy goes into, and its name there; that of contents is ".".
+func (d destination) place(name string, isDir, asFolder bool) (dir, as string, err error) {
+	switch {
+	case d.exists && d.mode.IsDir():
+		return d.path, name, nil
+	case d.exists && !d.mode.IsRegular():
+		return "", "", errOtherThere
+	case d.exists && isDir:
+		return "", "", errFileThere
+	case asFolder && !isDir:
+		return "", "", errNoFolder
+	}
+	return path.Dir(d.path), path.Base(d.path), nil
+}
+
+// assertsFolder tells a path that only a folder has.
+func assertsFolder(file string) bool { return strings.HasSuffix(file, "/") || path.Base(file) == "." }
+
+// nameOf returns the last element of a path whose absolute form is whole, or "." where
+// it stands for a folder's contents.
+func nameOf(file, whole string) string {
+	if path.Base(whole) == "/" || file == "." || strings.HasSuffix(file, "/.") {
+		return "."
+	}
+	return path.Base(whole)
+}
+
+// localSource finds what to pack. A path that only a folder has leads through a link.
+func localSource(file string, followLink, asFolder bool) (resolved string, isDir bool, err error) {
+	if followLink || asFolder {
+		if file, err = filepath.EvalSymlinks(file); err != nil {
+			return "", false, err
+		}
+	}
+	info, err := os.Lstat(file)
+	if err == nil && asFolder && !info.IsDir() {
+		err = &fs.PathError{Op: "copy", Path: file, Err: syscall.ENOTDIR}
+	}
+	return file, err == nil && info.IsDir(), err
 }
