@@ -147,22 +147,20 @@ func (w *workload) run(ctx context.Context, config core.Config, options runOptio
 	if err != nil {
 		return err
 	}
-	if (options.interactive || options.tty) && !options.detach {
-		err = w.attached(ctx, options.interactive, options.tty, options.detachKeys, w.engine.StartAttached)
-		started = err == nil || w.hasStarted(cleanUp)
-		if w.detached {
-			fmt.Fprintf(w.app.env.Stderr, "\r\nmoat: detached; %s runs on: `moat attach %[1]s`, or `moat rm -f %[1]s`%s\n", w.name, services.leftHint())
-		}
-		return err
-	}
-	if err := w.engine.StartContainer(ctx, w.id); err != nil {
-		return startFailure(err)
-	}
-	started = true
 	if options.detach {
+		if err := w.engine.StartContainer(ctx, w.id); err != nil {
+			return startFailure(err)
+		}
+		started = true
 		return w.app.printStarted(w.id, config)
 	}
-	return w.follow(ctx)
+	// Not by the logs: engines may end following those before a last line that nothing ends.
+	err = w.attached(ctx, options.interactive, options.tty, options.detachKeys, w.engine.StartAttached)
+	started = err == nil || w.hasStarted(cleanUp)
+	if w.detached {
+		fmt.Fprintf(w.app.env.Stderr, "\r\nmoat: detached; %s runs on: `moat attach %[1]s`, or `moat rm -f %[1]s`%s\n", w.name, services.leftHint())
+	}
+	return err
 }
 
 func (w *workload) hasStarted(ctx context.Context) bool {
@@ -181,26 +179,6 @@ func startFailure(err error) error {
 		return &exitError{status: statusNotExecutable, err: err}
 	}
 	return err
-}
-
-// follow copies the workload's output, hands it the process's signals, and returns
-// its exit status once all output has been written.
-func (w *workload) follow(ctx context.Context) error {
-	streamer, ok := core.As[core.LogStreamer](w.engine)
-	if !ok {
-		return &core.Error{Op: "follow output", Runtime: w.engine.Type(), Class: core.ErrUnsupported, Remedy: "Run it with -d"}
-	}
-	w.relay.forward(func(sig syscall.Signal, nth int) { _ = w.signal(ctx, sig, nth) })
-
-	output := make(chan error, 1)
-	go func() {
-		output <- streamer.StreamLogs(ctx, w.id, core.LogOptions{Follow: true, Stdout: w.app.env.Stdout, Stderr: w.app.env.Stderr})
-	}()
-	// The stream ends with the container, so that its end is the time to ask for the code.
-	if err := <-output; err != nil {
-		return w.outputLost(ctx, err)
-	}
-	return w.exitStatus(ctx)
 }
 
 // exitStatus returns the workload's, once it has exited.
