@@ -74,7 +74,8 @@ func ObjectLabels(runID, role string) map[string]string {
 	}
 }
 
-// IsManaged tells whether a container with this name and these labels is ours.
+// IsManaged tells whether a container with this name and these labels is ours. One that
+// somebody else has made of an image of ours has only the image's labels.
 func IsManaged(name string, labels map[string]string) bool {
-	return labels[LabelManaged] == "true" || IsRunName(name)
+	return (labels[LabelManaged] == "true" && labels[LabelRole] != RoleImage) || IsRunName(name)
 }

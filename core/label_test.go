@@ -36,6 +36,8 @@ func TestIsManaged(t *testing.T) {
 	}{
 		{"0123abcd", nil, true},
 		{"web", map[string]string{"moat.managed": "true"}, true},
+		{"web", map[string]string{"moat.managed": "true", "moat.role": "main"}, true},
+		{"web", map[string]string{"moat.managed": "true", "moat.role": "image"}, false},
 		{"web", map[string]string{"moat.managed": "false"}, false},
 		{"web", map[string]string{"moat.run-id": "0123abcd"}, false},
 		{"web", nil, false},
