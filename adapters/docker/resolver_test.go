@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -287,7 +288,13 @@ func TestResolverOfNobody(t *testing.T) {
 	engine.on("GET /containers/json", tied(core.RoleHelper))
 	ctx, cancel := context.WithCancel(t.Context())
 	engine.on("POST /containers/create", func(w http.ResponseWriter, r *http.Request) {
-		cancel() // the engine goes on
+		_, _ = io.Copy(io.Discard, r.Body) // or the server does not notice that the caller leaves
+		cancel()                           // the engine goes on
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-r.Context().Done():
+			t.Error("nobody waits for what comes of it")
+		}
 		answer(http.StatusCreated, container.CreateResponse{ID: testID})(w, r)
 	})
 	r := engine.runtime(t, sandboxedBy(&fakeSandbox{name: "sandbox"}))
