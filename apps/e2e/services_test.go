@@ -34,6 +34,7 @@ func newServiceUser(t *testing.T) *user {
 	t.Cleanup(func() {
 		if left := u.owned(); left != "" {
 			t.Errorf("left on the engine: %s", left)
+			u.removeOwned()
 		}
 	})
 	return u
@@ -42,16 +43,36 @@ func newServiceUser(t *testing.T) *user {
 // owned lists the containers and networks of the user's runs.
 func (u *user) owned() string {
 	u.Helper()
+	owner := u.ownerFilter()
+	if owner == "" {
+		return ""
+	}
+	return strings.TrimSpace(u.docker("ps", "-a", "--filter", owner, "--format", "{{.Names}} {{.Status}}") + "\n" +
+		u.docker("network", "ls", "--filter", owner, "--format", "{{.Name}}"))
+}
+
+// ownerFilter selects what is the user's on the engine, or is "" where there was no run.
+func (u *user) ownerFilter() string {
+	u.Helper()
 	name, err := os.ReadFile(filepath.Join(u.home, "moat", "owner"))
 	if os.IsNotExist(err) {
-		return "" // nothing has been run
+		return ""
 	}
 	if err != nil {
 		u.Fatal(err)
 	}
-	owner := "label=moatproject.owner=" + strings.TrimSpace(string(name))
-	return strings.TrimSpace(u.docker("ps", "-a", "--filter", owner, "--format", "{{.Names}} {{.Status}}") + "\n" +
-		u.docker("network", "ls", "--filter", owner, "--format", "{{.Name}}"))
+	return "label=moatproject.owner=" + strings.TrimSpace(string(name))
+}
+
+func (u *user) removeOwned() {
+	u.Helper()
+	for _, kind := range []struct{ list, remove []string }{
+		{[]string{"ps", "-aq"}, []string{"rm", "-fv"}}, {[]string{"network", "ls", "-q"}, []string{"network", "rm"}},
+	} {
+		for _, id := range strings.Fields(u.docker(append(kind.list, "--filter", u.ownerFilter())...)) {
+			u.docker(append(kind.remove, id)...)
+		}
+	}
 }
 
 func TestServices(t *testing.T) {

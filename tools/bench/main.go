@@ -123,6 +123,19 @@ const (
 // inTurns measures both sides up to n times, one after the other, in changing order.
 // The first round is as slow as what happens only once; the medians pass over it.
 func (b *bench) inTurns(n int, sides ...func() error) ([][]time.Duration, error) {
+	timed := make([]func() (time.Duration, error), len(sides))
+	for i, side := range sides {
+		timed[i] = func() (time.Duration, error) {
+			start := time.Now()
+			err := side()
+			return time.Since(start), err
+		}
+	}
+	return b.inTimedTurns(n, timed...)
+}
+
+// inTimedTurns is inTurns for sides that know which of their time counts.
+func (b *bench) inTimedTurns(n int, sides ...func() (time.Duration, error)) ([][]time.Duration, error) {
 	times := make([][]time.Duration, len(sides))
 	begin := time.Now()
 	for i := 0; i < b.rounds(n) && (i < fewestRounds || time.Since(begin) < rowTime); i++ {
@@ -131,11 +144,11 @@ func (b *bench) inTurns(n int, sides ...func() error) ([][]time.Duration, error)
 				return nil, err
 			}
 			side := (i + j) % len(sides)
-			start := time.Now()
-			if err := sides[side](); err != nil {
+			took, err := sides[side]()
+			if err != nil {
 				return nil, err
 			}
-			times[side] = append(times[side], time.Since(start))
+			times[side] = append(times[side], took)
 		}
 	}
 	return times, nil

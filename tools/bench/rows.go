@@ -54,6 +54,7 @@ func rows() []row {
 		{"moat run, engine that answers at once", cliAlone},
 		{"moat run --no-sandbox", cliRun("runc")},
 		{"moat run", cliRun("runsc")},
+		{"moat run --service redis", cliService},
 	}
 }
 

@@ -106,16 +106,9 @@ type workload struct {
 	relay    *relay
 	id, name string
 	detached bool // by the detach keys
+	started  bool
 	exited   bool // as far as is known
 	end      ending
-}
-
-// cleaned notes whether what a run leaves could be removed.
-func (w *workload) cleaned(err error) error {
-	if err != nil {
-		w.end = uncleaned
-	}
-	return err
 }
 
 func (w *workload) run(ctx context.Context, config core.Config, options runOptions, asked []service, created func()) (err error) {
@@ -123,11 +116,7 @@ func (w *workload) run(ctx context.Context, config core.Config, options runOptio
 	// The context may be what ended the run: what is to be removed must go all the same.
 	cleanUp := context.WithoutCancel(ctx)
 	services, starting, err := w.provide(ctx, &config, asked, options.serviceTimeout)
-	defer func() {
-		if w.end != leaving {
-			err = errors.Join(err, w.cleaned(services.stop(cleanUp)))
-		}
-	}()
+	defer func() { err = errors.Join(err, w.tidyUp(cleanUp, services, options)) }()
 	if err != nil {
 		return err
 	}
@@ -136,14 +125,6 @@ func (w *workload) run(ctx context.Context, config core.Config, options runOptio
 		return err
 	}
 	created()
-	started := false
-	defer func() {
-		if !started || (options.remove && !options.detach && !w.detached) {
-			err = errors.Join(err, w.cleaned(w.engine.RemoveContainer(cleanUp, w.id)))
-		} else if !w.exited && !options.detach {
-			w.end = leaving
-		}
-	}()
 	if err != nil {
 		return err
 	}
@@ -151,14 +132,32 @@ func (w *workload) run(ctx context.Context, config core.Config, options runOptio
 		if err := w.engine.StartContainer(ctx, w.id); err != nil {
 			return startFailure(err)
 		}
-		started = true
+		w.started = true
 		return w.app.printStarted(w.id, config)
 	}
 	// Not by the logs: engines may end following those before a last line that nothing ends.
 	err = w.attached(ctx, options.interactive, options.tty, options.detachKeys, w.engine.StartAttached)
-	started = err == nil || w.hasStarted(cleanUp)
+	w.started = err == nil || w.hasStarted(cleanUp)
 	if w.detached {
 		fmt.Fprintf(w.app.env.Stderr, "\r\nmoat: detached; %s runs on: `moat attach %[1]s`, or `moat rm -f %[1]s`%s\n", w.name, services.leftHint())
+	}
+	return err
+}
+
+// tidyUp removes what the run does not leave, and notes how it ends.
+func (w *workload) tidyUp(ctx context.Context, services *provision, options runOptions) error {
+	remove := []string{}
+	switch {
+	case w.id == "":
+	case !w.started || (options.remove && !options.detach && !w.detached):
+		remove = append(remove, w.id)
+	case !w.exited && !options.detach:
+		w.end = leaving
+		return nil
+	}
+	err := services.stop(ctx, remove...)
+	if err != nil {
+		w.end = uncleaned
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/moatproject/moat/apps/internal/wiring"
@@ -152,19 +153,29 @@ func (p *provision) ready(err error) error {
 	return err
 }
 
-// stop removes the services and their network.
-func (p *provision) stop(ctx context.Context) error {
+// stop removes the services, and further containers of the run, all at once: an engine
+// takes its time for each. Then it removes their network.
+func (p *provision) stop(ctx context.Context, containers ...string) error {
 	p.cancel()
 	if p.starting != nil {
 		_ = p.starting.Wait()
 	}
-	var stopping errgroup.Group
+	var removals []func() error
 	for _, info := range p.infos {
 		if info.ID != "" {
-			stopping.Go(func() error { return p.services.StopService(ctx, info) })
+			removals = append(removals, func() error { return p.services.StopService(ctx, info) })
 		}
 	}
-	err := stopping.Wait()
+	for _, id := range containers {
+		removals = append(removals, func() error { return p.engine.RemoveContainer(ctx, id) })
+	}
+	errs := make([]error, len(removals))
+	var removing sync.WaitGroup
+	for i, remove := range removals {
+		removing.Go(func() { errs[i] = remove() })
+	}
+	removing.Wait()
+	err := errors.Join(errs...)
 	if p.network != "" {
 		err = errors.Join(err, p.networks.ForceRemoveNetwork(ctx, p.network))
 	}

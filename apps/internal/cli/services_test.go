@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -20,11 +21,18 @@ type stubbornEngine struct {
 	core.Runtime
 	start  func(id string) error // nil: none fails
 	remove func(id string) error
+
+	noServices bool
 }
 
-func (e *stubbornEngine) Unwrap() core.Runtime                { return e.Runtime }
-func (e *stubbornEngine) Close() error                        { return nil }
-func (e *stubbornEngine) ServiceManager() core.ServiceManager { return core.NewServiceManager(e) }
+func (e *stubbornEngine) Unwrap() core.Runtime { return e.Runtime }
+func (e *stubbornEngine) Close() error         { return nil }
+func (e *stubbornEngine) ServiceManager() core.ServiceManager {
+	if e.noServices {
+		return nil
+	}
+	return core.NewServiceManager(e)
+}
 func (e *stubbornEngine) StartContainer(ctx context.Context, id string) error {
 	if e.start != nil {
 		if err := e.start(id); err != nil {
@@ -242,6 +250,39 @@ func TestLostLocks(t *testing.T) {
 		}
 	}
 	c.wantLeft(1, 0, 0)
+}
+
+// TestRemovalsAtOnce has each container's removal wait for the other's.
+func TestRemovalsAtOnce(t *testing.T) {
+	c := newCommands(t)
+	var both sync.WaitGroup
+	both.Add(2)
+	met := make(chan struct{})
+	go func() { both.Wait(); close(met) }()
+	c.engine.remove = func(string) error {
+		both.Done()
+		select {
+		case <-met:
+			return nil
+		case <-time.After(10 * time.Second):
+			return errors.New("the other is not being removed")
+		}
+	}
+	if code, _, stderr := c.moat("run", "--rm", "--service", "redis:7", memory.BaseImage, "true"); code != 0 {
+		t.Errorf("%d, %s", code, stderr)
+	}
+	c.wantLeft(0, 0, 0)
+}
+
+// TestWithoutServices has an engine that has no such manager.
+func TestWithoutServices(t *testing.T) {
+	c := newCommands(t)
+	c.engine.noServices = true
+	code, _, stderr := c.moat("run", "--rm", "--service", "redis:7", memory.BaseImage, "true")
+	if code != statusMoatFailed || !strings.Contains(stderr, "service manager") {
+		t.Errorf("%d, %s", code, stderr)
+	}
+	c.wantLeft(0, 0, 0)
 }
 
 func TestLeftHint(t *testing.T) {
