@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 MODULES := core contracttests contracttests/selftest $(wildcard adapters/*) apps tools
-RACE    := core contracttests contracttests/selftest adapters/memory apps tools
+RACE    := core contracttests contracttests/selftest adapters/docker adapters/gvisor adapters/memory apps tools
 TOOL    := bash tools/setup.sh tool
 
 include tools/engine.mk

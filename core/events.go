@@ -14,7 +14,8 @@ type EventSource interface {
 	// made again, and what happened meanwhile is caught up with; an engine that stays
 	// away for [EventPatience] is [ErrUnavailable]. The end of ctx is no error.
 	//
-	//   - RT-150: started, died with its exit code, and removed, each once and in order.
+	//   - RT-150: started, died with its exit code, and removed, each once and, of one
+	//     container, in order.
 	//   - RT-151: Container selects one container; Since replays what the engine still knows.
 	//   - RT-152: what is not ours is not reported.
 	//   - RT-153: when ctx ends, or the loop, the sequence does, and nothing is left.
@@ -27,7 +28,7 @@ const EventPatience = time.Minute
 // EventOptions selects events.
 type EventOptions struct {
 	Container string    // its ID or name; empty: all
-	Since     time.Time // zero: from now on
+	Since     time.Time // by the engine's clock; zero: from now on
 }
 
 // EventType says what has happened.

@@ -51,6 +51,7 @@ type Runtime struct {
 	upgrades     *http.Client // the engine's connections without the SDK's wrapping
 	options      Options
 	timeout      time.Duration // of a request where the caller has set no deadline
+	patience     time.Duration // core.EventPatience, but in tests
 	pullProgress core.PullSink
 
 	negotiating mutex
@@ -113,6 +114,7 @@ func New(options Options) (*Runtime, error) {
 		upgrades:     &http.Client{Transport: transport},
 		options:      options,
 		timeout:      callTimeout,
+		patience:     core.EventPatience,
 		pullProgress: oneAtATime(options.PullProgress),
 		negotiating:  make(mutex, 1),
 		sandbox:      sandbox{proving: make(mutex, 1)},

@@ -2,14 +2,23 @@ package docker
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"io"
 	"iter"
 	"maps"
+	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/system"
 	"github.com/moatproject/moat/core"
 )
 
@@ -19,6 +28,18 @@ const (
 	lastPause  = 2 * time.Second
 )
 
+// An engine stamps an event before it puts it into the order in which they are sent: of
+// what it sends again, so much may come out of order, and so many events are remembered.
+// Engines keep a quarter of that.
+const (
+	eventOverlap   = 5 * time.Second
+	eventsRemember = 1024
+)
+
+// eventsSettle is how long after a new subscription an engine may still be sending what
+// it has kept. What has not come by then is looked up.
+const eventsSettle = time.Second
+
 var eventTypes = map[events.Action]core.EventType{
 	events.ActionStart:   core.EventStarted,
 	events.ActionOOM:     core.EventOOM,
@@ -27,26 +48,19 @@ var eventTypes = map[events.Action]core.EventType{
 }
 
 // Events subscribes to the events of the managed containers. An engine that was
-// restarted has forgotten its events: of the containers that this sequence has seen
-// start, those that ended meanwhile are looked up.
+// restarted has forgotten its events: what became of the containers is looked up then.
+// Of one that has been removed meanwhile only that is told.
 func (r *Runtime) Events(ctx context.Context, opts core.EventOptions) (iter.Seq2[core.Event, error], error) {
 	c, err := r.begin(ctx, 0, "watch events", r.options.Host)
 	if err != nil {
 		return nil, err
 	}
-	w := &watch{runtime: r, call: c, container: opts.Container, since: opts.Since, running: map[string]core.Event{}}
-	if w.since.IsZero() {
-		// Engines answer before they have subscribed: what falls between is asked for again.
-		w.since = time.Now()
-	}
-	w.subscribe()
-	select {
-	case err := <-w.failures:
+	w := &watch{runtime: r, call: c, container: opts.Container, from: opts.Since}
+	if err := w.begin(); err != nil {
 		defer c.end()
 		return nil, c.failed(err)
-	default:
-		return w.all, nil
 	}
+	return w.all, nil
 }
 
 // watch is a subscription, made again where it breaks.
@@ -55,15 +69,63 @@ type watch struct {
 	call      *call
 	container string
 
-	messages <-chan events.Message
-	failures <-chan error
-	since    time.Time
-	seen     map[string]bool       // the events at since, which come again
-	running  map[string]core.Event // by ID, the start of each that has not ended
+	messages chan events.Message
+	failures chan error
+	settled  <-chan time.Time // when to look up what has been missed; nil: never
+
+	from    time.Time                 // of the first subscription
+	latest  time.Time                 // of an event
+	recent  recentEvents              // which may come again
+	running map[string]core.Event     // by ID, as if they had just been started
+	told    map[string]core.EventType // by ID, what was looked up, and may still come
 }
 
-// subscribe returns when the engine has answered.
-func (w *watch) subscribe() {
+// begin finds out what there is, and subscribes.
+func (w *watch) begin() (err error) {
+	if w.from.IsZero() {
+		// Engines answer before they have subscribed: what falls between is asked for
+		// again. It is their clock that counts.
+		w.from, err = w.engineTime()
+	}
+	if err == nil {
+		w.running, err = w.list()
+	}
+	if err != nil {
+		return err
+	}
+	limit, cancel := context.WithTimeout(w.call.ctx, w.runtime.timeout)
+	defer cancel()
+	return w.subscribe(limit)
+}
+
+func (w *watch) engineTime() (time.Time, error) {
+	info, err := ask(w.call.ctx, w.runtime, w.call.op, w.call.object, func(ctx context.Context) (system.Info, error) {
+		return w.runtime.engine.Info(ctx)
+	})
+	if told := parseTime(info.SystemTime); !told.IsZero() {
+		return told, err
+	}
+	return time.Now(), err
+}
+
+// list returns what runs, by ID.
+func (w *watch) list() (map[string]core.Event, error) {
+	all, err := ask(w.call.ctx, w.runtime, w.call.op, w.call.object, func(ctx context.Context) ([]container.Summary, error) {
+		return w.runtime.engine.ContainerList(ctx, container.ListOptions{Filters: filters.NewArgs(filters.Arg("label", core.LabelManaged+"=true"))})
+	})
+	running := map[string]core.Event{}
+	for _, summary := range all {
+		event := core.Event{ID: summary.ID, Name: nameOf(summary.Names), Image: summary.Image, Labels: summary.Labels}
+		if w.container == "" || w.container == event.Name || strings.HasPrefix(event.ID, w.container) {
+			running[event.ID] = event
+		}
+	}
+	return running, err
+}
+
+// subscribe returns when the engine has answered. The SDK's own way may return before it
+// tells that the engine has refused.
+func (w *watch) subscribe(limit context.Context) error {
 	wanted := filters.NewArgs(filters.Arg("type", string(events.ContainerEventType)), filters.Arg("label", core.LabelManaged+"=true"))
 	for action := range eventTypes {
 		wanted.Add("event", string(action))
@@ -71,30 +133,84 @@ func (w *watch) subscribe() {
 	if w.container != "" {
 		wanted.Add("container", w.container)
 	}
-	since := strconv.FormatInt(w.since.Unix(), 10) + "." + strconv.Itoa(1_000_000_000 + w.since.Nanosecond())[1:]
-	w.messages, w.failures = w.runtime.engine.Events(w.call.ctx, events.ListOptions{Since: since, Filters: wanted})
+	filter, err := filters.ToJSON(wanted)
+	if err != nil {
+		return err
+	}
+	since := w.since()
+	ctx, cancel := context.WithCancel(w.call.ctx)
+	unlimit := context.AfterFunc(limit, cancel)
+	response, err := w.runtime.request(ctx, http.MethodGet, "/events", url.Values{
+		"filters": {filter}, "since": {strconv.FormatInt(since.Unix(), 10) + "." + strconv.Itoa(1_000_000_000 + since.Nanosecond())[1:]},
+	}, nil, nil)
+	if !unlimit() && err != nil {
+		err = fmt.Errorf("the engine does not answer: %w", limit.Err())
+	}
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = refusal(response)
+	}
+	if err != nil {
+		cancel()
+		return err
+	}
+	w.messages, w.failures = make(chan events.Message), make(chan error, 1)
+	go func() {
+		defer cancel()
+		receiveEvents(ctx, response.Body, w.messages, w.failures)
+	}()
+	return nil
+}
+
+// since is from when on events are asked for.
+func (w *watch) since() time.Time {
+	since := w.latest.Add(-eventOverlap)
+	switch {
+	case w.latest.Before(w.from) && !w.latest.IsZero():
+		return w.latest // the caller's clock is ahead of the engine's
+	case since.Before(w.from):
+		return w.from
+	}
+	return since
+}
+
+// receiveEvents passes a subscription's events on until it fails.
+func receiveEvents(ctx context.Context, body io.ReadCloser, messages chan<- events.Message, failures chan<- error) {
+	defer body.Close()
+	for decoder := json.NewDecoder(body); ; {
+		var message events.Message
+		if err := decoder.Decode(&message); err != nil {
+			failures <- err
+			return
+		}
+		select {
+		case messages <- message:
+		case <-ctx.Done():
+			failures <- ctx.Err()
+			return
+		}
+	}
 }
 
 // all is the sequence.
 func (w *watch) all(yield func(core.Event, error) bool) {
 	defer w.call.end()
 	for {
+		var happened []core.Event
 		select {
 		case message := <-w.messages:
-			if event, isNew := w.read(message); isNew && !yield(event, nil) {
-				return
-			}
+			happened = w.read(message)
+		case <-w.settled:
+			happened = w.missed()
 		case err := <-w.failures:
-			missed, err := w.again(err)
-			for _, event := range missed {
-				if !yield(event, nil) {
-					return
-				}
-			}
-			if err != nil {
+			if err = w.again(err); err != nil {
 				if w.call.caller.Err() == nil {
 					yield(core.Event{}, w.call.failed(err))
 				}
+				return
+			}
+		}
+		for _, event := range happened {
+			if !yield(event, nil) {
 				return
 			}
 		}
@@ -102,23 +218,22 @@ func (w *watch) all(yield func(core.Event, error) bool) {
 }
 
 // read turns a message into an event, unless it has come before.
-func (w *watch) read(message events.Message) (event core.Event, isNew bool) {
-	at, key := time.Unix(0, message.TimeNano), message.Actor.ID+string(message.Action)
-	if at.Before(w.since) || (at.Equal(w.since) && w.seen[key]) {
-		return core.Event{}, false
+func (w *watch) read(message events.Message) []core.Event {
+	id, kind := message.Actor.ID, eventTypes[message.Action]
+	if kind == "" || !w.recent.add(recentEvent{id, kind, message.TimeNano}) {
+		return nil
 	}
-	if at.After(w.since) {
-		w.since, w.seen = at, map[string]bool{}
+	at := time.Unix(0, message.TimeNano)
+	if at.After(w.latest) {
+		w.latest = at
 	}
-	if w.seen == nil {
-		w.seen = map[string]bool{}
+	if told := w.told[id]; told == kind || told == core.EventRemoved {
+		return nil
 	}
-	w.seen[key] = true
+	delete(w.told, id)
 	labels := maps.Clone(message.Actor.Attributes)
-	event = core.Event{
-		Type: eventTypes[message.Action], Time: at.UTC(), ID: message.Actor.ID, Name: labels["name"], Image: labels["image"],
-	}
-	if event.Type == core.EventDied {
+	event := core.Event{Type: kind, Time: at.UTC(), ID: id, Name: labels["name"], Image: labels["image"]}
+	if kind == core.EventDied {
 		event.ExitCode, _ = strconv.ParseInt(labels["exitCode"], 10, 64)
 	}
 	// What the engine puts among the labels.
@@ -127,7 +242,7 @@ func (w *watch) read(message events.Message) (event core.Event, isNew bool) {
 	}
 	event.Labels = labels
 	w.note(event)
-	return event, true
+	return []core.Event{event}
 }
 
 func (w *watch) note(event core.Event) {
@@ -139,50 +254,93 @@ func (w *watch) note(event core.Event) {
 	}
 }
 
-// again makes the subscription again. Where the engine was away it returns what has
-// been missed.
-func (w *watch) again(err error) (missed []core.Event, _ error) {
-	ctx := w.call.ctx
-	patience, retry, away := time.After(core.EventPatience), firstPause, false
-	for {
-		if ctx.Err() != nil {
-			return nil, err
-		}
-		w.subscribe()
+// again makes a broken subscription again.
+func (w *watch) again(err error) error {
+	patience, cancel := context.WithTimeout(w.call.ctx, w.runtime.patience)
+	defer cancel()
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		select {
-		case err = <-w.failures:
-			away = true
-		default:
-			if away {
-				return w.missed(), nil
+		case <-time.After(pause): // also at first: a subscription may break as soon as it is made
+		case <-patience.Done():
+			if w.call.ctx.Err() != nil {
+				return err
 			}
-			return nil, nil
+			return &causedError{fmt.Errorf("the engine stays away: %v", err), errNoPing}
 		}
-		select {
-		case <-time.After(retry):
-			retry = min(2*retry, lastPause)
-		case <-patience:
-			return nil, err
-		case <-ctx.Done():
-			return nil, err
+		if err = w.subscribe(patience); err == nil {
+			w.settled = time.After(eventsSettle)
+			return nil
 		}
 	}
 }
 
-// missed looks up what became of the containers that ran before.
+// missed looks up what has happened to containers without an event.
 func (w *watch) missed() (missed []core.Event) {
-	for id, event := range maps.Clone(w.running) {
-		found, err := w.runtime.engine.ContainerInspect(w.call.ctx, id)
-		switch {
-		case errdefs.IsNotFound(err):
-			event.Type, event.Time = core.EventRemoved, time.Now().UTC()
-		case err != nil || found.State.Running:
-			continue
-		default:
-			event.Type, event.Time, event.ExitCode = core.EventDied, parseTime(found.State.FinishedAt), int64(found.State.ExitCode)
-		}
-		w.note(event)
-		missed = append(missed, event)
+	w.settled = nil
+	w.told = map[string]core.EventType{}
+	now, err := w.list()
+	if err != nil {
+		w.settled = time.After(lastPause)
+		return nil
 	}
+	for id, event := range now {
+		if _, known := w.running[id]; !known {
+			missed = append(missed, w.lookUp(event)...)
+		}
+	}
+	for id, event := range maps.Clone(w.running) {
+		if _, runs := now[id]; !runs {
+			missed = append(missed, w.lookUp(event)...)
+		}
+	}
+	slices.SortFunc(missed, func(a, b core.Event) int { return a.Time.Compare(b.Time) })
 	return missed
+}
+
+// lookUp returns the latest event of a container, unless it has been told.
+func (w *watch) lookUp(event core.Event) []core.Event {
+	found, err := w.runtime.engine.ContainerInspect(w.call.ctx, event.ID)
+	_, running := w.running[event.ID]
+	switch {
+	case errdefs.IsNotFound(err) && running:
+		event.Type, event.Time = core.EventRemoved, time.Now().UTC()
+	case err != nil || found.State.Running == running:
+		return nil
+	case found.State.Running:
+		event.Type, event.Time = core.EventStarted, parseTime(found.State.StartedAt)
+	default:
+		event.Type, event.Time, event.ExitCode = core.EventDied, parseTime(found.State.FinishedAt), int64(found.State.ExitCode)
+	}
+	w.told[event.ID] = event.Type
+	w.note(event)
+	return []core.Event{event}
+}
+
+// recentEvent is an event as the engine tells it each time.
+type recentEvent struct {
+	id       string
+	kind     core.EventType
+	timeNano int64
+}
+
+// recentEvents remembers the last eventsRemember.
+type recentEvents struct {
+	known map[recentEvent]bool
+	order []recentEvent
+}
+
+// add tells whether the event is new.
+func (r *recentEvents) add(event recentEvent) bool {
+	if r.known == nil {
+		r.known = map[recentEvent]bool{}
+	}
+	if r.known[event] {
+		return false
+	}
+	r.known[event] = true
+	if r.order = append(r.order, event); len(r.order) > eventsRemember {
+		delete(r.known, r.order[0])
+		r.order = r.order[1:]
+	}
+	return true
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,12 @@ func happened(action events.Action, after int64, attributes ...string) events.Me
 	for i := 0; i+1 < len(attributes); i += 2 {
 		message.Actor.Attributes[attributes[i]] = attributes[i+1]
 	}
+	return message
+}
+
+func happenedAt(at time.Time, action events.Action) events.Message {
+	message := happened(action, 0)
+	message.TimeNano = at.UnixNano()
 	return message
 }
 
@@ -75,7 +82,7 @@ func TestEventsRequest(t *testing.T) {
 	if len(got) != 2 || got[1].ExitCode != 7 || got[1].Name != "named" || got[1].Image != "image" || len(got[1].Labels) != 1 || got[1].Labels["team"] != "blue" {
 		t.Errorf("got %+v", got)
 	}
-	request, err := url.Parse(strings.TrimPrefix(engine.requests()[0], "GET "))
+	request, err := url.Parse(strings.TrimPrefix(engine.requests()[1], "GET "))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,8 +91,61 @@ func TestEventsRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	if request.Query().Get("since") != "1.000000005" || !filter["label"]["moat.managed=true"] || !filter["container"]["named"] ||
-		!filter["type"]["container"] || len(filter["event"]) != len(eventTypes) || len(engine.requests()) != 1 {
+		!filter["type"]["container"] || len(filter["event"]) != len(eventTypes) || len(engine.requests()) != 2 {
 		t.Errorf("it asked for %q", engine.requests())
+	}
+}
+
+// sinceOf returns the time from which on a request asks for events.
+func sinceOf(t *testing.T, r *http.Request) time.Time {
+	t.Helper()
+	seconds, nanoseconds, _ := strings.Cut(r.URL.Query().Get("since"), ".")
+	s, err := strconv.ParseInt(seconds, 10, 64)
+	n, err2 := strconv.ParseInt(nanoseconds, 10, 64)
+	if err != nil || err2 != nil {
+		t.Errorf("events are asked for since %q", r.URL.Query().Get("since"))
+	}
+	return time.Unix(s, n)
+}
+
+// TestEventsByTheEnginesClock has an engine whose clock is a year behind.
+func TestEventsByTheEnginesClock(t *testing.T) {
+	engine := startFake(t)
+	now := time.Now().AddDate(-1, 0, 0)
+	engine.on("GET /info", answer(http.StatusOK, map[string]string{"SystemTime": now.Format(time.RFC3339Nano)}))
+	engine.on("GET /events", func(w http.ResponseWriter, r *http.Request) {
+		if since := sinceOf(t, r); !since.Equal(now) {
+			t.Errorf("events are asked for since %s, at %s", since, now)
+		}
+		sends(true, happenedAt(now.Add(time.Second), "start"))(w, r)
+	})
+	if got, err := watched(t, engine.runtime(t), core.EventOptions{}, 1); len(got) != 1 || err != nil {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+// TestEventsOutOfOrder has events come later than younger ones, at once and after the
+// connection has broken.
+func TestEventsOutOfOrder(t *testing.T) {
+	other := func(message events.Message) events.Message {
+		message.Actor.ID = "other"
+		return message
+	}
+	engine := startFake(t)
+	first := []events.Message{happened("start", 5), other(happened("start", 3)), happened("die", 4e9), other(happened("die", 6))}
+	engine.on("GET /events", inOrder(
+		sends(false, first...),
+		func(w http.ResponseWriter, r *http.Request) {
+			if since := sinceOf(t, r); since.After(time.Unix(0, first[0].TimeNano)) {
+				t.Errorf("after %+v, events are asked for since %s", first, since)
+			}
+			sends(true, append(first, other(happened("destroy", 3e9)))...)(w, r)
+		},
+	))
+	got, err := watched(t, engine.runtime(t), core.EventOptions{Since: time.Unix(1, 0)}, 5)
+	want := []core.EventType{core.EventStarted, core.EventStarted, core.EventDied, core.EventDied, core.EventRemoved}
+	if !slices.Equal(kinds(got), want) || err != nil {
+		t.Errorf("got %v, %v; want %v", kinds(got), err, want)
 	}
 }
 
@@ -105,47 +165,123 @@ func TestEventsAcrossABrokenConnection(t *testing.T) {
 	}
 }
 
+// listed is the engine's list of testID, which runs.
+var listed = answer(http.StatusOK, []container.Summary{{ID: testID, Names: []string{"/named"}, Image: "image", Labels: map[string]string{"team": "blue"}}})
+
 // TestEventsAcrossARestart has the engine forget what happened while it was away.
 func TestEventsAcrossARestart(t *testing.T) {
+	nothing := answer(http.StatusOK, []container.Summary{})
 	for name, test := range map[string]struct {
-		inspect http.HandlerFunc
-		kind    core.EventType
-		code    int64
-	}{"it has exited": {inspected("exited"), core.EventDied, 3}, "it is gone": {gone, core.EventRemoved, 0}} {
+		before, after http.HandlerFunc // lists
+		inspect       http.HandlerFunc
+		later         []events.Message // that the engine sends, once it has been looked up
+		want          []core.EventType
+	}{
+		"it has exited":                {listed, nothing, inspected("exited"), nil, []core.EventType{core.EventDied}},
+		"it has exited, and is told":   {listed, nothing, inspected("exited"), []events.Message{happened("die", 1), happened("destroy", 2)}, []core.EventType{core.EventDied, core.EventRemoved}},
+		"it is gone":                   {listed, nothing, gone, nil, []core.EventType{core.EventRemoved}},
+		"it is gone, and is told":      {listed, nothing, gone, []events.Message{happened("die", 1), happened("destroy", 2)}, []core.EventType{core.EventRemoved}},
+		"it has been started":          {nothing, listed, inspected("running"), nil, []core.EventType{core.EventStarted}},
+		"it has been started, is told": {nothing, listed, inspected("running"), []events.Message{happened("start", 1), happened("die", 2)}, []core.EventType{core.EventStarted, core.EventDied}},
+		"it is started again":          {listed, nothing, inspected("exited"), []events.Message{happened("start", 1), happened("die", 2)}, []core.EventType{core.EventDied, core.EventStarted, core.EventDied}},
+		"it runs":                      {listed, listed, inspected("running"), []events.Message{happened("die", 1)}, []core.EventType{core.EventDied}},
+	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			engine := startFake(t)
-			engine.on("GET /events", inOrder(sends(false, happened("start", 0)), die, die, hang))
+			lookedUp := make(chan struct{})
+			engine.on("GET /containers/json", inOrder(test.before, func(w http.ResponseWriter, r *http.Request) {
+				test.after(w, r)
+				close(lookedUp)
+			}))
+			const other = "another container"
+			last := happened("start", 9)
+			last.Actor.ID = other
+			engine.on("GET /events", inOrder(sends(false), die, die, func(w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(http.StatusOK)
+				_ = http.NewResponseController(w).Flush()
+				<-lookedUp
+				sends(true, append(test.later, last)...)(w, r)
+			}))
 			engine.on(inspectRoute, test.inspect)
-			got, err := watched(t, engine.runtime(t), core.EventOptions{}, 2)
-			if len(got) != 2 || err != nil || got[1].Type != test.kind || got[1].ExitCode != test.code {
-				t.Errorf("got %+v, %v", got, err)
+			var got []core.Event
+			all, err := engine.runtime(t).Events(t.Context(), core.EventOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for event, err := range all {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if event.ID == other {
+					break
+				}
+				got = append(got, event)
+			}
+			if !slices.Equal(kinds(got), test.want) {
+				t.Errorf("got %+v", got)
+			}
+			for _, event := range got {
+				if event.Name != "named" || event.Image != "image" || event.Labels["team"] != "blue" || event.Time.IsZero() {
+					t.Errorf("got %+v", event)
+				}
 			}
 		})
 	}
-	t.Run("it runs", func(t *testing.T) {
+}
+
+// TestEventsOfAnEngineThatStaysAway has it refuse, and hang.
+func TestEventsOfAnEngineThatStaysAway(t *testing.T) {
+	for name, away := range map[string]http.HandlerFunc{"it refuses": die, "it hangs": silence} {
 		engine := startFake(t)
-		engine.on("GET /events", inOrder(sends(false, happened("start", 0)), die, die, sends(true, happened("destroy", 7))))
-		engine.on(inspectRoute, inspected("running"))
-		got, _ := watched(t, engine.runtime(t), core.EventOptions{}, 2)
-		if !slices.Equal(kinds(got), []core.EventType{core.EventStarted, core.EventRemoved}) {
-			t.Errorf("got %+v", got)
+		engine.on("GET /events", inOrder(sends(false, happened("start", 0)), away))
+		r := engine.runtime(t)
+		r.patience = 4 * firstPause
+		got, err := watched(t, r, core.EventOptions{}, 2)
+		if len(got) != 1 || !errors.Is(err, core.ErrUnavailable) {
+			t.Errorf("%s: got %v, %v", name, got, err)
 		}
-	})
+	}
 }
 
 func TestEventsFaults(t *testing.T) {
 	for name, test := range map[string]struct {
+		route   string
 		handler http.HandlerFunc
 		class   error
 	}{
-		"no engine":   {die, core.ErrUnavailable},
-		"a bad query": {failure(http.StatusBadRequest, "wrong"), core.ErrInvalidConfig},
+		"no engine":            {"GET /events", die, core.ErrUnavailable},
+		"no engine's time":     {"GET /info", die, core.ErrUnavailable},
+		"no list":              {"GET /containers/json", die, core.ErrUnavailable},
+		"a bad query":          {"GET /events", failure(http.StatusBadRequest, "wrong"), core.ErrInvalidConfig},
+		"an engine that hangs": {"GET /events", silence, core.ErrTimeout},
 	} {
 		engine := startFake(t)
-		engine.on("GET /events", test.handler)
-		if _, err := engine.runtime(t).Events(t.Context(), core.EventOptions{}); !errors.Is(err, test.class) {
-			t.Errorf("%s: %v", name, err)
+		engine.on(test.route, test.handler)
+		r := engine.runtime(t)
+		if errors.Is(test.class, core.ErrTimeout) {
+			r.timeout = time.Second
 		}
+		for range 20 { // a refusal that is noticed later passes now and then
+			if _, err := r.Events(t.Context(), core.EventOptions{}); !errors.Is(err, test.class) {
+				t.Errorf("%s: %v", name, err)
+			}
+			if errors.Is(test.class, core.ErrTimeout) {
+				break
+			}
+		}
+	}
+}
+
+func TestRecentEventsAreBounded(t *testing.T) {
+	var recent recentEvents
+	for n := range int64(3 * eventsRemember) {
+		if event := (recentEvent{timeNano: n}); !recent.add(event) || recent.add(event) {
+			t.Fatalf("event %d is not told once", n)
+		}
+	}
+	if len(recent.known) != eventsRemember || len(recent.order) != eventsRemember {
+		t.Errorf("%d and %d are remembered", len(recent.known), len(recent.order))
 	}
 }
 

@@ -232,8 +232,16 @@ func hang(w http.ResponseWriter, r *http.Request) {
 // silence does not answer.
 func silence(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
-// die ends the connection without an answer.
-func die(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+// die ends the connection without an answer. Its empty write shows the race detector
+// what came before.
+func die(w http.ResponseWriter, _ *http.Request) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(err)
+	}
+	_, _ = conn.Write(nil)
+	_ = conn.Close()
+}
 
 // cut ends the connection in the middle of the answer.
 func cut(handler http.HandlerFunc) http.HandlerFunc {
@@ -255,7 +263,7 @@ func inspected(state string) http.HandlerFunc {
 		described.StartedAt = "2026-01-02T03:04:05Z"
 	}
 	if state == "exited" {
-		described.ExitCode = 3
+		described.ExitCode, described.FinishedAt = 3, "2026-01-02T03:04:06Z"
 	}
 	return answer(http.StatusOK, container.InspectResponse{
 		ContainerJSONBase: &container.ContainerJSONBase{ID: testID, Name: "/named", State: &described, HostConfig: &container.HostConfig{}},

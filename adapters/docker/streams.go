@@ -31,6 +31,19 @@ func (r *Runtime) hijack(ctx context.Context, path string, query url.Values, bod
 
 // upgrade is hijack for a protocol.
 func (r *Runtime) upgrade(ctx context.Context, path string, query url.Values, protocol string, body io.Reader) (hijacked, error) {
+	header := http.Header{"Connection": {"Upgrade"}, "Upgrade": {protocol}, "Content-Type": {"application/json"}}
+	response, err := r.request(ctx, http.MethodPost, path, query, header, body)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		return response.Body.(hijacked), nil // net/http promises a Writer, and implements both
+	}
+	return nil, refusal(response)
+}
+
+// request makes a request without the SDK.
+func (r *Runtime) request(ctx context.Context, method, path string, query url.Values, header http.Header, body io.Reader) (*http.Response, error) {
 	address, err := client.ParseHostURL(r.engine.DaemonHost())
 	if err != nil {
 		return nil, err
@@ -42,22 +55,20 @@ func (r *Runtime) upgrade(ctx context.Context, path string, query url.Values, pr
 	if r.options.TLS != nil {
 		target.Scheme = "https"
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target.String(), body)
+	request, err := http.NewRequestWithContext(ctx, method, target.String(), body)
 	if err != nil {
 		return nil, err
 	}
-	request.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {protocol}, "Content-Type": {"application/json"}}
-	response, err := r.upgrades.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode == http.StatusSwitchingProtocols {
-		return response.Body.(hijacked), nil // net/http promises a Writer, and implements both
-	}
+	request.Header = header
+	return r.upgrades.Do(request)
+}
+
+// refusal reads the engine's error, of an answer that is none to the request.
+func refusal(response *http.Response) error {
 	defer response.Body.Close()
 	var failure struct{ Message string }
 	_ = json.NewDecoder(io.LimitReader(response.Body, systemErrorMax)).Decode(&failure)
-	return nil, fmt.Errorf("%w: %s", errhttp.ToNative(response.StatusCode), failure.Message)
+	return fmt.Errorf("%w: %s", errhttp.ToNative(response.StatusCode), failure.Message)
 }
 
 // stream carries a hijacked connection's bytes to and from a caller's streams.
