@@ -298,8 +298,15 @@ func TestTerminalAttach(t *testing.T) {
 				p = u.sitAt(size, "attach", name)
 				shows(size)
 			}
+			// What has no size, as some terminals for a moment, is no news.
+			if err := pty.Setsize(p.tty, &pty.Winsize{}); err != nil {
+				u.Fatal(err)
+			}
 			p.types(":q\r")
 			want(u, "the exit status", p.leaves(), 5)
+			if strings.Contains(p.written.String(), "height") {
+				u.Errorf("the screen shows %q", p.written.String())
+			}
 			u.must("rm", name)
 		})
 	}
