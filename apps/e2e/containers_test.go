@@ -58,12 +58,20 @@ func TestDetached(t *testing.T) {
 	want(u, "rm -f", u.must("rm", "-f", id[:12]), name+"\n")
 }
 
-var onContainers = [][]string{{"inspect"}, {"logs"}, {"wait"}, {"stop"}, {"rm"}, {"rm", "-f"}}
+// onContainers are the commands on the container X.
+var onContainers = []string{
+	"inspect X", "logs X", "wait X", "stop X", "rm X", "rm -f X", "attach X", "exec X true", "exec -d X true",
+	"cp X:/etc/passwd -", "cp - X:/tmp", "stats --no-stream X", "events X",
+}
+
+func on(container, command string) []string {
+	return strings.Fields(strings.ReplaceAll(command, "X", container))
+}
 
 func TestUnknownContainers(t *testing.T) {
 	u := newUser(t)
 	for _, command := range onContainers {
-		found := u.moat(append(slices.Clone(command), "no-such-container")...)
+		found := u.moat(on("no-such-container", command)...)
 		want(u, fmt.Sprintf("%q: the exit status", command), found.code, 1)
 		wantText(u, found.stderr, "no-such-container", "not found", "moat ps -a")
 	}
@@ -81,7 +89,7 @@ func TestAmbiguousPrefix(t *testing.T) {
 		ids = append(ids, id)
 	}
 	for _, command := range onContainers {
-		found := u.moat(append(slices.Clone(command), prefix)...)
+		found := u.moat(on(prefix, command)...)
 		want(u, fmt.Sprintf("%q: the exit status", command), found.code, 1)
 		wantText(u, found.stderr, `"`+prefix+`"`, "more than one container")
 	}

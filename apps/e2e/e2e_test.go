@@ -183,6 +183,7 @@ func (u *user) must(args ...string) string {
 // reading is a process whose output the test reads line by line.
 type reading struct {
 	*exec.Cmd
+	end    *os.File // of the pipe
 	stdout *bufio.Reader
 }
 
@@ -199,7 +200,18 @@ func (u *user) reading(args ...string) *reading {
 	}
 	command := u.command(args...)
 	command.Stdout = write
-	return &reading{u.start(command), bufio.NewReader(read)}
+	return &reading{u.start(command), read, bufio.NewReader(read)}
+}
+
+// until reads the lines up to one.
+func (r *reading) until(u *user, line string) {
+	u.Helper()
+	for got := ""; got != line+"\n"; {
+		var err error
+		if got, err = r.stdout.ReadString('\n'); err != nil {
+			u.Fatalf("%q wrote %q, %v instead of %q; %s", r.Args, got, err, line, r.Stderr)
+		}
+	}
 }
 
 // await reads the next line.

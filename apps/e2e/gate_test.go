@@ -10,7 +10,9 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 )
 
@@ -18,6 +20,16 @@ import (
 type gate struct {
 	reached chan struct{} // closed when the request is there
 	pass    func()        // lets it on
+
+	mu       sync.Mutex
+	answered []string // requests, held up or not
+}
+
+// answers tells whether the engine has answered a request.
+func (g *gate) answers(pattern string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.ContainsFunc(g.answered, regexp.MustCompile(pattern).MatchString)
 }
 
 // gate puts one in the user's way, for the first request that matches: before the
@@ -32,6 +44,11 @@ func (u *user) gate(pattern string, before bool) *gate {
 		}
 	}}
 	u.proxy(func(r *http.Request, answered bool) {
+		if answered {
+			g.mu.Lock()
+			g.answered = append(g.answered, r.Method+" "+r.URL.Path)
+			g.mu.Unlock()
+		}
 		if answered != before && request.MatchString(r.Method+" "+r.URL.Path) && !found.Swap(true) {
 			close(g.reached)
 			<-open

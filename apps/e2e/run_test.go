@@ -106,15 +106,19 @@ func TestNameTaken(t *testing.T) {
 }
 
 func TestReaderThatIsGone(t *testing.T) {
-	u := newUser(t)
-	command := u.command()
-	line := strings.Join(append([]string{binary}, u.labelled("--rm", "--no-sandbox", image, "yes", "|", "head", "-n", "1")...), " ")
-	command.Path, command.Args = "/bin/sh", []string{"sh", "-c", line}
-	want(u, "what head got", u.finish(u.start(command)).stdout, "y\n")
-	// Some shells wait for head alone.
-	u.eventually("nothing is left", func() bool { return u.left() == "" })
-	locks := filepath.Join(u.home, "moat/runs/*")
-	u.eventually("moat has ended", func() bool { left, _ := filepath.Glob(locks); return left == nil })
+	for _, flag := range []string{"--rm", "-i"} {
+		t.Run(flag, func(t *testing.T) {
+			u := newUser(t)
+			command := u.command()
+			line := strings.Join(append([]string{binary}, u.labelled("--rm", flag, "--no-sandbox", image, "yes", "|", "head", "-n", "1")...), " ")
+			command.Path, command.Args = "/bin/sh", []string{"sh", "-c", line}
+			want(u, "what head got", u.finish(u.start(command)).stdout, "y\n")
+			// Some shells wait for head alone.
+			u.eventually("nothing is left", func() bool { return u.left() == "" })
+			locks := filepath.Join(u.home, "moat/runs/*")
+			u.eventually("moat has ended", func() bool { left, _ := filepath.Glob(locks); return left == nil })
+		})
+	}
 }
 
 func TestSettings(t *testing.T) {

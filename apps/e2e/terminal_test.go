@@ -43,6 +43,11 @@ const (
 // sit starts a command at a terminal of the constants' size.
 func (u *user) sit(args ...string) *person {
 	u.Helper()
+	return u.sitAt([2]int{rows, columns}, args...)
+}
+
+func (u *user) sitAt(size [2]int, args ...string) *person {
+	u.Helper()
 	keyboard, tty, err := pty.Open()
 	if err != nil {
 		u.Fatal(err)
@@ -54,10 +59,10 @@ func (u *user) sit(args ...string) *person {
 	p := &person{
 		Cmd: u.command(args...), user: u, keyboard: keyboard, tty: tty,
 		changed: make(chan struct{}, 1), ended: make(chan struct{}),
-		screen: vt10x.New(vt10x.WithSize(columns, rows), vt10x.WithWriter(keyboard)),
+		screen: vt10x.New(vt10x.WithSize(size[1], size[0]), vt10x.WithWriter(keyboard)),
 	}
 	u.Cleanup(p.hangUp)
-	p.resize(rows, columns)
+	p.resize(uint16(size[0]), uint16(size[1]))
 	p.before = p.state()
 	p.Env = append(p.Env, "TERM=xterm")
 	p.Stdin, p.Stdout, p.Stderr = tty, tty, tty
@@ -191,7 +196,7 @@ func TestTerminalFullScreen(t *testing.T) {
 			if p.state() == p.before {
 				p.Error("the terminal is not raw")
 			}
-			p.types("printf \"%03d$(printf %0200d)\\n\" $(seq 100) >f\r")
+			p.types(fileOfLines + "\r")
 			initial := [2]int{rows, columns}
 			for _, program := range []struct {
 				start, quit string
@@ -235,26 +240,38 @@ func TestTerminalSize(t *testing.T) {
 	}
 }
 
+// fileOfLines is a shell's line that fills the file f for isFilled.
+const fileOfLines = `printf "%03d$(printf %0200d)\n" $(seq 100) >f`
+
 func TestTerminalDetach(t *testing.T) {
-	for keys, flags := range map[string][]string{"\x10\x11": nil, "\x18q": {"--detach-keys", "ctrl-x,q"}} {
-		t.Run(fmt.Sprintf("%q", keys), func(t *testing.T) {
+	for _, test := range []struct {
+		keys  string
+		flags []string
+	}{{"\x10\x11", nil}, {"\x10\x11", []string{"--detach-keys", ""}}, {"\x18q", []string{"--detach-keys", "ctrl-x,q"}}} {
+		t.Run(fmt.Sprintf("%q %v", test.keys, test.flags), func(t *testing.T) {
 			u := newUser(t)
 			name := unique(t)
-			p := u.sit(slices.Concat(u.labelled("-it", "--rm", "--no-sandbox", "--name", name), flags, []string{image, "sh"})...)
+			p := u.sit(slices.Concat(u.labelled("-it", "--rm", "--no-sandbox", "--name", name), test.flags, []string{image, "sh"})...)
 			p.isPrompted()
 			p.types("echo q $((6 * 7))\r") // a part of the keys is none of them
 			p.reads("q 42")
-			p.types(keys)
+			p.types("echo >/last\r" + test.keys)
 			want(u, "the exit status of what is detached", p.leaves(), 0)
 			wantText(u, p.written.String(), "moat attach "+name)
 			want(u, "the state of what is detached", u.docker("inspect", "-f", "{{.State.Status}}", name), "running")
 			want(u, "what is cleaned", len(u.rows("clean", "--json")), 0)
+			u.eventually("what was typed before the keys has arrived", func() bool { return u.moat("exec", name, "test", "-e", "/last").code == 0 })
 
-			p = u.sit(slices.Concat([]string{"attach"}, flags, []string{name})...)
+			p = u.sit(slices.Concat([]string{"attach"}, test.flags, []string{name})...)
 			p.types("echo again $((6 * 7))\r")
 			p.reads("again 42")
-			p.types(keys)
+			p.types(test.keys)
 			want(u, "the exit status of what is detached again", p.leaves(), 0)
+
+			p = u.sit(slices.Concat([]string{"exec", "-it"}, test.flags, []string{name, "sh"})...)
+			p.isPrompted()
+			p.types(test.keys)
+			want(u, "the exit status of a detached exec", p.leaves(), 0)
 
 			p = u.sit("attach", name)
 			p.types("exit 3\r")
@@ -264,37 +281,119 @@ func TestTerminalDetach(t *testing.T) {
 	}
 }
 
+// TestTerminalAttach comes back to a program that draws only when it is told to.
+func TestTerminalAttach(t *testing.T) {
+	for _, sandbox := range sandboxes {
+		t.Run(sandbox, func(t *testing.T) {
+			u := newUser(t)
+			name := unique(t)
+			p := u.sit(u.labelled("-it", "--rm", sandbox, "--name", name, image, "sh", "-c", fileOfLines+"; vi f; exit 5")...)
+			shows := func(size [2]int) {
+				p.sees(fmt.Sprintf("the file at %v", size), func(rows []string) bool { return isFilled(rows, size) })
+			}
+			shows([2]int{rows, columns})
+			for _, size := range [][2]int{{rows, columns}, {20, 70}} {
+				p.types("\x10\x11")
+				want(u, "the exit status of what is detached", p.leaves(), 0)
+				p = u.sitAt(size, "attach", name)
+				shows(size)
+			}
+			// What has no size, as some terminals for a moment, is no news.
+			if err := pty.Setsize(p.tty, &pty.Winsize{}); err != nil {
+				u.Fatal(err)
+			}
+			p.types(":q\r")
+			want(u, "the exit status", p.leaves(), 5)
+			if strings.Contains(p.written.String(), "height") {
+				u.Errorf("the screen shows %q", p.written.String())
+			}
+			u.must("rm", name)
+		})
+	}
+}
+
+// TestTerminalResizedBeforeTheStart changes the size after it has been looked at.
+func TestTerminalResizedBeforeTheStart(t *testing.T) {
+	u := newUser(t)
+	gate := u.gate("POST .*/attach$", false)
+	p := u.sit(u.labelled("-it", "--rm", "--no-sandbox", image, "sh", "-c", `while [ "$(stty size)" != "20 70" ]; do sleep 0.1; done; echo so`)...)
+	gate.await(u)
+	p.resize(20, 70)
+	u.eventually("there is no terminal yet to resize", func() bool { return gate.answers("POST .*/resize$") })
+	gate.pass()
+	p.reads("so")
+	want(u, "the exit status", p.leaves(), 0)
+}
+
 // TestTerminalSignals ends the command line by something else than its keys.
 func TestTerminalSignals(t *testing.T) {
-	for phase, request := range map[string]string{
-		"creating": "POST .*/containers/create$", "attaching": "POST .*/attach$", "starting": "POST .*/start$", "running": "", "writing": "",
+	ends := []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}
+	crashes := []syscall.Signal{syscall.SIGABRT, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGSEGV, syscall.SIGSYS, syscall.SIGTRAP}
+	const waits, writes = "while :; do echo ready; sleep 0.1; done", "yes ready"
+	for phase, test := range map[string]struct {
+		command, script string
+		request         string // whose answer is held up
+		signals         []syscall.Signal
+	}{
+		"run, creating":      {"run", waits, "POST .*/containers/create$", ends},
+		"run, attaching":     {"run", waits, "POST .*/attach$", ends},
+		"run, starting":      {"run", waits, "POST .*/start$", ends},
+		"run, running":       {"run", waits, "", slices.Concat(ends, crashes)},
+		"run, writing":       {"run", writes, "", ends},
+		"run, waiting":       {"run", "true", "POST .*/wait$", ends},
+		"attach, inspecting": {"attach", waits, "GET .*/containers/[0-9a-f]+/json$", ends[:1]},
+		"attach, attaching":  {"attach", waits, "POST .*/attach$", ends[:2]},
+		"attach, running":    {"attach", waits, "", append(crashes[:1:1], ends...)},
+		"attach, writing":    {"attach", writes, "", ends[:2]},
+		"attach, waiting":    {"attach", "read line", "POST .*/wait$", ends[:2]},
+		"exec, creating":     {"exec", waits, "POST .*/containers/[^/]+/exec$", ends[:2]},
+		"exec, starting":     {"exec", waits, "POST .*/exec/[^/]+/start$", ends[:2]},
+		"exec, running":      {"exec", waits, "", append(crashes[:1:1], ends...)},
+		"exec, writing":      {"exec", writes, "", ends[:2]},
+		"exec, waiting":      {"exec", "true", "GET .*/exec/[^/]+/json$", ends[:2]},
 	} {
-		for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
+		for _, signal := range test.signals {
 			t.Run(phase+" "+signal.String(), func(t *testing.T) {
 				u := newUser(t)
-				script := "echo ready; cat"
-				if phase == "writing" {
-					script = "yes ready"
+				args, name := u.labelled("-it", "--rm", "--no-sandbox", image, "sh", "-c", test.script), ""
+				switch test.command {
+				case "attach":
+					name = unique(t)
+					u.must(u.labelled("-dit", "--no-sandbox", "--name", name, image, "sh", "-c", test.script)...)
+					u.Cleanup(func() { u.docker("rm", "-f", name) })
+					args = []string{"attach", "--no-sandbox", name} // the proof of a sandbox has requests of its own
+				case "exec":
+					name = u.background("--no-sandbox")
+					args = []string{"exec", "--no-sandbox", "-it", name, "sh", "-c", test.script}
 				}
-				var gate *gate
-				if request != "" {
-					gate = u.gate(request, false)
+				gate := &gate{}
+				if test.request != "" {
+					gate = u.gate(test.request, false)
 				}
-				p := u.sit(u.labelled("-it", "--rm", "--no-sandbox", image, "sh", "-c", script)...)
-				if gate != nil {
-					gate.await(u)
-				} else {
+				p := u.sit(args...)
+				switch phase {
+				case "run, running", "run, writing", "attach, running", "attach, writing", "exec, running", "exec, writing":
 					p.reads("ready")
 					if p.state() == p.before {
 						p.Error("the terminal is not raw")
 					}
+				case "attach, waiting":
+					gate.await(u)
+					p.types("\r")
+					u.eventually("the output ends", func() bool { return u.docker("inspect", "-f", "{{.State.Status}}", name) == "exited" })
+				default:
+					gate.await(u)
 				}
 				u.signal(p.Cmd, signal)
-				if phase == "creating" {
+				if phase == "run, creating" {
 					gate.pass()
 				}
 				want(u, "the exit status", p.leaves(), 128+int(signal))
-				u.eventually("nothing is left", func() bool { return u.left() == "" })
+				if name == "" {
+					u.eventually("nothing is left", func() bool { return u.left() == "" })
+				} else if phase != "attach, waiting" {
+					want(u, "the state of what is somebody else's", u.docker("inspect", "-f", "{{.State.Status}}", name), "running")
+				}
 			})
 		}
 	}
@@ -310,25 +409,61 @@ func TestTerminalGone(t *testing.T) {
 			_ = p.Wait()
 			want(u, "the exit status", p.ProcessState.ExitCode(), 128+int(syscall.SIGHUP))
 			want(u, "what is left", u.left(), "")
+
+			name := unique(t)
+			u.must(u.labelled("-dit", sandbox, "--name", name, image, "sh")...)
+			u.Cleanup(func() { u.docker("rm", "-f", name) })
+			for _, command := range [][]string{{"exec", "-it", name, "sh"}, {"attach", name}} {
+				p := u.sit(command...)
+				p.types("echo $((6 * 7))\r")
+				p.reads("42")
+				p.hangUp()
+				_ = p.Wait()
+				want(u, fmt.Sprintf("the exit status of %v", command), p.ProcessState.ExitCode(), 128+int(syscall.SIGHUP))
+				want(u, "the state of the container", u.docker("inspect", "-f", "{{.State.Status}}", name), "running")
+			}
 		})
 	}
 }
 
 func TestTerminalWithoutEngine(t *testing.T) {
-	u := newUser(t)
-	cut := u.cable()
-	name := unique(t)
-	p := u.sit(u.labelled("-it", "--no-sandbox", "--name", name, image, "sh")...)
-	p.isPrompted()
-	cut()
-	want(u, "the exit status", p.leaves(), 125)
-	wantText(u, p.written.String(), "moat: docker: start attached", u.engine)
-	if strings.Contains(p.written.String(), "remove") {
-		u.Errorf("nobody has asked to remove anything: %q", p.written.String())
+	for op, test := range map[string]struct {
+		command []string
+		code    int
+	}{
+		"start attached": {[]string{"run", "-it", "--no-sandbox", image, "sh"}, 125},
+		"attach to":      {[]string{"attach", "NAME"}, 1},
+		"exec in":        {[]string{"exec", "-it", "NAME", "sh"}, 1},
+	} {
+		t.Run(op, func(t *testing.T) {
+			u := newUser(t)
+			name := unique(t)
+			u.Cleanup(func() { u.docker("rm", "-f", name) })
+			command := test.command
+			if command[0] == "run" {
+				command = slices.Concat(u.labelled("--name", name), command[1:])
+			} else {
+				u.must(u.labelled("-dit", "--no-sandbox", "--name", name, image, "sh")...)
+				command = slices.Clone(command)
+				command[slices.Index(command, "NAME")] = name
+			}
+			cut := u.cable()
+			p := u.sit(command...)
+			p.types("echo $((6 * 7))\r")
+			p.reads("42")
+			cut()
+			want(u, "the exit status", p.leaves(), test.code)
+			wantText(u, p.written.String(), "moat: docker: "+op, strings.TrimPrefix(u.engine, "tcp://"))
+			if strings.Contains(p.written.String(), "remove") {
+				u.Errorf("nobody has asked to remove anything: %q", p.written.String())
+			}
+			want(u, "the state of the workload", u.docker("inspect", "-f", "{{.State.Status}}", name), "running")
+			if command[0] == "run" {
+				u.engine = os.Getenv(engine)
+				u.must("rm", "-f", name)
+			}
+		})
 	}
-	want(u, "the state of the workload", u.docker("inspect", "-f", "{{.State.Status}}", name), "running")
-	u.engine = os.Getenv(engine)
-	u.must("rm", "-f", name)
 }
 
 // cable leads to the engine, until it is cut.

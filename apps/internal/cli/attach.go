@@ -13,7 +13,7 @@ import (
 
 func (a *app) attachCommand() *cobra.Command {
 	var noStdin bool
-	var keys string
+	var keys detachKeys
 	cmd := &cobra.Command{
 		Use:   "attach CONTAINER",
 		Short: "Connect to a running container, and exit with its status",
@@ -28,13 +28,17 @@ func (a *app) attachCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				w := &workload{app: a, engine: engine, relay: relay, id: info.ID, name: info.Name}
+				if details.TTY && !noStdin && a.env.Console == nil {
+					return errNoneToJoin
+				}
+				w := &workload{app: a, engine: engine, relay: relay, id: info.ID, name: info.Name, foreign: true}
+				w.beginWait(ctx)
 				return w.attached(ctx, !noStdin, details.TTY, keys, engine.Attach)
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&noStdin, "no-stdin", false, "do not pass standard input on")
-	cmd.Flags().StringVar(&keys, "detach-keys", detachKeys, "`keys` that detach from a terminal")
+	keys.register(cmd.Flags())
 	return cmd
 }
 
@@ -49,26 +53,34 @@ func inspect(ctx context.Context, engine *wiring.Engine, info core.Info) (core.D
 // attached connects the process to the workload by an attachment of core.Attacher's,
 // and returns the workload's exit status.
 func (w *workload) attached(
-	ctx context.Context, interactive, tty bool, keys string,
+	ctx context.Context, interactive, tty bool, keys detachKeys,
 	attach func(context.Context, string, core.AttachOptions) error,
 ) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(context.Canceled)
 	session, err := w.app.openSession(interactive, tty, keys, cancel)
 	if err != nil {
+		cancel(context.Canceled)
 		return err
 	}
-	defer func() { err = errors.Join(err, session.restore()) }()
-	go w.resize(ctx, session)
+	resized, lost := make(chan error, 1), false
+	defer func() {
+		err = errors.Join(err, session.restore())
+		cancel(context.Canceled)
+		if failure := <-resized; failure != nil && !lost {
+			fmt.Fprintf(w.app.env.Stderr, "moat: the terminal's size is not the container's: %v\n", failure)
+		}
+	}()
+	session.guard(func() { resized <- w.resize(ctx, session) })
 	// A terminal in raw mode has keys for the workload: signals are for this process.
 	if !session.raw {
 		w.relay.forward(func(sig syscall.Signal, nth int) {
 			if !w.signal(ctx, sig, nth) {
-				cancel(&interruptedError{signal: sig}) // there is no workload yet
+				cancel(&interruptedError{signal: sig})
 			}
 		})
 	}
 	err = attach(ctx, w.id, session.attachOptions(w.app.env, tty))
+	lost = err != nil
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errDetached):
 		w.detached = true
@@ -81,12 +93,35 @@ func (w *workload) attached(
 	return w.exitStatus(ctx)
 }
 
-// resize follows the size of the process's terminal.
-func (w *workload) resize(ctx context.Context, session *session) {
-	for size := range receive(ctx, session.sizes(ctx)) {
+// resize gives the container's terminal the size of the process's until ctx ends, and
+// returns the last failure.
+func (w *workload) resize(ctx context.Context, s *session) (failure error) {
+	set := func(size core.TerminalSize) {
+		if size.Height == 0 || size.Width == 0 {
+			return // unknown
+		}
 		err := w.engine.ResizeTTY(ctx, w.id, size.Height, size.Width)
 		if err != nil && !errors.Is(err, core.ErrNotRunning) && ctx.Err() == nil {
-			fmt.Fprintf(w.app.env.Stderr, "moat: %v\r\n", err)
+			failure = err
+		}
+	}
+	live := s.live
+	for {
+		select {
+		case <-s.changes:
+			set(s.console.Size())
+		case <-live:
+			live = nil
+			// Before, there may have been no terminal to set the size of.
+			size := s.console.Size()
+			if w.foreign {
+				set(core.TerminalSize{Height: size.Height + 1, Width: size.Width}) // a change makes programs draw again
+			}
+			if w.foreign || size != s.size {
+				set(size)
+			}
+		case <-ctx.Done():
+			return failure
 		}
 	}
 }

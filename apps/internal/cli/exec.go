@@ -15,7 +15,7 @@ func (a *app) execCommand() *cobra.Command {
 	var opts core.ExecOptions
 	var tty bool
 	var env, envFile []string
-	var keys string
+	var keys detachKeys
 	cmd := &cobra.Command{
 		Use:   "exec [OPTIONS] CONTAINER COMMAND [ARG...]",
 		Short: "Run a further command in a running container, and exit with its status",
@@ -27,6 +27,9 @@ func (a *app) execCommand() *cobra.Command {
 			opts.Cmd, opts.TTY = args[1:], tty
 			if opts.Detach && interactive {
 				return errors.New("-d leaves nothing for -i to connect")
+			}
+			if interactive && tty && a.env.Console == nil {
+				return errNoneForTTY
 			}
 			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
 				return a.exec(ctx, engine, args[0], opts, interactive, keys)
@@ -42,11 +45,11 @@ func (a *app) execCommand() *cobra.Command {
 	flags.StringArrayVar(&envFile, "env-file", nil, "read environment from a `file` of KEY=value lines")
 	flags.StringVarP(&opts.WorkingDir, "workdir", "w", "", "working directory in the container")
 	flags.StringVarP(&opts.User, "user", "u", "", "user to run as, `USER[:GROUP]`")
-	flags.StringVar(&keys, "detach-keys", detachKeys, "`keys` that detach from a terminal")
+	keys.register(flags)
 	return cmd
 }
 
-func (a *app) exec(ctx context.Context, engine *wiring.Engine, name string, opts core.ExecOptions, interactive bool, keys string) (err error) {
+func (a *app) exec(ctx context.Context, engine *wiring.Engine, name string, opts core.ExecOptions, interactive bool, keys detachKeys) (err error) {
 	execer, ok := core.As[core.Execer](engine)
 	if !ok {
 		return &core.Error{Op: "exec in container", Runtime: engine.Type(), Class: core.ErrUnsupported}
@@ -59,9 +62,9 @@ func (a *app) exec(ctx context.Context, engine *wiring.Engine, name string, opts
 		var cancel context.CancelCauseFunc
 		ctx, cancel = context.WithCancelCause(ctx)
 		defer cancel(context.Canceled)
-		session, err := a.openSession(interactive, opts.TTY, keys, cancel)
-		if err != nil {
-			return err
+		session, failure := a.openSession(interactive, opts.TTY, keys, cancel)
+		if failure != nil {
+			return failure
 		}
 		defer func() { err = errors.Join(err, session.restore()) }()
 		opts.AttachOptions, opts.Resize = session.attachOptions(a.env, opts.TTY), session.sizes(ctx)

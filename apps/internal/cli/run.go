@@ -39,7 +39,7 @@ func (a *app) runCommand() *cobra.Command {
 				return err
 			}
 			if options.interactive && options.tty && !options.detach && a.env.Console == nil {
-				return errNoTerminal
+				return errNoneForTTY
 			}
 			if a.json && !options.detach {
 				return errors.New("--json needs -d: in the foreground, standard output is the workload's")
@@ -105,10 +105,27 @@ type workload struct {
 	engine   *wiring.Engine
 	relay    *relay
 	id, name string
+	foreign  bool // somebody else has started it: it outlives this process
 	detached bool // by the detach keys
 	started  bool
 	exited   bool // as far as is known
 	end      ending
+
+	exit chan exit // nil: its end is not waited for yet
+}
+
+type exit struct {
+	code int64
+	err  error
+}
+
+// beginWait waits for the workload's end, after which it may be removed at once.
+func (w *workload) beginWait(ctx context.Context) {
+	w.exit = make(chan exit, 1)
+	go func() {
+		code, err := w.engine.WaitContainer(ctx, w.id)
+		w.exit <- exit{code, err}
+	}()
 }
 
 func (w *workload) run(ctx context.Context, config core.Config, options runOptions, asked []service, created func()) (err error) {
@@ -182,30 +199,44 @@ func startFailure(err error) error {
 
 // exitStatus returns the workload's, once it has exited.
 func (w *workload) exitStatus(ctx context.Context) error {
-	code, err := w.engine.WaitContainer(ctx, w.id)
-	w.exited = err == nil
-	if err != nil || code == 0 {
-		return err
+	if w.exit == nil {
+		w.beginWait(ctx)
 	}
-	return &exitError{status: int(code)}
+	var end exit
+	select {
+	case end = <-w.exit:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	w.exited = end.err == nil
+	if end.err != nil || end.code == 0 {
+		return end.err
+	}
+	return &exitError{status: int(end.code)}
 }
 
-// outputLost ends a workload whose output nobody can read any more, as SIGPIPE
-// would end a process of this machine.
+// outputLost ends a workload of this process whose output nobody can read any more, as
+// SIGPIPE would end a process of this machine.
 func (w *workload) outputLost(ctx context.Context, err error) error {
 	if !errors.Is(err, syscall.EPIPE) {
 		return err
 	}
-	if err := w.signalContainer(ctx, syscall.SIGKILL); err != nil && !errors.Is(err, core.ErrNotRunning) {
-		return err
+	if !w.foreign {
+		if err := w.signalContainer(ctx, syscall.SIGKILL); err != nil && !errors.Is(err, core.ErrNotRunning) {
+			return err
+		}
 	}
 	return &exitError{status: 128 + int(syscall.SIGPIPE)}
 }
 
-// signal hands a signal to the workload; one that is sent again and again kills it.
-// It returns false where the workload has not been started.
+// signal hands a signal to the workload; one that is sent again and again kills it,
+// unless it is somebody else's. It returns false where the signal is for this process.
 func (w *workload) signal(ctx context.Context, sig syscall.Signal, nth int) bool {
 	if nth >= forceAfter && (sig == syscall.SIGINT || sig == syscall.SIGTERM) {
+		if w.foreign {
+			fmt.Fprintf(w.app.env.Stderr, "moat: the workload goes on after %d signals: leaving it\n", nth)
+			return false
+		}
 		fmt.Fprintf(w.app.env.Stderr, "moat: the workload goes on after %d signals: killing it\n", nth)
 		sig = syscall.SIGKILL
 	}

@@ -25,7 +25,7 @@ type runOptions struct {
 	interactive, tty, detach, remove, privileged bool
 
 	name, workdir, user, memory, network, pull string
-	detachKeys                                 string
+	detachKeys                                 detachKeys
 	env, envFile, volumes, publish, labels     []string
 	dns, extraHosts, capAdd, groupAdd          []string
 	services, networkAliases                   []string
@@ -45,7 +45,7 @@ func (o *runOptions) register(flags *pflag.FlagSet) {
 	flags.StringArrayVarP(&o.env, "env", "e", nil, "environment `KEY=value`, or KEY to pass on this process's value")
 	flags.StringArrayVar(&o.envFile, "env-file", nil, "read environment from a `file` of KEY=value lines")
 	flags.StringArrayVarP(&o.volumes, "volume", "v", nil, "bind mount `SRC:DST[:ro]`")
-	flags.StringVar(&o.detachKeys, "detach-keys", detachKeys, "`keys` that detach from a terminal")
+	o.detachKeys.register(flags)
 	flags.StringVarP(&o.workdir, "workdir", "w", "", "working directory in the container")
 	flags.StringVarP(&o.user, "user", "u", "", "user to run as, `USER[:GROUP]`")
 	flags.StringArrayVarP(&o.publish, "publish", "p", nil, "publish a port, `[BIND:][HOSTPORT:]PORT[/udp]`, on 127.0.0.1 and a free port unless told")

@@ -8,8 +8,10 @@ import (
 )
 
 // forwardedSignals reach the workload of a foreground run, and cancel everything else.
+// Those that crash a process are among them: it would leave a raw terminal behind.
 var forwardedSignals = []os.Signal{
 	syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2,
+	syscall.SIGABRT, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGSEGV, syscall.SIGSYS, syscall.SIGTRAP,
 }
 
 // interruptedError says that a signal ended the command.

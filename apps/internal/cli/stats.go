@@ -56,7 +56,10 @@ func (a *app) stats(ctx context.Context, engine *wiring.Engine, names []string, 
 		if err != nil {
 			return err
 		}
-		rows := measure(ctx, reader, infos, last)
+		rows, err := measure(ctx, reader, infos, last, len(names) > 0)
+		if err != nil {
+			return err
+		}
 		if round > 0 {
 			if err := a.printStats(rows, once); err != nil || once {
 				return err
@@ -79,30 +82,31 @@ func measurable(ctx context.Context, engine *wiring.Engine, names []string) ([]c
 	return selectShown(infos, false), err
 }
 
-// measure asks for all at once. What has ended meanwhile is left out.
-func measure(ctx context.Context, reader core.StatsReader, infos []core.Info, last map[string]core.Stats) (rows []statsRow) {
-	measured := make([]*core.Stats, len(infos))
+// measure asks for all at once. What has ended meanwhile is left out, unless it was named.
+func measure(ctx context.Context, reader core.StatsReader, infos []core.Info, last map[string]core.Stats, named bool) (rows []statsRow, failures error) {
+	measured, errs := make([]core.Stats, len(infos)), make([]error, len(infos))
 	var all sync.WaitGroup
 	for i, info := range infos {
-		all.Go(func() {
-			if stats, err := reader.Stats(ctx, info.ID); err == nil {
-				measured[i] = &stats
-			}
-		})
+		all.Go(func() { measured[i], errs[i] = reader.Stats(ctx, info.ID) })
 	}
 	all.Wait()
 	for i, stats := range measured {
-		if stats == nil {
+		ended := errors.Is(errs[i], core.ErrNotRunning) || errors.Is(errs[i], core.ErrNotFound)
+		if ended && !named {
 			continue
 		}
-		row := statsRow{ID: infos[i].ID, Name: infos[i].Name, Stats: *stats}
+		if errs[i] != nil {
+			failures = errors.Join(failures, fmt.Errorf("%s: %w", infos[i].Name, errs[i]))
+			continue
+		}
+		row := statsRow{ID: infos[i].ID, Name: infos[i].Name, Stats: stats}
 		if before, ok := last[row.ID]; ok && stats.Time.After(before.Time) {
 			row.CPUPercent = 100 * float64(stats.CPU-before.CPU) / float64(stats.Time.Sub(before.Time))
 		}
-		last[row.ID] = *stats
+		last[row.ID] = stats
 		rows = append(rows, row)
 	}
-	return rows
+	return rows, failures
 }
 
 func (a *app) printStats(rows []statsRow, once bool) error {

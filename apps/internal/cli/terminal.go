@@ -1,15 +1,19 @@
 package cli
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"sync"
 
 	"github.com/moatproject/moat/core"
 	"github.com/moby/term"
+	"github.com/spf13/pflag"
 )
 
 // Console is the terminal of this process's standard input and output.
@@ -60,68 +64,154 @@ func (c processConsole) Resized() (<-chan os.Signal, func()) {
 	return changes, func() { signal.Stop(changes) }
 }
 
-// detachKeys is Docker's default.
-const detachKeys = "ctrl-p,ctrl-q"
+// detachKeys are a sequence of keys, as a flag: `ctrl-x,q`.
+type detachKeys struct {
+	text  string
+	bytes []byte
+}
+
+// defaultDetachKeys are Docker's.
+func defaultDetachKeys() detachKeys {
+	var keys detachKeys
+	_ = keys.Set("")
+	return keys
+}
+
+// Set takes an empty text for the default, as Docker does.
+func (k *detachKeys) Set(text string) (err error) {
+	k.text = cmp.Or(text, "ctrl-p,ctrl-q")
+	k.bytes, err = term.ToBytes(k.text)
+	return err
+}
+
+func (k *detachKeys) String() string { return k.text }
+func (k *detachKeys) Type() string   { return "keys" }
+
+// register adds the flag.
+func (k *detachKeys) register(flags *pflag.FlagSet) {
+	*k = defaultDetachKeys()
+	flags.Var(k, "detach-keys", "`keys` that detach from a terminal")
+}
 
 var (
-	errNoTerminal = errors.New("the input device is not a terminal; leave -t out, or run it in one")
+	errNoTerminal = errors.New("the input device is not a terminal")
+	errNoneForTTY = fmt.Errorf("%w: leave -t out, or run it in one", errNoTerminal)
+	errNoneToJoin = fmt.Errorf("%w, and the container's is one: add --no-stdin, or run it in a terminal", errNoTerminal)
 	errDetached   = errors.New("detached")
 )
 
 // session is the caller's end of an attachment.
 type session struct {
 	stdin   io.Reader
+	stdout  io.Writer
 	size    core.TerminalSize
-	console Console // nil: no terminal on both sides
+	console Console          // nil: there is no terminal
+	changes <-chan os.Signal // of its size, from before size was taken
+	live    chan struct{}    // closed when the attachment begins to carry bytes
 	raw     bool
-	restore func() error
+	restore func() error // as the terminal was; harmless where it is again
 }
 
 // openSession connects the process's streams, raw where there is a terminal on both
-// sides. detach is called when the detach keys are typed. The caller closes it.
-func (a *app) openSession(interactive, tty bool, keys string, detach context.CancelCauseFunc) (*session, error) {
-	s := &session{restore: func() error { return nil }}
+// sides. detach is called when the detach keys are typed. The caller restores it.
+func (a *app) openSession(interactive, tty bool, keys detachKeys, detach context.CancelCauseFunc) (*session, error) {
+	s := &session{stdout: a.env.Stdout, restore: func() error { return nil }}
 	if interactive {
 		s.stdin = a.env.Stdin
 	}
-	if !tty {
+	if s.console = a.env.Console; !tty || s.console == nil {
+		s.console = nil
 		return s, nil
 	}
-	if s.console = a.env.Console; s.console == nil {
-		if interactive {
-			return nil, errNoTerminal
-		}
-		return s, nil
-	}
-	sequence, err := term.ToBytes(keys)
-	if err != nil {
-		return nil, fmt.Errorf("--detach-keys %q: %w", keys, err)
-	}
+	var stop func()
+	s.changes, stop = s.console.Resized()
 	s.size = s.console.Size()
-	if !interactive {
-		return s, nil
+	s.live = make(chan struct{})
+	begin := sync.OnceFunc(func() { close(s.live) })
+	s.stdout = &beginningWriter{s.stdout, begin}
+	restore := s.restore
+	if interactive {
+		s.stdin = &detaching{Reader: s.stdin, keys: keys.bytes, begin: begin, detach: detach}
+		var err error
+		if restore, err = s.console.Raw(); err != nil {
+			stop()
+			return nil, err
+		}
+		s.raw = true
 	}
-	s.stdin = &detaching{term.NewEscapeProxy(s.stdin, sequence), detach}
-	if s.restore, err = s.console.Raw(); err != nil {
-		return nil, err
-	}
-	s.raw = true
+	s.restore = sync.OnceValue(func() error { stop(); return restore() })
 	return s, nil
 }
 
-// detaching reads until the detach keys are typed.
+// guard runs f beside the session. A panic of it would pass by those who restore the
+// terminal.
+func (s *session) guard(f func()) {
+	go func() {
+		defer func() {
+			if cause := recover(); cause != nil {
+				_ = s.restore()
+				panic(cause)
+			}
+		}()
+		f()
+	}()
+}
+
+// beginningWriter tells its first Write.
+type beginningWriter struct {
+	io.Writer
+	begin func()
+}
+
+func (w *beginningWriter) Write(p []byte) (int, error) {
+	w.begin()
+	return w.Writer.Write(p)
+}
+
+// detaching reads until the detach keys are typed, and holds back what they may begin with.
 type detaching struct {
 	io.Reader
+	keys   []byte
+	begin  func() // told of the first Read
 	detach context.CancelCauseFunc
+
+	held, ready []byte // what may be keys; what is none
+	err         error  // after ready
 }
 
 func (d *detaching) Read(p []byte) (int, error) {
-	n, err := d.Reader.Read(p)
-	if _, typed := errors.AsType[term.EscapeError](err); typed {
-		d.detach(errDetached)
-		return n, io.EOF
+	d.begin()
+	for len(d.ready) == 0 && d.err == nil {
+		n, err := d.Reader.Read(p)
+		d.sort(append(d.held, p[:n]...), err)
 	}
-	return n, err
+	if n := copy(p, d.ready); n > 0 {
+		d.ready = d.ready[n:]
+		return n, nil
+	}
+	if errors.Is(d.err, errDetached) {
+		d.detach(errDetached)
+		return 0, io.EOF
+	}
+	return 0, d.err
+}
+
+// sort tells keys from other input, which ends with err.
+func (d *detaching) sort(typed []byte, err error) {
+	if before, _, found := bytes.Cut(typed, d.keys); found {
+		d.ready, d.err = before, errDetached
+		return
+	}
+	d.ready, d.held, d.err = typed, nil, err
+	if err != nil {
+		return
+	}
+	for begun := min(len(typed), len(d.keys)-1); begun > 0; begun-- {
+		if rest := len(typed) - begun; bytes.HasPrefix(d.keys, typed[rest:]) {
+			d.ready, d.held = typed[:rest], typed[rest:]
+			return
+		}
+	}
 }
 
 // sizes tells the terminal's later sizes until ctx ends; nil where there is none.
@@ -130,29 +220,22 @@ func (s *session) sizes(ctx context.Context) <-chan core.TerminalSize {
 		return nil
 	}
 	sizes := make(chan core.TerminalSize)
-	changes, stop := s.console.Resized()
-	go func() {
-		defer stop()
-		for {
-			select {
-			case <-changes:
-			case <-ctx.Done():
-				return
-			}
+	s.guard(func() {
+		for range receive(ctx, s.changes) {
 			select {
 			case sizes <- s.console.Size():
 			case <-ctx.Done():
 				return
 			}
 		}
-	}()
+	})
 	return sizes
 }
 
 // attachOptions are for a core.Attacher or a core.Execer.
 func (s *session) attachOptions(env Env, tty bool) core.AttachOptions {
 	return core.AttachOptions{
-		Stdin: s.stdin, Stdout: env.Stdout, Stderr: env.Stderr,
+		Stdin: s.stdin, Stdout: s.stdout, Stderr: env.Stderr,
 		TTY: tty, InitialHeight: s.size.Height, InitialWidth: s.size.Width,
 	}
 }
