@@ -50,6 +50,8 @@ func rows() []row {
 		})},
 		{"moat --version", cliStart},
 		{"moat ps", cliList},
+		{"moat attach, echo", cliEcho},
+		{"moat attach, output", cliOutput},
 		{"moat run -i", cliPipe},
 		{"moat run, engine that answers at once", cliAlone},
 		{"moat run --no-sandbox", cliRun("runc")},
@@ -160,6 +162,15 @@ func (r result) withRequests(moat, raw int) result {
 	r.compared += fmt.Sprintf(", %d requests of %d", moat, raw)
 	r.gate += fmt.Sprintf(", %d", raw)
 	r.met = max(r.met, verdictOf(moat <= raw))
+	return r
+}
+
+// and adds a comparison of the same with another side, whose gate has a shorter name.
+func (r result) and(other result, gate string) result {
+	r.beside += ", " + other.beside
+	r.compared += ", " + other.compared
+	r.gate += ", " + gate
+	r.met = max(r.met, other.met)
 	return r
 }
 
@@ -358,9 +369,7 @@ func (b *bench) command(ctx context.Context, name string, args ...string) func()
 // piped is command with an input.
 func (b *bench) piped(ctx context.Context, input []byte, name string, args ...string) func() error {
 	return func() error {
-		command := exec.CommandContext(ctx, name, args...)
-		command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's signals are for this process
-		command.Env = append(os.Environ(), "DOCKER_HOST="+b.host, "XDG_CACHE_HOME="+b.cache)
+		command := b.process(ctx, name, args...)
 		command.Stdin = bytes.NewReader(input)
 		var output bytes.Buffer
 		command.Stdout, command.Stderr = &output, &output
@@ -369,6 +378,13 @@ func (b *bench) piped(ctx context.Context, input []byte, name string, args ...st
 		}
 		return nil
 	}
+}
+
+func (b *bench) process(ctx context.Context, name string, args ...string) *exec.Cmd {
+	command := exec.CommandContext(ctx, name, args...)
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's signals are for this process
+	command.Env = append(os.Environ(), "DOCKER_HOST="+b.host, "XDG_CACHE_HOME="+b.cache)
+	return command
 }
 
 func (b *bench) moat() string { return filepath.Join(b.bin, "moat") }
@@ -454,12 +470,7 @@ func cliRun(oci string) func(context.Context, *bench) (result, error) {
 		if err != nil {
 			return result{}, err
 		}
-		found := atMost(times[0], times[1], "raw API", cliGate)
-		dockers := atMost(times[0], times[2], "docker run", 0)
-		found.beside += ", " + dockers.beside
-		found.compared += ", " + dockers.compared
-		found.gate += ", < docker run"
-		found.met = max(found.met, dockers.met)
+		found := atMost(times[0], times[1], "raw API", cliGate).and(atMost(times[0], times[2], "docker run", 0), "< docker run")
 		return found.withRequests(requests, 6), nil // ping, create, start, logs, wait, remove
 	}
 }

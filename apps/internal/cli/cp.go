@@ -96,7 +96,7 @@ func (a *app) copyIn(ctx context.Context, copier core.Copier, id, source, dest s
 		return fmt.Errorf("copy %s to %s: %w", source, dest, err)
 	}
 	packed, writer := io.Pipe()
-	defer packed.Close()
+	defer func() { _ = packed.Close() }()
 	go func() { _ = writer.CloseWithError(a.pack(writer, file, name)) }()
 	return copier.CopyTo(ctx, id, dir, packed)
 }
@@ -128,12 +128,12 @@ func (a *app) copyOut(ctx context.Context, copier core.Copier, id, source, dest 
 	if err != nil {
 		return failed(err)
 	}
-	defer into.Close()
+	defer func() { _ = into.Close() }()
 	packed, err := copier.CopyFrom(ctx, id, file)
 	if err != nil {
 		return err
 	}
-	defer packed.Close()
+	defer func() { _ = packed.Close() }()
 	if err := unpack(packed, nameOf(file, file), isDir, into, name); err != nil {
 		return failed(err)
 	}
@@ -159,7 +159,7 @@ func (a *app) copyArchive(ctx context.Context, copier core.Copier, id, file stri
 	if err != nil {
 		return err
 	}
-	defer packed.Close()
+	defer func() { _ = packed.Close() }()
 	_, err = io.Copy(a.env.Stdout, packed)
 	return err
 }

@@ -35,7 +35,7 @@ func unpack(archive io.Reader, base string, isDir bool, into *os.Root, name stri
 		if err != nil {
 			return err
 		}
-		defer root.Close()
+		defer func() { _ = root.Close() }()
 		u.root, u.name = root, "."
 	}
 	for entries := tar.NewReader(archive); ; {
@@ -66,7 +66,7 @@ func makeFolder(in *os.Root, name string) (*os.Root, error) {
 		return nil, err
 	}
 	if opened, err := folder.Stat("."); err != nil || !os.SameFile(found, opened) {
-		defer folder.Close()
+		defer func() { _ = folder.Close() }()
 		return nil, errors.Join(err, &fs.PathError{Op: "copy", Path: name, Err: errFileThere})
 	}
 	return folder, nil
