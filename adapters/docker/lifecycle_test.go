@@ -125,9 +125,6 @@ func TestUnsupportedMethods(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if r.BuildManager() != nil {
-		t.Error("there is a build manager")
-	}
 	if r.ServiceManager() != r.ServiceManager() {
 		t.Error("there are several service managers")
 	}
