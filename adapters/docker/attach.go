@@ -89,6 +89,9 @@ func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.Attach
 		stream.opts.Stdout = output
 	}
 	code, err := r.carry(c, stream)
+	if err == nil && code != unknownCode {
+		r.known.ended(c.object, code)
+	}
 	if err == nil {
 		err = c.failed(output.gates(code))
 	}

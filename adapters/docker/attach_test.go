@@ -56,6 +56,42 @@ func TestStartAttachedRequests(t *testing.T) {
 		"POST /containers/"+testID+"/wait?condition=not-running")
 }
 
+func TestStartAttachedKnowsTheExitCode(t *testing.T) {
+	engine := startFake(t)
+	engine.on(attachRoute, upgraded(func(io.ReadWriter) {}))
+	engine.on("POST /containers/{id}/wait", exits(3))
+	r := engine.created(t)
+	if err := r.StartAttached(t.Context(), testID, core.AttachOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	asked := len(engine.requests())
+	engine.on("POST /containers/{id}/wait", failure(http.StatusNotFound, "No such container: "+testID)) // it was to be removed
+	if code, err := r.WaitContainer(t.Context(), testID); code != 3 || err != nil || len(engine.requests()) != asked {
+		t.Errorf("got %d and %v, with %q", code, err, engine.requests()[asked:])
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := r.WaitContainer(ended, testID); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a context that has ended: %v", err)
+	}
+	engine.on("POST /containers/{id}/wait", exits(4))
+	if err := r.StartContainer(t.Context(), testID); err != nil {
+		t.Fatal(err)
+	}
+	if code, err := r.WaitContainer(t.Context(), testID); code != 4 || err != nil {
+		t.Errorf("after another start: %d and %v", code, err)
+	}
+	if err := r.RemoveContainer(t.Context(), testID); err != nil {
+		t.Fatal(err)
+	}
+	for _, route := range []string{"POST /containers/{id}/wait", "GET /containers/{id}/json"} {
+		engine.on(route, failure(http.StatusNotFound, "No such container: "+testID))
+	}
+	if _, err := r.WaitContainer(t.Context(), testID); !errors.Is(err, core.ErrNotFound) {
+		t.Errorf("after the removal: %v", err)
+	}
+}
+
 func TestAttachFaults(t *testing.T) {
 	silent := func(io.ReadWriter) {}
 	for name, test := range map[string]struct {

@@ -31,6 +31,8 @@ type knownContainer struct {
 	stdin bool // Config.Interactive
 
 	visits string // the ID of a network that is not ours, where its resolver is
+
+	exit *int64 // its code, once StartAttached has seen the end
 }
 
 func (k *known) add(id string, cfg core.Config, visits string) {
@@ -72,7 +74,16 @@ func (k *known) move(id string, to phase) {
 	k.lock.Lock()
 	defer k.lock.Unlock()
 	if found := k.containers[k.idOf(id)]; found != nil {
-		found.phase = to
+		found.phase, found.exit = to, nil
+	}
+}
+
+// ended notes the exit code of a container, by ID or name.
+func (k *known) ended(id string, code int64) {
+	k.lock.Lock()
+	defer k.lock.Unlock()
+	if found := k.containers[k.idOf(id)]; found != nil {
+		found.exit = &code
 	}
 }
 

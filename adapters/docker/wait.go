@@ -9,13 +9,17 @@ import (
 )
 
 // WaitContainer blocks until the container exits and returns its exit code. For a
-// container that this process has started it is one request, for others two.
+// container that this process has started it is one request, for others two; after
+// [Runtime.StartAttached] it is none, also where the container is gone by then.
 func (r *Runtime) WaitContainer(ctx context.Context, id string) (int64, error) {
 	c, err := r.on(ctx, 0, "wait for container", id)
 	if err != nil {
 		return 0, err
 	}
 	defer c.end()
+	if exit := r.known.get(id).exit; exit != nil {
+		return *exit, nil
+	}
 	code, err := r.wait(c.ctx, id)
 	if errdefs.IsNotFound(err) {
 		r.known.forget(id)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 	"time"
 
@@ -111,21 +110,10 @@ func (b *bench) rawAttachment(ctx context.Context, script string) (*attachment, 
 	if err != nil {
 		return nil, err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://docker"+apiVersion+"/containers/"+id+"/attach?stream=1&stdin=1&stdout=1", nil)
+	conn, err := b.raw.attach(ctx, id, "stdin=1&stdout=1")
 	if err != nil {
 		return nil, err
 	}
-	request.Header.Set("Connection", "Upgrade")
-	request.Header.Set("Upgrade", "tcp")
-	response, err := b.raw.http.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode != http.StatusSwitchingProtocols {
-		defer response.Body.Close()
-		return nil, fmt.Errorf("attach: %s", response.Status)
-	}
-	conn := response.Body.(io.ReadWriteCloser) // as net/http promises
 	written, stdout := io.Pipe()
 	go func() {
 		_, err := stdcopy.StdCopy(stdout, io.Discard, conn)

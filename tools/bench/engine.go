@@ -151,14 +151,19 @@ func (c *rawClient) remove(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodDelete, "/containers/"+id+"?force=1&v=1", nil, nil)
 }
 
-// life runs a container from its creation to its removal, and between calls running,
-// unless it is nil. The wait is registered before the start.
-func (c *rawClient) life(ctx context.Context, body []byte, running func(id string) error) (err error) {
+// life runs a container from its creation to its removal, and calls before and running
+// about the start, unless they are nil. The wait is registered before the start.
+func (c *rawClient) life(ctx context.Context, body []byte, before, running func(id string) error) (err error) {
 	id, err := c.create(ctx, body)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.remove(ctx, id)) }()
+	if before != nil {
+		if err := before(id); err != nil {
+			return err
+		}
+	}
 	wait, err := c.send(ctx, http.MethodPost, "/containers/"+id+"/wait?condition=next-exit", nil)
 	if err != nil {
 		return err
@@ -175,11 +180,37 @@ func (c *rawClient) life(ctx context.Context, body []byte, running func(id strin
 	return json.NewDecoder(wait.Body).Decode(new(container.WaitResponse))
 }
 
-// run is a life with the output.
+// run is a life with the output, attached to before the start.
 func (c *rawClient) run(ctx context.Context, body []byte) error {
-	return c.life(ctx, body, func(id string) error {
-		return c.logs(ctx, id, func(body io.Reader) error { _, err := io.Copy(io.Discard, body); return err })
-	})
+	var conn io.ReadWriteCloser
+	return c.life(ctx, body,
+		func(id string) (err error) {
+			conn, err = c.attach(ctx, id, "stdout=1&stderr=1")
+			return err
+		},
+		func(string) error {
+			_, err := io.Copy(io.Discard, conn)
+			return errors.Join(err, conn.Close())
+		})
+}
+
+// attach returns a container's streams, those that a query names.
+func (c *rawClient) attach(ctx context.Context, id, streams string) (io.ReadWriteCloser, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://docker"+apiVersion+"/containers/"+id+"/attach?stream=1&"+streams, nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Connection", "Upgrade")
+	request.Header.Set("Upgrade", "tcp")
+	response, err := c.http.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusSwitchingProtocols {
+		defer response.Body.Close()
+		return nil, fmt.Errorf("attach: %s", response.Status)
+	}
+	return response.Body.(io.ReadWriteCloser), nil // as net/http promises
 }
 
 // logs hands a container's output to read until its end, in frames.
@@ -281,6 +312,14 @@ func answeredAtOnce(logs []byte, use func(host string) error) error {
 			_ = json.NewEncoder(w).Encode(container.WaitResponse{})
 		case strings.HasSuffix(path, "/logs"):
 			_, _ = w.Write(logs)
+		case strings.HasSuffix(path, "/attach"):
+			w.Header().Del("Content-Type")
+			w.Header().Set("Connection", "Upgrade")
+			w.Header().Set("Upgrade", "tcp")
+			w.WriteHeader(http.StatusSwitchingProtocols)
+			if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+				_ = conn.Close()
+			}
 		case strings.HasSuffix(path, "/_ping"):
 		default:
 			w.WriteHeader(http.StatusNoContent)

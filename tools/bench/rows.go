@@ -184,7 +184,7 @@ func adapterAlone(ctx context.Context, b *bench) (found result, err error) {
 		raw := newRawClient(host)
 		times, err := b.inTurns(1000,
 			func() error { return life(ctx, rt, b.config("true")) },
-			func() error { return raw.life(ctx, nil, nil) })
+			func() error { return raw.life(ctx, nil, nil, nil) })
 		if err = errors.Join(err, rt.Close()); err != nil {
 			return err
 		}
@@ -221,7 +221,7 @@ func lifecycle(oci string) func(context.Context, *bench) (result, error) {
 		moat := func(rt core.Runtime) error { return life(ctx, rt, b.config("true")) }
 		times, err := b.inTurns(30,
 			func() error { return moat(b.runtime(oci)) },
-			func() error { return b.raw.life(ctx, body, nil) })
+			func() error { return b.raw.life(ctx, body, nil, nil) })
 		if err != nil {
 			return result{}, err
 		}
@@ -231,7 +231,7 @@ func lifecycle(oci string) func(context.Context, *bench) (result, error) {
 		}
 		var raw int
 		err = b.recorded(func(r *recorder) error {
-			err := newRawClient(r.host).life(ctx, body, nil)
+			err := newRawClient(r.host).life(ctx, body, nil, nil)
 			raw = len(r.take())
 			return err
 		})
@@ -259,7 +259,7 @@ func parallel(n int) func(context.Context, *bench) (result, error) {
 		}
 		times, err := b.inTurns(10,
 			atOnce(func() error { return life(ctx, b.plain, b.config("true")) }),
-			atOnce(func() error { return b.raw.life(ctx, body, nil) }))
+			atOnce(func() error { return b.raw.life(ctx, body, nil, nil) }))
 		if err != nil {
 			return result{}, err
 		}
