@@ -62,6 +62,7 @@ type Runtime struct {
 	host    hostFacts
 
 	resolvers resolvers
+	routes    string // the file that lists this machine's
 	services  core.ServiceManager
 }
 
@@ -111,6 +112,7 @@ func New(options Options) (*Runtime, error) {
 		negotiating:  make(mutex, 1),
 		sandbox:      sandbox{proving: make(mutex, 1)},
 		host:         hostFacts{asking: make(mutex, 1)},
+		routes:       "/proc/net/route",
 	}
 	r.closed, r.close = context.WithCancel(context.Background())
 	r.services = core.NewServiceManager(r)

@@ -7,10 +7,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"maps"
+	"math/bits"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -102,13 +105,14 @@ func (r *Runtime) createNetwork(c *call, cfg core.NetworkConfig, subnet netip.Pr
 
 // freeSubnets returns the pool's subnets that neither a network nor, where the engine
 // is on this machine, one of its interfaces has: in an order of chance, so that two
-// processes do not go for the same ones.
+// processes do not go for the same ones, and last those that this machine has routes
+// to, which a network would hide.
 func (r *Runtime) freeSubnets(c *call) ([]netip.Prefix, error) {
 	all, err := r.engine.NetworkList(c.ctx, network.ListOptions{})
 	if err != nil {
 		return nil, c.failed(err)
 	}
-	var taken []netip.Prefix
+	var taken, routes []netip.Prefix
 	for _, found := range all {
 		for _, config := range found.IPAM.Config {
 			if subnet, err := netip.ParsePrefix(config.Subnet); err == nil {
@@ -118,21 +122,28 @@ func (r *Runtime) freeSubnets(c *call) ([]netip.Prefix, error) {
 	}
 	if strings.HasPrefix(r.options.Host, "unix://") {
 		taken = append(taken, ownSubnets()...)
+		routes = routesIn(r.routes)
 	}
 	pool := r.options.SubnetPool
-	bits := max(subnetBits, pool.Bits())
+	size := max(subnetBits, pool.Bits())
 	first := binary.BigEndian.Uint32(pool.Addr().AsSlice())
-	var free []netip.Prefix
-	for i := range uint32(1) << (bits - pool.Bits()) {
+	var free, routed []netip.Prefix
+	for i := range uint32(1) << (size - pool.Bits()) {
 		var address [4]byte
-		binary.BigEndian.PutUint32(address[:], first+i<<(32-bits))
-		subnet := netip.PrefixFrom(netip.AddrFrom4(address), bits)
-		if !slices.ContainsFunc(taken, subnet.Overlaps) {
+		binary.BigEndian.PutUint32(address[:], first+i<<(32-size))
+		subnet := netip.PrefixFrom(netip.AddrFrom4(address), size)
+		switch {
+		case slices.ContainsFunc(taken, subnet.Overlaps):
+		case slices.ContainsFunc(routes, subnet.Overlaps):
+			routed = append(routed, subnet)
+		default:
 			free = append(free, subnet)
 		}
 	}
-	rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] })
-	return free, nil
+	for _, some := range [][]netip.Prefix{free, routed} {
+		rand.Shuffle(len(some), func(i, j int) { some[i], some[j] = some[j], some[i] })
+	}
+	return slices.Concat(free, routed), nil
 }
 
 func ownSubnets() (subnets []netip.Prefix) {
@@ -143,6 +154,28 @@ func ownSubnets() (subnets []netip.Prefix) {
 		}
 	}
 	return subnets
+}
+
+// routesIn reads Linux' table of IPv4 routes; elsewhere there is no such file. What
+// leads everywhere is left out.
+func routesIn(file string) (routes []netip.Prefix) {
+	table, _ := os.ReadFile(file)
+	for line := range strings.Lines(string(table)) {
+		const destination, mask, columns = 1, 7, 8
+		values := strings.Fields(line)
+		if len(values) < columns {
+			continue
+		}
+		to, err := strconv.ParseUint(values[destination], 16, 32)
+		of, noMask := strconv.ParseUint(values[mask], 16, 32)
+		if err != nil || noMask != nil || of == 0 {
+			continue
+		}
+		var address [4]byte
+		binary.NativeEndian.PutUint32(address[:], uint32(to)) // as the kernel has it in memory
+		routes = append(routes, netip.PrefixFrom(netip.AddrFrom4(address), bits.OnesCount32(uint32(of))))
+	}
+	return routes
 }
 
 func (n *networks) RemoveNetwork(ctx context.Context, networkID string) error {

@@ -1,10 +1,15 @@
 package docker
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -76,6 +81,75 @@ func TestCreateNetwork(t *testing.T) {
 			}
 			if test.last != "" && bodies[len(bodies)-1].IPAM.Config[0].Subnet != test.last {
 				t.Errorf("the subnet is %+v, want %s", bodies[len(bodies)-1].IPAM.Config, test.last)
+			}
+		})
+	}
+}
+
+// TestTwoHundredNetworks keeps them all, on an engine that refuses what overlaps.
+func TestTwoHundredNetworks(t *testing.T) {
+	engine := startFake(t)
+	networks := []network.Summary{{IPAM: network.IPAM{Config: []network.IPAMConfig{{Subnet: "10.210.0.0/20"}}}}}
+	engine.on("GET /networks", func(w http.ResponseWriter, r *http.Request) { answer(http.StatusOK, networks)(w, r) })
+	engine.on("POST /networks/create", func(w http.ResponseWriter, r *http.Request) {
+		var asked network.CreateRequest
+		_ = json.NewDecoder(r.Body).Decode(&asked)
+		wanted := netip.MustParsePrefix(asked.IPAM.Config[0].Subnet)
+		for _, other := range networks {
+			if wanted.Overlaps(netip.MustParsePrefix(other.IPAM.Config[0].Subnet)) {
+				failure(http.StatusForbidden, "Pool overlaps with other one on this address space")(w, r)
+				return
+			}
+		}
+		networks = append(networks, network.Summary{Name: asked.Name, IPAM: *asked.IPAM})
+		answer(http.StatusCreated, map[string]string{"Id": testID})(w, r)
+	})
+	manager := engine.runtime(t).NetworkManager()
+	for i := range 200 {
+		if _, err := manager.CreateNetwork(t.Context(), fmt.Sprintf("net-%d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(networks) != 201 || len(engine.requests()) != 400 {
+		t.Errorf("there are %d networks, after %d requests", len(networks), len(engine.requests()))
+	}
+}
+
+// TestRoutes has this machine reach a part of the pool, and then all of it, through a
+// gateway: what is left of it comes first.
+func TestRoutes(t *testing.T) {
+	const header = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+	route := func(subnet string) string {
+		prefix := netip.MustParsePrefix(subnet)
+		mask := net.CIDRMask(prefix.Bits(), 32)
+		return fmt.Sprintf("tun0\t%08X\t0100000A\t0003\t0\t0\t0\t%08X\t0\t0\t0\n",
+			binary.NativeEndian.Uint32(prefix.Addr().AsSlice()), binary.NativeEndian.Uint32(mask))
+	}
+	for name, test := range map[string]struct {
+		table, last string
+	}{
+		"to a part":   {header + route("0.0.0.0/0") + route("198.51.100.64/27"), "198.51.100.64/26"},
+		"to the rest": {header + route("198.51.100.0/32") + route("203.0.113.0/24"), "198.51.100.0/26"},
+		"to all":      {header + route("198.0.0.0/8"), ""},
+		"to nothing":  {header + "tun0\n", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			engine := startFake(t)
+			r := engine.runtime(t, tiny)
+			r.routes = filepath.Join(t.TempDir(), "route")
+			if err := os.WriteFile(r.routes, []byte(test.table), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c, err := r.call(t.Context(), "create network", "net")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.end()
+			for range 8 { // their order is one of chance
+				free, err := r.freeSubnets(c)
+				if err != nil || len(free) != 2 || (test.last != "" && free[1].String() != test.last) {
+					t.Fatalf("%v, %v", free, err)
+				}
 			}
 		})
 	}
