@@ -64,6 +64,8 @@ func TestClassify(t *testing.T) {
 		{500, ports2 + `failed to bind host port 127.0.0.1:5000/tcp: address already in use`, core.ErrInUse, "Ports", nil},
 		{500, ports1 + `Error starting userland proxy: listen tcp4 192.0.2.7:32777: bind: cannot assign requested address`, core.ErrInvalidConfig, "Ports", nil},
 		{500, ports2 + `failed to bind host port 192.0.2.7:32777/tcp: cannot assign requested address`, core.ErrInvalidConfig, "Ports", nil},
+		{500, `no available IPv4 addresses on this network's address pools: full (f5093cf03bcd975c)`, core.ErrInUse, "NetworkMode", nil},
+		{500, `failed to set up container networking: no available IPv4 addresses on this network's address pools: full (3c63fb8bef54fe7f)`, core.ErrInUse, "NetworkMode", nil},
 		{404, `failed to set up container networking: network nosuchnet not found`, core.ErrNotFound, "", nil},
 
 		{404, `No such container: nosuch`, core.ErrNotFound, "", nil},

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
+	"fmt"
 
 	"github.com/docker/docker/api/types/image"
 	"github.com/moatproject/moat/core"
@@ -23,15 +24,20 @@ func programImage(name string, program []byte) (ref string) {
 	return "moat-" + name + ":" + hex.EncodeToString(sum[:6])
 }
 
-// importProgram makes the image of a program.
+// importProgram makes the image of a program. It is kept, being of a few kilobytes, for
+// the next container that needs it.
 func (r *Runtime) importProgram(ctx context.Context, ref, name string, program []byte) error {
 	layer, err := programLayer(name, program)
 	if err != nil {
 		return err
 	}
+	changes := []string{`ENTRYPOINT ["/` + name + `"]`}
+	for key, value := range core.ObjectLabels("", core.RoleHelper) {
+		changes = append(changes, fmt.Sprintf("LABEL %s=%q", key, value))
+	}
 	source := image.ImportSource{Source: layer, SourceName: "-"}
 	body, err := r.engine.ImageImport(ctx, source, ref, image.ImportOptions{
-		Changes: []string{`ENTRYPOINT ["/` + name + `"]`, "LABEL " + core.LabelManaged + "=true"},
+		Changes: changes,
 	})
 	if err != nil {
 		return err

@@ -2,7 +2,6 @@ package docker
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -204,7 +203,7 @@ func (r *Runtime) createResolver(ctx context.Context, name string, found network
 		graced, cancel := withGrace(ctx, createGrace)
 		defer cancel()
 		_, err := r.engine.ContainerCreate(graced, config, hostConfig, networking, nil, name)
-		return cmp.Or(ctx.Err(), err)
+		return err
 	}
 	err = create()
 	if noSuchImage(err) {

@@ -1,8 +1,10 @@
 package docker
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -53,6 +55,9 @@ func TestResolver(t *testing.T) {
 			if resolver.HostConfig.Runtime != "runc" || !slices.Equal(resolver.HostConfig.CapDrop, []string{"ALL"}) ||
 				resolver.Labels[core.LabelRole] != core.RoleHelper || resolver.Labels[core.LabelRunID] != "" || resolver.Labels[core.LabelNetwork] != testID || resolver.HostConfig.NetworkMode != testID {
 				t.Errorf("the resolver is %+v, %+v", resolver.Config, resolver.HostConfig)
+			}
+			if policy := resolver.HostConfig.RestartPolicy; policy.Name != container.RestartPolicyOnFailure || policy.MaximumRetryCount != resolverRestarts {
+				t.Errorf("it is started again as %+v", policy)
 			}
 			address := resolver.NetworkingConfig.EndpointsConfig[testID].IPAMConfig
 			if managed && (address == nil || address.IPv4Address != "198.51.100.62") || !managed && address != nil {
@@ -254,6 +259,52 @@ func TestAFailureRemovesTheResolver(t *testing.T) {
 				t.Errorf("it asked for %q", engine.requests())
 			}
 		})
+	}
+}
+
+// TestResolverImage has the image imported where it is missing.
+func TestResolverImage(t *testing.T) {
+	engine, bodies := resolverEngine(t, true)
+	created := answer(http.StatusCreated, container.CreateResponse{ID: testID})
+	engine.on("POST /containers/create", recorded(bodies, inOrder(failure(http.StatusNotFound, "No such image: moat-resolver"), created)))
+	var changes []string
+	engine.on("POST /images/create", func(_ http.ResponseWriter, r *http.Request) { changes = r.URL.Query()["changes"] })
+	r := engine.runtime(t, sandboxedBy(&fakeSandbox{name: "sandbox"}))
+	if _, err := r.CreateContainer(t.Context(), core.Config{Image: "image", NetworkMode: "net"}); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(changes)
+	want := []string{
+		`ENTRYPOINT ["/resolver"]`, `LABEL moat.managed="true"`, `LABEL moat.role="helper"`, `LABEL moat.run-id=""`, `LABEL moat.version="` + core.Version + `"`,
+	}
+	if !slices.Equal(changes, want) {
+		t.Errorf("the image is made with %q", changes)
+	}
+}
+
+// TestResolverOfNobody has the caller give up while the resolver is created.
+func TestResolverOfNobody(t *testing.T) {
+	engine, _ := resolverEngine(t, true)
+	engine.on("GET /containers/json", tied(core.RoleHelper))
+	ctx, cancel := context.WithCancel(t.Context())
+	engine.on("POST /containers/create", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // or the server does not notice that the caller leaves
+		cancel()                           // the engine goes on
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-r.Context().Done():
+			t.Error("nobody waits for what comes of it")
+		}
+		answer(http.StatusCreated, container.CreateResponse{ID: testID})(w, r)
+	})
+	r := engine.runtime(t, sandboxedBy(&fakeSandbox{name: "sandbox"}))
+	if _, err := r.CreateContainer(ctx, core.Config{Image: "image", NetworkMode: "net"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	asked := engine.requests()
+	if created := slices.IndexFunc(asked, func(request string) bool { return strings.HasPrefix(request, "POST /containers/create") }); !helperRemoved(engine) || created < 0 ||
+		strings.HasSuffix(asked[created+1], "/start") {
+		t.Errorf("it asked for %q", asked)
 	}
 }
 
