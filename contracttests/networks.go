@@ -141,12 +141,25 @@ func networkInUse(f *fixture) {
 func forcedNetwork(f *fixture) {
 	network := f.network(f.runID)
 	ids := []string{f.started(f.onNetwork(f.idle(), network)), f.started(f.onNetwork(f.idle(), network))}
+	inspector, inspects := core.As[core.Inspector](f.rt)
+	address := func(id string) string {
+		if !inspects {
+			return ""
+		}
+		details, err := inspector.Inspect(f.ctx, id)
+		f.must(err)
+		return details.IPAddress
+	}
+	if inspects && core.CapabilitiesOf(f.rt).NetworkPeers && address(ids[0]) == "" {
+		f.Error("a container on a network has no address")
+	}
 	f.must(f.networks().ForceRemoveNetwork(f.ctx, network))
 	if info, found := f.listedNetwork(network); found {
 		f.Errorf("a removed network is listed: %+v", info)
 	}
 	for _, id := range ids {
 		f.wantState(id, core.StateRunning)
+		want(f, "the address of what was disconnected", address(id), "")
 	}
 }
 
@@ -176,6 +189,8 @@ func peers(f *fixture) {
 	f.started(f.onNetwork(f.idle(), network))
 	f.start(id)
 	want(f, "what it answers when started again", f.output(f.onNetwork(f.shell(greetings(cfg.Name)), network)), "hello\n")
+	f.start(early)
+	want(f, "the exit code of who looked for it early, started again", f.wait(early), 0)
 	want(f, "the network by its name", f.output(f.onNetwork(f.shell(greetings(cfg.Name)), f.runID)), "hello\n")
 }
 

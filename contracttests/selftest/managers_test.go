@@ -192,6 +192,13 @@ var managerBreakages = []breakage{
 	{number: "NM-05", how: "what is in use is not removed", do: networking(func(n *networkHooks) {
 		n.force = n.NetworkManager.RemoveNetwork
 	})},
+	{number: "NM-05", how: "what was disconnected keeps its address", do: func(h *hooks) {
+		h.inspect = func(ctx context.Context, id string) (core.Details, error) {
+			details, err := h.full.Inspect(ctx, id)
+			details.IPAddress = "192.0.2.2"
+			return details, err
+		}
+	}},
 	{number: "NM-08", how: "not more than thirty", do: networking(func(n *networkHooks) {
 		var number atomic.Int32
 		create := n.create
@@ -332,6 +339,17 @@ var managerBreakages = []breakage{
 
 var managerImitations = []imitation{
 	{"NM-06", "nobody answers", networked("hello\n", "", ""), networked("", "", "")},
+	{"NM-06", "who is started again hears nobody", networked("hello\n", "", ""), func(w *world) {
+		networked("hello\n", "", "")(w)
+		var lives sync.Map
+		w.wait = func(ctx context.Context, id string) (int64, error) {
+			code, err := w.full.WaitContainer(ctx, id)
+			if _, again := lives.LoadOrStore(id, true); again {
+				code = 1
+			}
+			return code, err
+		}
+	}},
 	{"NM-07", "a name is known elsewhere", networked("hello\n", "", "no answer\n"), networked("hello\n", "found\n", "no answer\n")},
 	{"NM-07", "an address answers elsewhere", networked("hello\n", "", "no answer\n"), networked("hello\n", "", "hello\n")},
 }
