@@ -49,12 +49,12 @@ type NetworkCreator interface {
 	CreateNetworkFrom(ctx context.Context, cfg NetworkConfig) (string, error)
 }
 
-// NetworkConfig says what [NetworkCreator] creates: IPv4 only, unless Subnet says otherwise.
+// NetworkConfig says what [NetworkCreator] creates. Networks are of IPv4 only.
 type NetworkConfig struct {
 	Name     string
 	Subnet   string            // "192.0.2.0/26"; empty: a small one that is free
 	Internal bool              // no way out of it
-	Isolated bool              // its containers do not reach each other
+	Isolated bool              // its containers do not reach each other, nor a name server among them
 	RunID    string            // the run it belongs to, for [LabelRunID]
 	Labels   map[string]string // beside Moat's own, which they cannot replace
 }

@@ -29,8 +29,9 @@
 //
 // # What is missing
 //
-// There is no network: the modes "bridge" and "none" differ in what /proc/net/dev
-// shows, and named networks are not found. What takes a kernel (limits, capabilities,
+// Nothing passes between containers: networks are only kept account of, with subnets,
+// and with the containers that hold them. The modes "bridge" and "none" differ in what
+// /proc/net/dev shows. What takes a kernel (limits, capabilities,
 // privileges, published ports, the host's network or its address) is refused with
 // [core.ErrUnsupported]. [Runtime.Capabilities] says the same as data.
 //

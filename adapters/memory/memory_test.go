@@ -193,6 +193,34 @@ func TestMounts(t *testing.T) {
 	}
 }
 
+func TestFreeSubnets(t *testing.T) {
+	creator := memory.New(memory.Options{}).NetworkManager().(core.NetworkCreator)
+	create := func(name, subnet string) error {
+		_, err := creator.CreateNetworkFrom(t.Context(), core.NetworkConfig{Name: name, Subnet: subnet})
+		return err
+	}
+	for name, subnet := range map[string]string{"taken": "10.0.0.0/23", "too": "10.0.2.128/26"} {
+		if err := create(name, subnet); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := create("any", ""); err != nil {
+		t.Error(err)
+	}
+	all, err := creator.(core.NetworkManager).ListNetworks(t.Context())
+	if err != nil || all[0].Subnet != "10.0.3.0/24" {
+		t.Errorf("%+v, %v", all, err)
+	}
+
+	creator = memory.New(memory.Options{}).NetworkManager().(core.NetworkCreator)
+	if err := create("all", "10.0.0.0/8"); err != nil {
+		t.Fatal(err)
+	}
+	if err := create("any", ""); !errors.Is(err, core.ErrInUse) || core.FieldOf(err) != "" {
+		t.Errorf("where all are taken: %v", err)
+	}
+}
+
 func TestNetworkMode(t *testing.T) {
 	rt := newRuntime(t, memory.Options{})
 	cfg := shell("")

@@ -45,7 +45,9 @@ func (n *networks) CreateNetworkFrom(ctx context.Context, cfg core.NetworkConfig
 		return "", failure(op, cfg.Name, core.ErrAlreadyExists, errors.New("another network has the name; remove it or choose another name"))
 	}
 	if cfg.Subnet == "" {
-		cfg.Subnet = r.freeSubnet()
+		if cfg.Subnet = r.freeSubnet(); cfg.Subnet == "" {
+			return "", failure(op, cfg.Name, core.ErrInUse, errors.New("every subnet is taken; remove networks"))
+		}
 	}
 	wanted := netip.MustParsePrefix(cfg.Subnet)
 	for _, other := range r.networks {
@@ -69,14 +71,15 @@ func (n *networks) CreateNetworkFrom(ctx context.Context, cfg core.NetworkConfig
 	return hex.EncodeToString(id), nil
 }
 
-// freeSubnet returns the first that no network has.
+// freeSubnet returns the first that overlaps no network's, "" for none.
 func (r *Runtime) freeSubnet() string {
-	for i := 0; ; i++ {
-		subnet := fmt.Sprintf("10.%d.%d.0/24", i>>8&255, i&255)
-		if !slices.ContainsFunc(r.networks, func(other core.NetworkInfo) bool { return other.Subnet == subnet }) {
-			return subnet
+	for i := range 1 << 16 {
+		subnet := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
+		if !slices.ContainsFunc(r.networks, func(other core.NetworkInfo) bool { return subnet.Overlaps(netip.MustParsePrefix(other.Subnet)) }) {
+			return subnet.String()
 		}
 	}
+	return ""
 }
 
 // networkOf returns a network by ID or name, or nil.
