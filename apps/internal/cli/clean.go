@@ -28,9 +28,10 @@ func (a *app) cleanCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clean",
 		Short: "Remove what runs left behind",
-		Long: "Remove the containers and networks that runs of yours on this machine left behind.\n" +
+		Long: "Remove the containers and networks that runs of yours left behind, and the helpers that no run needs any more.\n" +
 			"A run is live while its `moat run` is, or, where that was left (-d, detach keys), while its workload runs.\n" +
-			"What is live, and what is others', is never touched.",
+			"What is live, and what is others', is never touched; nor is what runs, where $XDG_STATE_HOME/moat\n" +
+			"(~/.local/state/moat) knows nothing of its run.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			owner, err := a.state().owner()
@@ -90,7 +91,11 @@ func (c *cleaner) clean(ctx context.Context) (removed []orphan, err error) {
 			break
 		}
 	}
-	return removed, errors.Join(err, c.forgetRuns(ctx))
+	seen := map[string]bool{}
+	for _, o := range removed {
+		seen[o.RunID] = true
+	}
+	return removed, errors.Join(err, c.forgetRuns(ctx, seen))
 }
 
 // orphans lists what belongs to no live run.
@@ -148,7 +153,8 @@ func (c *cleaner) remove(ctx context.Context, o orphan) (done bool, err error) {
 }
 
 // forgetRuns removes what is kept of runs that have ended and of which nothing is left.
-func (c *cleaner) forgetRuns(ctx context.Context) error {
+// What was seen of some was on this engine.
+func (c *cleaner) forgetRuns(ctx context.Context, seen map[string]bool) error {
 	ended := c.state.ended() // before the look at what is left
 	if len(ended) == 0 {
 		return nil
@@ -159,7 +165,7 @@ func (c *cleaner) forgetRuns(ctx context.Context) error {
 	}
 	for _, run := range ended {
 		if !all.hasRun(run) {
-			c.state.forget(run, c.engine.Endpoint)
+			c.state.forget(run, c.engine.Endpoint, seen[run])
 		}
 	}
 	return nil

@@ -215,14 +215,16 @@ func (a *app) rmCommand() *cobra.Command {
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
+				seen := map[string]bool{}
 				done, errs := forEach(ctx, engine, args, func(info core.Info) error {
+					seen[info.Labels[core.LabelRunID]] = true
 					if !force && (info.Status == core.StateRunning || info.Status == core.StatePaused) {
 						return &core.Error{Op: "remove container", Object: info.Name, Class: core.ErrInUse, Err: errRunning}
 					}
 					return engine.RemoveContainer(ctx, info.ID)
 				})
 				cleaner := &cleaner{engine: engine, state: a.state()}
-				return errors.Join(a.printDone(done), errs, cleaner.forgetRuns(ctx))
+				return errors.Join(a.printDone(done), errs, cleaner.forgetRuns(ctx, seen))
 			})
 		},
 	}

@@ -61,9 +61,10 @@ func redis(tag, script string) memory.Image {
 // commands runs the command line on one engine, as one user.
 type commands struct {
 	*testing.T
-	engine *stubbornEngine
-	env    Env
-	state  state
+	engine   *stubbornEngine
+	endpoint string
+	env      Env
+	state    state
 }
 
 func newCommands(t *testing.T) *commands {
@@ -72,16 +73,18 @@ func newCommands(t *testing.T) *commands {
 	}})}
 	t.Cleanup(func() { engine.Runtime.Close() })
 	s := newState(t)
-	return &commands{t, engine, Env{
+	c := &commands{T: t, engine: engine, endpoint: "here", state: s}
+	c.env = Env{
 		Host:     core.Host{GOOS: "linux", Getenv: func(key string) string { return map[string]string{core.EnvRuntime: "memory"}[key] }},
 		Notify:   func() (<-chan os.Signal, func()) { return nil, func() {} },
 		LookEnv:  func(string) (string, bool) { return "", false },
 		Now:      time.Now,
 		StateDir: s.dir,
 		Candidates: func(Env, core.PullSink, *slog.Logger) []core.Candidate {
-			return []core.Candidate{{Type: core.RuntimeMemory, Endpoint: "here", New: func() (core.Runtime, error) { return engine, nil }}}
+			return []core.Candidate{{Type: core.RuntimeMemory, Endpoint: c.endpoint, New: func() (core.Runtime, error) { return engine, nil }}}
 		},
-	}, s}
+	}
+	return c
 }
 
 func (c *commands) moat(args ...string) (code int, stdout, stderr string) {
@@ -188,6 +191,7 @@ func TestWhatARunCannotRemove(t *testing.T) {
 	}
 	c.wantLeft(2, 0, 1)
 	failing = false
+	c.endpoint = "there" // the same engine
 	code, stdout, stderr := c.moat("clean")
 	if code != 0 || !strings.Contains(stdout, "moat-redis-") {
 		t.Errorf("clean: %d, %s%s", code, stdout, stderr)
@@ -202,7 +206,7 @@ func TestRemovedByHand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.state.killed(t, "run", "here")
+	c.state.killed(t, "run", "under another name")
 	for _, role := range []string{core.RoleMain, core.RoleService} {
 		_, err := c.engine.CreateContainer(t.Context(), core.Config{
 			Name: role, Image: memory.BaseImage, RunID: "run", Role: role, Labels: map[string]string{labelOwner: owner},

@@ -196,14 +196,15 @@ func (s state) ended() (ids []string) {
 }
 
 // forget removes the file of a run of which nothing is left on the engine at endpoint,
-// unless it has got things elsewhere or its process lives.
-func (s state) forget(id, endpoint string) {
+// unless its process lives or it has got things elsewhere. Where it was seen there, the
+// engine only has several names.
+func (s state) forget(id, endpoint string, seen bool) {
 	file := flock.New(s.fileOf(id), flock.SetFlag(os.O_RDONLY))
 	if free, err := file.TryLock(); err != nil || !free {
 		return
 	}
 	defer func() { _ = file.Close() }()
-	if where, _, err := readLock(file); err == nil && isCurrent(file) && (where == "" || where == endpoint) {
+	if where, _, err := readLock(file); err == nil && isCurrent(file) && (seen || where == "" || where == endpoint) {
 		_ = os.Remove(file.Path())
 	}
 }

@@ -59,13 +59,13 @@ func TestStateOfRuns(t *testing.T) {
 		}
 	}
 	for _, id := range []string{"live", "left", "killed", "early", "none"} {
-		s.forget(id, "elsewhere")
+		s.forget(id, "elsewhere", false)
 	}
 	if got := s.ended(); !slices.Equal(got, []string{"killed", "left"}) {
 		t.Errorf("with nothing left on another engine: %q", got)
 	}
 	for _, id := range []string{"live", "left", "killed"} {
-		s.forget(id, "here")
+		s.forget(id, "here", id == "live")
 	}
 	if got := s.ended(); len(got) > 0 || s.ofRun("live") != runLive {
 		t.Errorf("with nothing left: %q", got)
@@ -88,7 +88,7 @@ func TestLocksBesideCleaners(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					s.forget("run", "")
+					s.forget("run", "", true)
 					s.ended()
 				}
 			}
