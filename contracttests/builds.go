@@ -414,16 +414,16 @@ func (f *fixture) watchedBuild(dockerfile string) (steps []core.BuildProgress) {
 }
 
 func cancelledBuild(f *fixture) {
-	ctx, cancel := context.WithCancel(f.ctx)
-	defer cancel()
+	builds := f.builds()
 	old := f.build(f.dockerfile("RUN echo old >/version"), core.BuildOptions{})
 	for _, tag := range []string{f.tag(), old} {
-		ctx, cancel := context.WithCancel(ctx)
+		ctx, cancel := context.WithCancel(f.ctx)
+		defer cancel()
 		waiting := make(chan struct{})
 		var written []byte
 		var once sync.Once
 		building := begin("BuildImage", func() (struct{}, error) {
-			return struct{}{}, f.builds().BuildImage(ctx, f.dockerfile("RUN echo waits for "+tag+"; sleep 1000"), tag, core.BuildOptions{
+			return struct{}{}, builds.BuildImage(ctx, f.dockerfile("RUN echo waits for "+tag+"; sleep 1000"), tag, core.BuildOptions{
 				RunID: f.runID,
 				Progress: func(step core.BuildProgress) {
 					if written = append(written, step.Output...); bytes.Contains(written, []byte("waits for "+tag+"\n")) {
