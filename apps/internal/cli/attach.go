@@ -97,31 +97,29 @@ func (w *workload) attached(
 // returns the last failure.
 func (w *workload) resize(ctx context.Context, s *session) (failure error) {
 	set := func(size core.TerminalSize) {
-		if size.Height == 0 || size.Width == 0 {
-			return // unknown
-		}
 		err := w.engine.ResizeTTY(ctx, w.id, size.Height, size.Width)
-		if err != nil && !errors.Is(err, core.ErrNotRunning) && ctx.Err() == nil {
+		over := errors.Is(err, core.ErrNotRunning) || errors.Is(err, core.ErrNotFound)
+		if err != nil && !over && ctx.Err() == nil {
 			failure = err
 		}
 	}
 	live := s.live
 	for {
+		begun := false
 		select {
 		case <-s.changes:
-			set(s.console.Size())
 		case <-live:
-			live = nil
-			// Before, there may have been no terminal to set the size of.
-			size := s.console.Size()
-			if w.foreign {
-				set(core.TerminalSize{Height: size.Height + 1, Width: size.Width}) // a change makes programs draw again
-			}
-			if w.foreign || size != s.size {
-				set(size)
-			}
+			live, begun = nil, true
 		case <-ctx.Done():
 			return failure
+		}
+		switch size := s.console.Size(); {
+		case size.Height == 0 || size.Width == 0: // unknown
+		case begun && w.foreign:
+			set(core.TerminalSize{Height: size.Height + 1, Width: size.Width}) // a change makes programs draw again
+			set(size)
+		case !begun || size != s.size: // before, there may have been no terminal to set the size of
+			set(size)
 		}
 	}
 }
