@@ -10,6 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"testing/iotest"
+	"time"
 
 	"github.com/moatproject/moat/core"
 )
@@ -34,6 +37,11 @@ func attachCases() []Case {
 		{Number: "RT-110", Title: "the process sees the new size", check: resize, ability: terminals, unsupported: refusedResize},
 		{Number: "RT-111", Title: "resizing what has no terminal", check: resizeWrongState, ability: terminals, unsupported: refusedResize},
 		{Number: "RT-112", Title: "sizes that no terminal has", check: resizeOutOfRange, ability: terminals, unsupported: refusedResize},
+		{Number: "RT-113", Title: "attach gives the terminal its size", check: attachedSize, ability: terminals, unsupported: refusedTTY},
+		{
+			Number: "RT-114", Title: "how start attached ends", check: startAttachedEnds,
+			ability: attaching, unsupported: refusedStartAttached,
+		},
 		{Number: "RT-120", Title: "a firewall holds or is refused", check: firewall},
 	}
 }
@@ -72,18 +80,62 @@ func attachWrongState(f *fixture) {
 	f.wantClass("attaching to what does not run", f.rt.Attach(f.ctx, id, core.AttachOptions{}), core.ErrNotRunning)
 }
 
-func attachCancelled(f *fixture) {
-	id := f.started(f.idle())
+// lateWriter counts what is written after it has been closed.
+type lateWriter struct {
+	begun  chan struct{}
+	once   sync.Once
+	closed atomic.Bool
+	late   atomic.Int32
+}
+
+func newLateWriter() *lateWriter { return &lateWriter{begun: make(chan struct{})} }
+
+func (w *lateWriter) Write(p []byte) (int, error) {
+	w.once.Do(func() { close(w.begun) })
+	if w.closed.Load() {
+		w.late.Add(1)
+	}
+	return len(p), nil
+}
+
+// await waits for the first Write.
+func (w *lateWriter) await(f *fixture) {
+	f.Helper()
+	select {
+	case <-w.begun:
+	case <-time.After(patience):
+		f.Fatal("nothing has been written")
+	}
+}
+
+// ticking writes until it is stopped, for streams that show that they are live.
+func (f *fixture) ticking() core.Config {
+	return f.shell(`echo ready; while :; do echo tick; sleep 0.1; done`)
+}
+
+// cancelled ends the context of an attachment in the middle, to a container that is
+// ticking, and checks how that ends.
+func (f *fixture) cancelled(id string, attach func(context.Context, string, core.AttachOptions) error) {
+	f.Helper()
 	ctx, cancel := context.WithCancel(f.ctx)
-	attached := begin("Attach", func() (struct{}, error) {
-		return struct{}{}, f.rt.Attach(ctx, id, core.AttachOptions{Stdout: io.Discard})
+	defer cancel()
+	output := newLateWriter()
+	attached := begin("the attachment", func() (struct{}, error) {
+		defer output.closed.Store(true)
+		return struct{}{}, attach(ctx, id, core.AttachOptions{Stdout: output})
 	})
+	output.await(f)
 	attached.goesOn(f)
 	cancel()
 	_, err := attached.result(f)
 	f.wantClass("an attachment whose context ended", err, context.Canceled)
 	f.wantState(id, core.StateRunning)
+	const tick = "tick\n"
+	f.awaitOutput(id, strings.Repeat(tick, strings.Count(f.logs(id), tick)+3))
+	want(f, "how often was written after the return", output.late.Load(), 0)
 }
+
+func attachCancelled(f *fixture) { f.cancelled(f.ready(f.ticking()), f.rt.Attach) }
 
 // stuckWriter blocks its first Write until it is released.
 type stuckWriter struct {
@@ -171,6 +223,43 @@ func startAttachedFails(f *fixture) {
 	_, err := f.startingAttached(id, core.AttachOptions{}).result(f)
 	f.wantField("starting attached a program that does not exist", err, "Cmd")
 	f.wantClass("starting attached a program that does not exist", err, fs.ErrNotExist)
+	if !core.CapabilitiesOf(f.rt).TTY {
+		return
+	}
+	for program, class := range map[string]error{"/no-such-program": fs.ErrNotExist, "no-such-program": fs.ErrNotExist, "/etc/passwd": fs.ErrPermission} {
+		cfg := f.command(program)
+		cfg.TTY = true
+		var screen bytes.Buffer
+		id, opts := f.create(cfg), core.AttachOptions{Stdout: &screen, TTY: true}
+		_, err := f.startingAttached(id, opts).result(f)
+		f.wantField("starting "+program+" on a terminal", err, "Cmd")
+		f.wantClass("starting "+program+" on a terminal", err, class)
+		want(f, "the output of "+program, screen.String(), "")
+		if state := f.state(id); state == core.StateRunning {
+			f.Errorf("%s is running", program)
+		}
+	}
+}
+
+// brokenReader fails after its text.
+func brokenReader(text string) io.Reader {
+	return io.MultiReader(strings.NewReader(text), iotest.ErrReader(io.ErrClosedPipe))
+}
+
+func startAttachedEnds(f *fixture) {
+	id := f.create(f.shell(`echo ready; sleep 1000`))
+	_, err := f.startingAttached(id, core.AttachOptions{Stdout: brokenWriter{}}).result(f)
+	f.wantClass("an attachment to a writer that fails", err, io.ErrClosedPipe)
+	f.wantState(id, core.StateRunning)
+
+	cfg := f.shell(`cat; echo the end`)
+	cfg.Interactive = true
+	var stdout bytes.Buffer
+	_, err = f.startingAttached(f.create(cfg), core.AttachOptions{Stdin: brokenReader("text\n"), Stdout: &stdout}).result(f)
+	f.wantClass("an attachment whose stdin fails", err, io.ErrClosedPipe)
+	want(f, "the output after stdin's failure", stdout.String(), "text\nthe end\n")
+
+	f.cancelled(f.create(f.ticking()), f.rt.StartAttached)
 }
 
 func initialSize(f *fixture) {
@@ -234,6 +323,26 @@ func resize(f *fixture) {
 	if !strings.Contains(screen.String(), "33 111") {
 		f.Errorf("after the resize the terminal shows %q", screen.String())
 	}
+}
+
+func attachedSize(f *fixture) {
+	cfg := f.shell(`echo ready; until [ "$(stty size)" = "33 111" ]; do sleep 0.1; done`)
+	cfg.TTY = true
+	id := f.started(cfg)
+	f.awaitOutput(id, "ready")
+	_, err := f.attaching(id, core.AttachOptions{TTY: true, InitialHeight: 33, InitialWidth: 111}).result(f)
+	f.must(err)
+	want(f, "the exit code", f.wait(id), 0)
+
+	cfg.Cmd = []string{"true"}
+	id = f.create(cfg)
+	for what, attach := range map[string]func(context.Context, string, core.AttachOptions) error{
+		"Attach": f.rt.Attach, "StartAttached": f.rt.StartAttached,
+	} {
+		f.wantField(what+" with height 65536", attach(f.ctx, id, core.AttachOptions{TTY: true, InitialHeight: 65536, InitialWidth: 80}), "height")
+		f.wantField(what+" with width 65536", attach(f.ctx, id, core.AttachOptions{TTY: true, InitialHeight: 24, InitialWidth: 65536}), "width")
+	}
+	f.wantState(id, core.StateCreated)
 }
 
 func resizeWrongState(f *fixture) {

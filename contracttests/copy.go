@@ -146,6 +146,14 @@ func copyFrom(f *fixture) {
 	check("running", f.ready(f.shell(script+` && echo ready && sleep 1000`)))
 
 	created := f.create(f.idle())
+	for _, id := range []string{created, f.started(f.idle())} {
+		root, err := portOf[core.Copier](f).CopyFrom(f.ctx, id, "/")
+		f.must(err)
+		first, err := tar.NewReader(root).Next()
+		f.must(err)
+		want(f, "the name of the root folder", strings.TrimSuffix(first.Name, "/"), ".")
+		f.must(root.Close())
+	}
 	f.must(portOf[core.Copier](f).CopyTo(f.ctx, created, "/tmp", archive(f, files()...)))
 	if text := f.unpacked(created, "/tmp/sub")["sub/text"]; text.content != "the content\n" {
 		f.Errorf("created: sub/text came as %q", text.content)
@@ -167,11 +175,12 @@ func copyFromNowhere(f *fixture) {
 func statPath(f *fixture) {
 	copier := portOf[core.Copier](f)
 	for _, id := range []string{f.create(f.idle()), f.started(f.idle())} {
-		f.must(copier.CopyTo(f.ctx, id, "/tmp", archive(f, files()...)))
+		f.must(copier.CopyTo(f.ctx, id, "/tmp", archive(f, append(files(), special(tar.TypeSymlink, "again", "sub/link"))...)))
 		for path, expected := range map[string]core.PathStat{
 			"/tmp/sub":      {Name: "sub", Mode: fs.ModeDir | 0o755},
 			"/tmp/sub/text": {Name: "text", Mode: 0o640, Size: 12},
 			"/tmp/sub/link": {Name: "link", Mode: fs.ModeSymlink, LinkTarget: "/tmp/sub/text"},
+			"/tmp/again":    {Name: "again", Mode: fs.ModeSymlink, LinkTarget: "/tmp/sub/text"},
 		} {
 			stat, err := copier.StatPath(f.ctx, id, path)
 			f.must(err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"strings"
 
@@ -26,6 +27,7 @@ func execCases() []Case {
 		c("RT-135", "exec where nothing runs", execWrongState),
 		c("RT-136", "exec detached", execDetached),
 		c("RT-137", "the context ends exec's attachment only", execCancelled),
+		c("RT-138", "a failing stream of exec's", execStreamFails),
 	}
 }
 
@@ -78,6 +80,9 @@ func exec(f *fixture) {
 		_, stdout, _ := f.exec(id, core.ExecOptions{}, fmt.Sprintf("echo line %d", n))
 		want(f, "a short program's output", stdout, fmt.Sprintf("line %d\n", n))
 	}
+	if code, _, _ := f.exec(id, core.ExecOptions{}, "exec >/dev/null 2>&1; sleep 0.5; exit 4"); code != 4 {
+		f.Errorf("the code of a program that had closed its output is %d", code)
+	}
 	f.wantState(id, core.StateRunning)
 }
 
@@ -110,8 +115,10 @@ func execTerminal(f *fixture) {
 	_, stdout, _ := f.exec(id, opts, `until [ "$(stty size)" = "33 111" ]; do sleep 0.1; done; echo resized`)
 	want(f, "the terminal's output", strings.TrimSpace(stdout), "resized")
 	opts.Resize = nil
-	_, stdout, _ = f.exec(id, opts, `sleep 0.3; stty size`)
-	want(f, "the initial size", strings.TrimSpace(stdout), "40 100")
+	for range 8 {
+		_, stdout, _ = f.exec(id, opts, `stty size`)
+		want(f, "the size that a program sees at once", strings.TrimSpace(stdout), "40 100")
+	}
 }
 
 func execFails(f *fixture) {
@@ -162,10 +169,43 @@ func execDetached(f *fixture) {
 func execCancelled(f *fixture) {
 	id := f.started(f.idle())
 	ctx, cancel := context.WithCancel(f.ctx)
-	running := f.executing(ctx, id, core.ExecOptions{Cmd: []string{"sleep", "1000"}})
+	defer cancel()
+	output := newLateWriter()
+	opts := core.ExecOptions{Cmd: []string{"sh", "-c", "while :; do echo tick; echo tick >>/tmp/ticks; sleep 0.1; done"}}
+	opts.Stdout = output
+	execer := portOf[core.Execer](f)
+	running := begin("Exec", func() (int64, error) {
+		defer output.closed.Store(true)
+		return execer.Exec(ctx, id, opts)
+	})
+	output.await(f)
 	running.goesOn(f)
 	cancel()
 	_, err := running.result(f)
 	f.wantClass("an exec whose context ended", err, context.Canceled)
+	f.wantState(id, core.StateRunning)
+	ticks := func() string {
+		_, stdout, _ := f.exec(id, core.ExecOptions{}, "wc -l </tmp/ticks")
+		return strings.TrimSpace(stdout)
+	}
+	before := ticks()
+	if !eventually(func() bool { return ticks() != before }) {
+		f.Error("the program does not go on")
+	}
+	want(f, "how often was written after the return", output.late.Load(), 0)
+}
+
+func execStreamFails(f *fixture) {
+	id := f.started(f.idle())
+	opts := core.ExecOptions{Cmd: []string{"sh", "-c", "echo ready; sleep 1000"}, AttachOptions: core.AttachOptions{Stdout: brokenWriter{}}}
+	_, err := f.executing(f.ctx, id, opts).result(f)
+	f.wantClass("an exec with a writer that fails", err, io.ErrClosedPipe)
+
+	var stdout bytes.Buffer
+	opts = core.ExecOptions{Cmd: []string{"sh", "-c", "cat; echo the end"}}
+	opts.Stdin, opts.Stdout = brokenReader("text\n"), &stdout
+	_, err = f.executing(f.ctx, id, opts).result(f)
+	f.wantClass("an exec whose stdin fails", err, io.ErrClosedPipe)
+	want(f, "the output after stdin's failure", stdout.String(), "text\nthe end\n")
 	f.wantState(id, core.StateRunning)
 }

@@ -237,14 +237,65 @@ func cancellation(f *fixture) {
 	}
 }
 
+// liveStreams begins what the runtime can do of Attach, StartAttached, Exec and Events,
+// and returns when something has come through each. id is ticking; it starts another.
+func (f *fixture) liveStreams(ctx context.Context, id string) (live []*call[struct{}]) {
+	f.Helper()
+	var signs []*lateWriter
+	open := func(what string, do func(io.Writer) error) {
+		sign := newLateWriter()
+		signs = append(signs, sign)
+		live = append(live, begin(what, func() (struct{}, error) { return struct{}{}, do(sign) }))
+	}
+	if p, ok := core.As[core.EventSource](f.rt); ok {
+		events, err := p.Events(ctx, core.EventOptions{})
+		f.must(err)
+		open("Events", func(w io.Writer) error {
+			for event, err := range events {
+				if err != nil {
+					return err
+				}
+				_, _ = io.WriteString(w, event.ID)
+			}
+			return nil
+		})
+	}
+	if p, ok := core.As[core.Execer](f.rt); ok {
+		open("Exec", func(w io.Writer) error {
+			opts := core.ExecOptions{Cmd: []string{"sh", "-c", "echo ready; sleep 5"}}
+			opts.Stdout = w
+			_, err := p.Exec(ctx, id, opts)
+			return err
+		})
+	}
+	started := f.create(f.ticking())
+	if !core.CapabilitiesOf(f.rt).Attach {
+		f.start(started)
+	} else {
+		open("Attach", func(w io.Writer) error { return f.rt.Attach(ctx, id, core.AttachOptions{Stdout: w}) })
+		open("StartAttached", func(w io.Writer) error { return f.rt.StartAttached(ctx, started, core.AttachOptions{Stdout: w}) })
+	}
+	for _, sign := range signs {
+		sign.await(f)
+	}
+	return live
+}
+
 func closing(f *fixture) {
-	id := f.ready(f.shell(`echo ready; sleep 1000`))
+	id := f.ready(f.ticking())
 	waiting := begin("WaitContainer", func() (int64, error) { return f.rt.WaitContainer(f.ctx, id) })
 	following := begin("ContainerLogs", func() (string, error) { return follow(f.ctx, f.rt, id) })
+	live := f.liveStreams(f.ctx, id)
 	waiting.goesOn(f)
 	following.goesOn(f)
+	for _, stream := range live {
+		stream.goesOn(f)
+	}
 
 	f.must(f.close())
+	for _, stream := range live {
+		_, _ = stream.result(f)
+	}
 	if code, err := waiting.result(f); err == nil {
 		f.Errorf("the wait that Close ended returned code %d", code)
 	}
@@ -260,7 +311,7 @@ func closing(f *fixture) {
 
 func goroutineLeaks(f *fixture) {
 	before := goroutines()
-	id := f.ready(f.shell(`echo ready; sleep 1000`))
+	id := f.ready(f.ticking())
 	for range 2 { // connections of a pool come with the first calls
 		callEverything(f, id)
 	}
@@ -293,6 +344,17 @@ func callEverything(f *fixture, id string) {
 	cancel() // before the stream is closed
 	_, _ = waiting.result(f)
 	f.must(stream.Close())
+
+	ctx, cancel = context.WithCancel(f.ctx)
+	others := len(f.created)
+	live := f.liveStreams(ctx, id)
+	cancel() // in the middle
+	for _, stream := range live {
+		_, _ = stream.result(f)
+	}
+	for _, started := range slices.Clone(f.created[others:]) {
+		f.remove(started)
+	}
 
 	ended, cancel := context.WithCancel(f.ctx)
 	cancel()

@@ -13,7 +13,8 @@ type AttachOptions struct {
 	TTY    bool      // If true, use TTY mode (raw terminal)
 
 	// InitialWidth and InitialHeight set the initial terminal size, in characters,
-	// for TTY mode. If both are > 0 the process sees them from its first instruction.
+	// for TTY mode. If both are > 0 the process sees them from its first instruction;
+	// one that runs already, once it is attached to.
 	InitialWidth  uint
 	InitialHeight uint
 }
@@ -30,11 +31,15 @@ type Attacher interface {
 	//
 	//   - RT-100: output written after Attach arrives; nil writers discard.
 	//   - RT-101: missing: [ErrNotFound]; not running: [ErrNotRunning].
-	//   - RT-102: when ctx ends, it returns within a second and the container runs on.
+	//   - RT-102: when ctx ends, it returns within a second, nothing is written after that,
+	//     and the container runs on.
 	//   - RT-103: several at once get all output each; a writer that is slow delays
-	//     neither another attachment nor a reader of the logs.
+	//     neither another attachment nor a reader of the logs, unless it is as far behind
+	//     as the runtime keeps output for it.
 	//   - RT-104: a writer's failure ends the attachment with the writer's error; the
 	//     container runs on.
+	//   - RT-113: with a TTY, the process sees the initial size, as it would after
+	//     ResizeTTY; one that is out of range: as RT-112.
 	Attach(ctx context.Context, id string, opts AttachOptions) error
 
 	// StartAttached attaches, starts the container, and returns when it exits or
@@ -42,11 +47,14 @@ type Attacher interface {
 	//
 	//   - RT-105: not one byte is lost, from the first to the last, and those of stdout
 	//     and stderr stay apart.
-	//   - RT-106: missing: [ErrNotFound]; a program that cannot run: as RT-23.
+	//   - RT-106: missing: [ErrNotFound]; a program that cannot run: as RT-23, with a TTY
+	//     as well.
 	//   - RT-107: with a TTY, the first instruction sees the initial size.
 	//   - RT-108: stdin arrives unchanged, whatever its bytes, and output goes on after
 	//     its end.
 	//   - RT-109: with a TTY all output is stdout's.
+	//   - RT-114: a failure of a writer or of Stdin is returned; what the end of ctx ends
+	//     is the attachment only, as RT-102.
 	StartAttached(ctx context.Context, id string, opts AttachOptions) error
 
 	// ResizeTTY sets the size of the container's terminal, in characters, each from 1

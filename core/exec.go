@@ -7,8 +7,9 @@ import (
 // Execer is the optional port for running further programs in a container.
 type Execer interface {
 	// Exec runs a program in a running container, beside its own, and returns the
-	// program's exit code when it has exited and its output has been written. When ctx
-	// ends, the program is left to itself: runtimes cannot signal it.
+	// program's exit code when it has exited and its output has been written, also where
+	// it has closed its output before. When ctx ends, the program is left to itself:
+	// runtimes cannot signal it.
 	//
 	//   - RT-130: its own code, 128+n after signal n; stdout and stderr apart, no byte lost.
 	//   - RT-131: Env, WorkingDir and User hold; where they are empty, the container's do.
@@ -20,6 +21,8 @@ type Execer interface {
 	//     options: [ErrInvalidConfig] with the field's name.
 	//   - RT-136: Detach: it returns 0 once the program has been started.
 	//   - RT-137: when ctx ends it returns within a second, and the container runs on.
+	//   - RT-138: a writer's failure ends it with the writer's error, Stdin's is returned
+	//     when the program has ended; the container runs on.
 	Exec(ctx context.Context, id string, opts ExecOptions) (int64, error)
 }
 

@@ -117,7 +117,8 @@ func (e throwaway) signal(signal syscall.Signal) (pid int) {
 }
 
 // TestEngineKilledInMidCall kills the engine under calls: each must come back with a
-// class and a remedy. With the engine back, the runtime goes on and nothing is left.
+// class and a remedy. With the engine back, the runtime goes on, events tell what became
+// of the containers, and nothing is left.
 func TestEngineKilledInMidCall(t *testing.T) {
 	e := startThrowaway(t)
 	rt, err := docker.New(docker.Options{Host: e.host})
@@ -144,6 +145,25 @@ func TestEngineKilledInMidCall(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	other, err := rt.CreateContainer(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, err := rt.Events(ctx, core.EventOptions{Container: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	died := make(chan error, 1)
+	go func() {
+		for event, err := range events {
+			if err != nil || event.Type == core.EventDied {
+				died <- err
+				return
+			}
+		}
+		died <- errors.New("the events have ended")
+	}()
+
 	failed := map[string]chan error{}
 	begin := func(calls map[string]func() error) {
 		begun := make(chan struct{}, len(calls))
@@ -163,6 +183,14 @@ func TestEngineKilledInMidCall(t *testing.T) {
 		"WaitContainer": func() error { _, err := rt.WaitContainer(ctx, id); return err },
 		"reading logs":  func() error { _, err := io.Copy(io.Discard, logs); return err },
 		"StreamLogs":    func() error { return rt.StreamLogs(ctx, id, core.LogOptions{Follow: true}) },
+		"Attach":        func() error { return rt.Attach(ctx, id, core.AttachOptions{}) },
+		"StartAttached": func() error { return rt.StartAttached(ctx, other, core.AttachOptions{}) },
+		"Exec": func() error {
+			_, err := rt.Exec(ctx, id, core.ExecOptions{Cmd: []string{"sleep", "1000"}})
+			return err
+		},
+	})
+	begin(map[string]func() error{
 		"StopContainer": func() error { return rt.StopContainerTimeout(ctx, id, time.Minute) },
 	})
 	e.freeze() // what it would answer too soon does not get an answer
@@ -182,11 +210,16 @@ func TestEngineKilledInMidCall(t *testing.T) {
 	}
 
 	e.tool("up", e.name)
+	if err := <-died; err != nil {
+		t.Errorf("instead of the container's death, the events brought %v", err)
+	}
 	left, err := rt.ListContainers(ctx)
-	if err != nil || len(left) != 1 || left[0].ID != id {
+	if err != nil || len(left) != 2 {
 		t.Errorf("after the engine's death there are %+v, %v", left, err)
 	}
-	if err := rt.RemoveContainer(ctx, id); err != nil {
-		t.Error(err)
+	for _, id := range []string{id, other} {
+		if err := rt.RemoveContainer(ctx, id); err != nil {
+			t.Error(err)
+		}
 	}
 }

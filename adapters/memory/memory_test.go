@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -353,5 +356,54 @@ func TestSetupFirewall(t *testing.T) {
 	rt := newRuntime(t, memory.Options{})
 	if err := rt.SetupFirewall(t.Context(), "any", "127.0.0.1", 80); !errors.Is(err, core.ErrUnsupported) {
 		t.Errorf("valid arguments: %v", err)
+	}
+}
+
+// slowWriter is still at its first Write for a while after the context's end.
+type slowWriter struct {
+	ctx  context.Context
+	busy chan struct{} // closed in the first Write
+	once sync.Once
+	done atomic.Bool // the first Write has returned
+}
+
+func (w *slowWriter) Write(p []byte) (int, error) {
+	w.once.Do(func() {
+		close(w.busy)
+		<-w.ctx.Done()
+		<-time.After(20 * time.Millisecond)
+		w.done.Store(true)
+	})
+	return len(p), nil
+}
+
+// TestNothingIsWrittenLater ends a context in the middle of a Write.
+func TestNothingIsWrittenLater(t *testing.T) {
+	rt := newRuntime(t, memory.Options{})
+	for name, do := range map[string]func(context.Context, string, io.Writer) error{
+		"StartAttached": func(ctx context.Context, id string, w io.Writer) error {
+			return rt.StartAttached(ctx, id, core.AttachOptions{Stdout: w})
+		},
+		"Exec": func(ctx context.Context, id string, w io.Writer) error {
+			if err := rt.StartContainer(ctx, id); err != nil {
+				return err
+			}
+			_, err := rt.Exec(ctx, id, core.ExecOptions{Cmd: []string{"yes"}, AttachOptions: core.AttachOptions{Stdout: w}})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			id := create(t, rt, core.Config{Image: memory.BaseImage, Cmd: []string{"sh", "-c", "echo ready; sleep 1000"}})
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			slow := &slowWriter{ctx: ctx, busy: make(chan struct{})}
+			ended := make(chan error, 1)
+			go func() { ended <- do(ctx, id, slow) }()
+			<-slow.busy
+			cancel()
+			if err := <-ended; !errors.Is(err, context.Canceled) || !slow.done.Load() {
+				t.Errorf("got %v; the write has returned: %t", err, slow.done.Load())
+			}
+		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"os"
 	"slices"
 	"strings"
@@ -66,6 +67,41 @@ var breakages = []breakage{
 				return errors.New("closed already")
 			}
 			return h.full.Close()
+		}
+	}},
+	{number: "RT-03", how: "Close does not end an attachment", do: func(h *hooks) {
+		h.attach = func(ctx context.Context, id string, opts core.AttachOptions) error {
+			err := h.full.Attach(ctx, id, opts)
+			if h.full.Ping(context.Background()) != nil { // it is closed
+				<-h.ended()
+			}
+			return err
+		}
+	}},
+	{number: "RT-03", how: "Close does not end an exec", do: func(h *hooks) {
+		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+			code, err := h.full.Exec(ctx, id, opts)
+			if opts.Stdout != nil && h.full.Ping(context.Background()) != nil {
+				<-h.ended()
+			}
+			return code, err
+		}
+	}},
+	{number: "RT-04", how: "an attachment leaves a goroutine", do: func(h *hooks) {
+		h.attach = func(ctx context.Context, id string, opts core.AttachOptions) error {
+			if opts.Stdout != nil {
+				go func() { <-h.ended() }()
+			}
+			return h.full.Attach(ctx, id, opts)
+		}
+	}},
+	{number: "RT-04", how: "events leave a goroutine", do: func(h *hooks) {
+		h.events = func(ctx context.Context, opts core.EventOptions) (iter.Seq2[core.Event, error], error) {
+			events, err := h.full.Events(ctx, opts)
+			return func(yield func(core.Event, error) bool) {
+				go func() { <-h.ended() }()
+				events(yield)
+			}, err
 		}
 	}},
 	{number: "RT-04", how: "each wait leaves a goroutine", do: func(h *hooks) {
@@ -539,10 +575,10 @@ var breakages = []breakage{
 		}
 	})},
 	{number: "CF-17", how: "dropped", do: changing(func(cfg *core.Config) { cfg.GroupAdd = nil })},
-	{number: "CF-19", how: "dropped without a terminal", also: []string{"RT-100", "RT-103", "RT-104", "RT-108"}, do: changing(func(cfg *core.Config) {
+	{number: "CF-19", how: "dropped without a terminal", also: []string{"RT-100", "RT-103", "RT-104", "RT-108", "RT-114"}, do: changing(func(cfg *core.Config) {
 		cfg.Interactive = cfg.TTY
 	})},
-	{number: "CF-20", how: "dropped", also: []string{"RT-107", "RT-109", "RT-110", "RT-111"}, do: changing(func(cfg *core.Config) { cfg.TTY = false })},
+	{number: "CF-20", how: "dropped", also: []string{"RT-107", "RT-109", "RT-110", "RT-111", "RT-113"}, do: changing(func(cfg *core.Config) { cfg.TTY = false })},
 	{number: "CF-25", how: "one server more", do: changing(func(cfg *core.Config) {
 		if len(cfg.DNS) > 0 {
 			cfg.DNS = append(slices.Clone(cfg.DNS), "192.0.2.99")

@@ -58,6 +58,7 @@ type hooks struct {
 	sidecarManager  func() core.SidecarManager
 	buildManager    func() core.BuildManager
 	serviceManager  func() core.ServiceManager
+	more            core.Runtime // optional ports that the sound runtime has not got
 	exec            func(context.Context, string, core.ExecOptions) (int64, error)
 	events          func(context.Context, core.EventOptions) (iter.Seq2[core.Event, error], error)
 }
@@ -75,6 +76,9 @@ func hooksInto(t testing.TB, rt full) *hooks {
 		exec: rt.Exec, events: rt.Events,
 	}
 }
+
+// Unwrap is where core.As finds more ports.
+func (h *hooks) Unwrap() core.Runtime { return h.more }
 
 // ended is closed when the case has ended, before its clean-up.
 func (h *hooks) ended() <-chan struct{} { return h.t.Context().Done() }

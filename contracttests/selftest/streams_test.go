@@ -11,18 +11,6 @@ import (
 	"github.com/moatproject/moat/core"
 )
 
-// unproven are cases of ports that the memory runtime has not got, and that nothing
-// imitates: their failing has been seen on real engines only.
-var unproven = map[string]string{
-	"RT-140": noCopier, "RT-141": noCopier, "RT-142": noCopier, "RT-143": noCopier, "RT-144": noCopier, "RT-145": noCopier,
-	"RT-160": noStats, "RT-161": noStats,
-}
-
-const (
-	noCopier = "the memory runtime's files have neither owners nor links"
-	noStats  = "the memory runtime counts nothing"
-)
-
 var streamBreakages = []breakage{
 	{number: "RT-100", how: "stdin is lost", do: attached(func(opts *core.AttachOptions) {
 		if opts.Stdin != nil {
@@ -52,6 +40,11 @@ var streamBreakages = []breakage{
 	}},
 	{number: "RT-101", how: "what does not run is attached to", do: attachFailure(core.ErrNotRunning, nil)},
 	{number: "RT-102", how: "the context's error is lost", also: []string{"RT-02"}, do: attachFailure(context.Canceled, errors.New("interrupted"))},
+	{number: "RT-102", how: "it is written to after the return", do: func(h *hooks) {
+		h.attach = func(ctx context.Context, id string, opts core.AttachOptions) error {
+			return abandoned(ctx, func(ctx context.Context) error { return h.full.Attach(ctx, id, opts) })
+		}
+	}},
 	{number: "RT-103", how: "attachments wait for each other", do: func(h *hooks) {
 		var turn sync.Mutex
 		attached(func(opts *core.AttachOptions) {
@@ -67,7 +60,7 @@ var streamBreakages = []breakage{
 		})(h)
 	}},
 	{number: "RT-104", how: "a writer's failure is lost", do: attachFailure(io.ErrClosedPipe, nil)},
-	{number: "RT-105", how: "the first bytes are lost", also: []string{"RT-107", "RT-108", "RT-109"}, do: startedAttached(func(opts *core.AttachOptions) {
+	{number: "RT-105", how: "the first bytes are lost", also: []string{"RT-107", "RT-108", "RT-109", "RT-114"}, do: startedAttached(func(opts *core.AttachOptions) {
 		left, stdout := 3, opts.Stdout
 		if stdout == nil {
 			return
@@ -87,7 +80,15 @@ var streamBreakages = []breakage{
 			return nil
 		}
 	}},
-	{number: "RT-107", how: "the size comes too late", do: startedAttached(func(opts *core.AttachOptions) {
+	{number: "RT-106", how: "one on a terminal is started", do: func(h *hooks) {
+		h.startAttached = func(ctx context.Context, id string, opts core.AttachOptions) error {
+			if err := h.full.StartAttached(ctx, id, opts); !opts.TTY || core.FieldOf(err) != "Cmd" {
+				return err
+			}
+			return nil
+		}
+	}},
+	{number: "RT-107", how: "the size comes too late", also: []string{"RT-113"}, do: startedAttached(func(opts *core.AttachOptions) {
 		opts.InitialHeight, opts.InitialWidth = 0, 0
 	})},
 	{number: "RT-108", how: "stdin has seven bits", do: startedAttached(func(opts *core.AttachOptions) {
@@ -125,6 +126,34 @@ var streamBreakages = []breakage{
 		size.Height = min(max(size.Height, 1), core.MaxTerminalSize)
 		size.Width = min(max(size.Width, 1), core.MaxTerminalSize)
 	})},
+	{number: "RT-113", how: "the size is lost", do: attached(func(opts *core.AttachOptions) {
+		if opts.InitialHeight <= core.MaxTerminalSize && opts.InitialWidth <= core.MaxTerminalSize {
+			opts.InitialHeight, opts.InitialWidth = 0, 0
+		}
+	})},
+	{number: "RT-113", how: "a size that no terminal has is dropped", do: startedAttached(func(opts *core.AttachOptions) {
+		if opts.InitialHeight > core.MaxTerminalSize || opts.InitialWidth > core.MaxTerminalSize {
+			opts.InitialHeight, opts.InitialWidth = 0, 0
+		}
+	})},
+	{number: "RT-114", how: "a failure of its streams is lost", do: startAttachedFailure(io.ErrClosedPipe, nil)},
+	{number: "RT-114", how: "a writer's failure goes on", do: startedAttached(func(opts *core.AttachOptions) { opts.Stdout = patient(opts.Stdout) })},
+	{number: "RT-114", how: "a failure of stdin is lost", do: startedAttached(func(opts *core.AttachOptions) { opts.Stdin = endless(opts.Stdin) })},
+	{number: "RT-114", how: "the context's error is lost", also: []string{"RT-02"}, do: startAttachedFailure(context.Canceled, errors.New("interrupted"))},
+	{number: "RT-114", how: "it is written to after the return", do: func(h *hooks) {
+		h.startAttached = func(ctx context.Context, id string, opts core.AttachOptions) error {
+			return abandoned(ctx, func(ctx context.Context) error { return h.full.StartAttached(ctx, id, opts) })
+		}
+	}},
+	{number: "RT-130", how: "the code of what has closed its output is lost", do: func(h *hooks) {
+		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+			code, err := h.full.Exec(ctx, id, opts)
+			if len(opts.Cmd) == 3 && strings.Contains(opts.Cmd[2], ">/dev/null 2>&1; sleep") {
+				code = 0
+			}
+			return code, err
+		}
+	}},
 	{number: "RT-130", how: "the code is lost", do: func(h *hooks) {
 		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
 			code, err := h.full.Exec(ctx, id, opts)
@@ -135,7 +164,7 @@ var streamBreakages = []breakage{
 		}
 	}},
 	{number: "RT-131", how: "the environment is lost", also: []string{"RT-135"}, do: executed(func(opts *core.ExecOptions) { opts.Env = nil })},
-	{number: "RT-132", how: "stdin is lost", do: executed(func(opts *core.ExecOptions) {
+	{number: "RT-132", how: "stdin is lost", also: []string{"RT-138"}, do: executed(func(opts *core.ExecOptions) {
 		if opts.Stdin != nil {
 			opts.Stdin = strings.NewReader("")
 		}
@@ -161,6 +190,22 @@ var streamBreakages = []breakage{
 	{number: "RT-137", how: "the context's error is lost", also: []string{"RT-02"}, do: execFailure(context.Canceled, func(error) error {
 		return errors.New("interrupted")
 	})},
+	{number: "RT-137", how: "it is written to after the return", do: func(h *hooks) {
+		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+			code := make(chan int64, 1)
+			err := abandoned(ctx, func(ctx context.Context) error {
+				exited, err := h.full.Exec(ctx, id, opts)
+				code <- exited
+				return err
+			})
+			if err != nil {
+				return 0, err
+			}
+			return <-code, nil
+		}
+	}},
+	{number: "RT-138", how: "a failure of its streams is lost", do: execFailure(io.ErrClosedPipe, func(error) error { return nil })},
+	{number: "RT-138", how: "a failure of stdin is lost", do: executed(func(opts *core.ExecOptions) { opts.Stdin = endless(opts.Stdin) })},
 	{number: "RT-150", how: "the code is lost", also: []string{"RT-151"}, do: watched(func(event *core.Event) { event.ExitCode = 0 })},
 	{number: "RT-151", how: "the past is lost", do: func(h *hooks) {
 		h.events = func(ctx context.Context, opts core.EventOptions) (iter.Seq2[core.Event, error], error) {
@@ -186,6 +231,46 @@ var streamBreakages = []breakage{
 			}, err
 		}
 	}},
+}
+
+// abandoned returns with the context, and leaves the call to itself.
+func abandoned(ctx context.Context, call func(context.Context) error) error {
+	if ctx.Err() != nil {
+		return call(ctx)
+	}
+	done := make(chan error, 1)
+	go func() { done <- call(context.WithoutCancel(ctx)) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// patient is a writer that hides failures. nil stays nil.
+func patient(w io.Writer) io.Writer {
+	if w == nil {
+		return nil
+	}
+	return writerFunc(func(p []byte) (int, error) {
+		_, _ = w.Write(p)
+		return len(p), nil
+	})
+}
+
+// endless is a reader whose failure is its end. nil stays nil.
+func endless(r io.Reader) io.Reader {
+	if r == nil {
+		return nil
+	}
+	return readerFunc(func(p []byte) (int, error) {
+		n, err := r.Read(p)
+		if err != nil {
+			err = io.EOF
+		}
+		return n, err
+	})
 }
 
 // attached changes the options of an attachment.
@@ -223,6 +308,18 @@ func attachFailure(class, told error) func(*hooks) {
 	return func(h *hooks) {
 		h.attach = func(ctx context.Context, id string, opts core.AttachOptions) error {
 			err := h.full.Attach(ctx, id, opts)
+			if errors.Is(err, class) {
+				return told
+			}
+			return err
+		}
+	}
+}
+
+func startAttachedFailure(class, told error) func(*hooks) {
+	return func(h *hooks) {
+		h.startAttached = func(ctx context.Context, id string, opts core.AttachOptions) error {
+			err := h.full.StartAttached(ctx, id, opts)
 			if errors.Is(err, class) {
 				return told
 			}
