@@ -140,7 +140,7 @@ func TestClassicProgress(t *testing.T) {
 		`{"status":"Downloading","progressDetail":{"current":1,"total":2},"id":"layer"}`,
 		`{"stream":" ---\u003e 0123\n"}`,
 		`{"stream":"Step 3/3 : RUN one"}`, `{"stream":"\n"}`,
-		`{"stream":" ---\u003e Running in 0123\n"}`, `{"stream":"output\n"}`,
+		`{"stream":" ---\u003e Running in 0123\n"}`, `{"stream":"\u001b[91moutput\n\u001b[0m"}`,
 		`{"errorDetail":{"code":1,"message":"The command '/bin/sh -c one' returned a non-zero code: 1"},"error":"The command"}`,
 	}, "\n")
 	var told []core.BuildProgress

@@ -103,6 +103,12 @@ var (
 	classicWords = lazily(`^( ---> |Removing intermediate container |Successfully (built|tagged) )`)
 )
 
+// classicRed and classicPlain are about what a step has written to stderr.
+const (
+	classicRed   = "\x1b[91m"
+	classicPlain = "\x1b[0m"
+)
+
 // classicCached is what the builder says of a step whose result was there.
 const classicCached = " ---> Using cache"
 
@@ -150,6 +156,7 @@ func (p *classicProgress) heard(text string) {
 		p.cached = true
 	case p.number == 0 || text == "\n" || classicWords().MatchString(text):
 	default:
+		text = strings.TrimSuffix(strings.TrimPrefix(text, classicRed), classicPlain)
 		p.output = append(p.output, text...)
 		p.output = p.output[max(0, len(p.output)-outputMax-1):]
 		p.tell(core.BuildProgress{Status: core.BuildRunning, Output: []byte(text)})

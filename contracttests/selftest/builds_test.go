@@ -251,11 +251,11 @@ var buildBreakages = []breakage{
 }
 
 var buildImitations = []imitation{
-	{"BM-14", "links are followed", copying("it is linked\nfile\n/no/such/file\n../../etc\n"), copying("it is linked\n")},
+	{"BM-14", "links are followed", copied("it is linked\nfile\n/no/such/file\n../../etc\n"), copied("it is linked\n")},
 }
 
 // copying imitates an image by what a container of it would write.
-func copying(text string) func(*world) {
+func copied(text string) func(*world) {
 	return func(w *world) {
 		w.buildManager = func() core.BuildManager {
 			return &buildHooks{build: func(context.Context, string, string, core.BuildOptions) error { return nil }}
