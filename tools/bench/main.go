@@ -131,14 +131,15 @@ func (b *bench) inTurns(n int, sides ...func() error) ([][]time.Duration, error)
 			return time.Since(start), err
 		}
 	}
-	return b.inTimedTurns(n, timed...)
+	return b.inTimedTurns(n, fewestRounds, timed...)
 }
 
-// inTimedTurns is inTurns for sides that know which of their time counts.
-func (b *bench) inTimedTurns(n int, sides ...func() (time.Duration, error)) ([][]time.Duration, error) {
+// inTimedTurns is inTurns for sides that know which of their time counts, at least fewest
+// times, however long they take.
+func (b *bench) inTimedTurns(n, fewest int, sides ...func() (time.Duration, error)) ([][]time.Duration, error) {
 	times := make([][]time.Duration, len(sides))
 	begin := time.Now()
-	for i := 0; i < b.rounds(n) && (i < fewestRounds || time.Since(begin) < rowTime); i++ {
+	for i := 0; i < b.rounds(n) && (i < fewest || time.Since(begin) < rowTime); i++ {
 		for j := range sides {
 			if err := b.interrupted.Err(); err != nil {
 				return nil, err

@@ -44,7 +44,7 @@ func cliService(ctx context.Context, b *bench) (result, error) {
 		}
 	}
 	moat := b.command(ctx, b.moat(), "--no-sandbox", "run", "--rm", "--label", label+"="+b.runID, "--service", "redis:7", testImage, "true")
-	times, err := b.inTimedTurns(20, timed(moat),
+	times, err := b.inTimedTurns(20, 6, timed(moat),
 		func() (time.Duration, error) { return service.untilReady(ctx) },
 		timed(func() error { return b.raw.run(ctx, body) }))
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -158,10 +159,10 @@ func TestServicesThatAreNotReady(t *testing.T) {
 // TestServicesThatAreRemovedLate fails as an engine does that is too slow for a cancelled start.
 func TestServicesThatAreRemovedLate(t *testing.T) {
 	c := newCommands(t)
-	removals := 0
+	var removals atomic.Int32
 	c.engine.start = func(string) error { return &core.Error{Op: "start container", Class: core.ErrUnavailable} }
 	c.engine.remove = func(string) error {
-		if removals++; removals == 1 {
+		if removals.Add(1) == 1 {
 			return &core.Error{Op: "remove container", Class: core.ErrUnavailable}
 		}
 		return nil
