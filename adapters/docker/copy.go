@@ -151,7 +151,7 @@ func (r *Runtime) runTar(c *call, streams core.AttachOptions, args ...string) er
 	opts := core.ExecOptions{Cmd: append([]string{"tar"}, args...), User: "0", AttachOptions: streams}
 	code, err := r.Exec(c.ctx, c.object, opts)
 	if err == nil && code != 0 {
-		err = &tarFailure{said.String()}
+		err = &tarError{said.String()}
 	}
 	return r.withoutTar(c, err)
 }
@@ -164,10 +164,10 @@ func (b *beginning) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// tarFailure is what the container's tar said, before it exited with an error.
-type tarFailure struct{ said string }
+// tarError is what the container's tar said, before it exited with an error.
+type tarError struct{ said string }
 
-func (f *tarFailure) Error() string { return "tar in the container: " + f.said }
+func (f *tarError) Error() string { return "tar in the container: " + f.said }
 
 var errNoArchive = errors.New("what tar in the container sends is no archive")
 
@@ -200,7 +200,7 @@ func (r *Runtime) tar(c *call, file string, options ...string) (io.Reader, error
 	_, _ = io.CopyN(io.Discard, archive, tarPadding)
 	_ = reader.CloseWithError(errNoArchive)
 	err = <-ended
-	if _, own := errors.AsType[*tarFailure](err); own || err == nil {
+	if _, own := errors.AsType[*tarError](err); own || err == nil {
 		err = c.wrong(core.ErrNotFound, "", file+" does not exist in the container", "")
 	}
 	return nil, err

@@ -123,7 +123,7 @@ func TestSandboxesTarSaysALot(t *testing.T) {
 		_, _ = conn.Write(frame(streamStderr, strings.Repeat("no ", 1<<20)))
 	}, 1)
 	err := r.CopyTo(t.Context(), testID, "/tmp", strings.NewReader(""))
-	if failure, ok := errors.AsType[*tarFailure](err); !ok || len(failure.said) != systemErrorMax {
+	if failure, ok := errors.AsType[*tarError](err); !ok || len(failure.said) != systemErrorMax {
 		t.Errorf("got an error of %d bytes: %.200v", len(err.Error()), err)
 	}
 }

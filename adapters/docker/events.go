@@ -3,11 +3,11 @@ package docker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"maps"
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -140,14 +140,11 @@ func (w *watch) subscribe(limit context.Context) error {
 	since := w.since()
 	ctx, cancel := context.WithCancel(w.call.ctx)
 	unlimit := context.AfterFunc(limit, cancel)
-	response, err := w.runtime.request(ctx, http.MethodGet, "/events", url.Values{
+	body, err := w.runtime.follow(ctx, "/events", url.Values{
 		"filters": {filter}, "since": {strconv.FormatInt(since.Unix(), 10) + "." + strconv.Itoa(1_000_000_000 + since.Nanosecond())[1:]},
-	}, nil, nil)
+	})
 	if !unlimit() && err != nil {
 		err = fmt.Errorf("the engine does not answer: %w", limit.Err())
-	}
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = refusal(response)
 	}
 	if err != nil {
 		cancel()
@@ -156,7 +153,8 @@ func (w *watch) subscribe(limit context.Context) error {
 	w.messages, w.failures = make(chan events.Message), make(chan error, 1)
 	go func() {
 		defer cancel()
-		receiveEvents(ctx, response.Body, w.messages, w.failures)
+		defer body.Close()
+		receiveEvents(ctx, body, w.messages, w.failures)
 	}()
 	return nil
 }
@@ -174,8 +172,7 @@ func (w *watch) since() time.Time {
 }
 
 // receiveEvents passes a subscription's events on until it fails.
-func receiveEvents(ctx context.Context, body io.ReadCloser, messages chan<- events.Message, failures chan<- error) {
-	defer body.Close()
+func receiveEvents(ctx context.Context, body io.Reader, messages chan<- events.Message, failures chan<- error) {
 	for decoder := json.NewDecoder(body); ; {
 		var message events.Message
 		if err := decoder.Decode(&message); err != nil {
@@ -265,7 +262,7 @@ func (w *watch) again(err error) error {
 			if w.call.ctx.Err() != nil {
 				return err
 			}
-			return &causedError{fmt.Errorf("the engine stays away: %v", err), errNoPing}
+			return &causedError{errors.New("the engine stays away: " + err.Error()), errNoPing}
 		}
 		if err = w.subscribe(patience); err == nil {
 			w.settled = time.After(eventsSettle)

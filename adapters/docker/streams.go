@@ -42,6 +42,18 @@ func (r *Runtime) upgrade(ctx context.Context, path string, query url.Values, pr
 	return nil, refusal(response)
 }
 
+// follow makes a request whose answer goes on.
+func (r *Runtime) follow(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+	response, err := r.request(ctx, http.MethodGet, path, query, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode == http.StatusOK {
+		return response.Body, nil
+	}
+	return nil, refusal(response)
+}
+
 // request makes a request without the SDK.
 func (r *Runtime) request(ctx context.Context, method, path string, query url.Values, header http.Header, body io.Reader) (*http.Response, error) {
 	address, err := client.ParseHostURL(r.engine.DaemonHost())
@@ -114,13 +126,15 @@ func (s *stream) run(ctx context.Context) error {
 		go s.send()
 	}
 	go s.backlog.fill(s.conn)
-	copied := make(chan error, 1)
+	copied := make(chan struct{})
+	var err error // of the copying, once that has ended
 	go func() {
+		defer close(copied)
 		output := logOutput{Reader: s.backlog, tty: s.tty}
-		copied <- output.copyTo(liveWriter{ctx, callerWriter(s.opts.Stdout)}, liveWriter{ctx, callerWriter(s.opts.Stderr)})
+		err = output.copyTo(liveWriter{ctx, callerWriter(s.opts.Stdout)}, liveWriter{ctx, callerWriter(s.opts.Stderr)})
 	}()
 	select {
-	case err := <-copied:
+	case <-copied:
 		if errors.Is(err, errContainerEnded) {
 			err = nil
 		}
