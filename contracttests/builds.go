@@ -140,7 +140,7 @@ func builtImage(f *fixture) {
 	base := f.build(f.dockerfile(
 		`LABEL origin=dockerfile team=red`,
 		`ENV GREETING="hello there" EMPTY=`,
-		`WORKDIR /work`,
+		`WORKDIR /made`,
 		`WORKDIR deep`,
 		`RUN echo "built by $(id -u) in $(pwd)" >built`,
 		`RUN ["sh", "-c", "echo it is $0 >>built", "$GREETING"]`,
@@ -149,7 +149,7 @@ func builtImage(f *fixture) {
 		`ENTRYPOINT ["sh", "-c", "echo \"$0 $* $GREETING from $(id -u) in $(pwd)\"; cat built"]`,
 		`CMD ["as", "said"]`,
 	), opts)
-	f.wantSaid(base, "", "as said hello there from 1000 in /work/deep\nbuilt by 0 in /work/deep\nit is $GREETING\n")
+	f.wantSaid(base, "", "as said hello there from 1000 in /made/deep\nbuilt by 0 in /made/deep\nit is $GREETING\n")
 
 	all, err := f.rt.ListImages(f.ctx)
 	f.must(err)
