@@ -88,7 +88,7 @@ func (b *build) failure(err error, line int, step, output string) error {
 	if failed.Remedy == startEngine && b.runtime.options.BuildKit != "" {
 		failed.Remedy = startBuildKit
 	}
-	if failed.Class == core.ErrInvalidConfig && failed.Field != "ContextFiles" {
+	if errors.Is(failed.Class, core.ErrInvalidConfig) && failed.Field != "ContextFiles" {
 		failed.Field, failed.Remedy = "Dockerfile", mendDockerfile
 	}
 	steps := steps(b.dockerfile)
@@ -268,7 +268,7 @@ func (r *Runtime) homeIn(ctx context.Context, imageID, user string) string {
 		return ""
 	}
 	defer c.end()
-	graced, cancel := withGrace(c.ctx, createGrace)
+	graced, cancel := withGrace(c.ctx)
 	defer cancel()
 	config := &container.Config{Image: imageID, Cmd: []string{"none"}, Labels: core.ObjectLabels("", core.RoleProbe)}
 	created, err := r.engine.ContainerCreate(graced, config, nil, nil, nil, "")

@@ -32,7 +32,7 @@ func (b *build) classic() error {
 	ctx, cancel := context.WithCancel(b.ctx)
 	defer cancel()
 	archive, writer := io.Pipe()
-	defer archive.Close()
+	defer func() { _ = archive.Close() }()
 	packed := make(chan error, 1)
 	go func() {
 		err := fsutil.WriteTar(ctx, files, writer)
@@ -49,7 +49,7 @@ func (b *build) classic() error {
 		Remove: true, ForceRemove: true,
 	})
 	if err != nil {
-		archive.Close()
+		_ = archive.Close()
 		if failure := <-packed; failure != nil && !errors.Is(failure, io.ErrClosedPipe) {
 			return failure // what the engine has got of it ended too early, which tells nothing
 		}
@@ -90,7 +90,6 @@ type classicProgress struct {
 	sink   core.BuildSink
 	steps  []*parser.Node // of the Dockerfile
 	number int            // of the step in progress, from 1; 0: none yet
-	total  string         // of the steps
 	name   string
 	cached bool
 	output []byte // its end

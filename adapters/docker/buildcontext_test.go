@@ -123,7 +123,7 @@ func TestSharedKey(t *testing.T) {
 	timed := fstest.MapFS{".": {Mode: fs.ModeDir, ModTime: time.Unix(1, 0)}}
 	of := func(content string, opts core.BuildOptions) string { return sharedKey(dockerfile(content), opts) }
 	one := core.BuildOptions{ContextFiles: map[string][]byte{"a": []byte("1")}, Context: timed}
-	if of("x", one) != of("x", one) {
+	if again := of("x", one); again != of("x", one) {
 		t.Error("the same files have two keys")
 	}
 	// What BuildKit compares, sizes and times, is the same in all of these.

@@ -43,7 +43,7 @@ func (b *build) onEngine() error {
 		first.Close()
 		return err
 	}
-	defer builder.Close()
+	defer func() { _ = builder.Close() }()
 	return b.solve(builder, buildkit.ExportEntry{Type: "moby", Attrs: map[string]string{"name": b.tag}}, nil)
 }
 
@@ -77,7 +77,7 @@ func (b *build) onBuildKit(address string) error {
 	if err != nil {
 		return err
 	}
-	defer builder.Close()
+	defer func() { _ = builder.Close() }()
 	version, err := b.runtime.engine.ServerVersion(b.ctx)
 	if err != nil {
 		return err
@@ -109,8 +109,7 @@ func (b *build) onBuildKit(address string) error {
 		return cmp.Or(failure, err)
 	default:
 		archive.CloseWithError(err)
-		<-loaded
-		return err
+		return cmp.Or(err, <-loaded) // err, once what it has ended is over
 	}
 }
 

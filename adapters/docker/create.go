@@ -133,7 +133,7 @@ func (r *Runtime) create(c *call, name string, asked request) (container.CreateR
 		return container.CreateResponse{}, err
 	}
 	defer one.end()
-	graced, cancel := withGrace(one.ctx, createGrace)
+	graced, cancel := withGrace(one.ctx)
 	defer cancel()
 	gate, err := r.gateBefore(graced, asked.config)
 	if err != nil {
@@ -154,9 +154,9 @@ func (r *Runtime) create(c *call, name string, asked request) (container.CreateR
 }
 
 // withGrace returns a context that ends a little after ctx does.
-func withGrace(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
 	graced, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(createGrace, cancel) })
 	return graced, func() { stop(); cancel() }
 }
 

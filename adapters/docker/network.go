@@ -88,7 +88,7 @@ func (r *Runtime) createNetwork(c *call, cfg core.NetworkConfig, subnet netip.Pr
 		options.Labels = map[string]string{}
 	}
 	maps.Copy(options.Labels, core.ObjectLabels(cfg.RunID, core.RoleNetwork))
-	graced, cancel := withGrace(c.ctx, createGrace)
+	graced, cancel := withGrace(c.ctx)
 	defer cancel()
 	created, err := r.engine.NetworkCreate(graced, cfg.Name, options)
 	if err == nil && c.ctx.Err() != nil {

@@ -200,7 +200,7 @@ func (r *Runtime) createResolver(ctx context.Context, name string, found network
 	endpoint := &network.EndpointSettings{IPAMConfig: resolverAddress(found)}
 	networking := &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{found.ID: endpoint}}
 	create := func() error {
-		graced, cancel := withGrace(ctx, createGrace)
+		graced, cancel := withGrace(ctx)
 		defer cancel()
 		_, err := r.engine.ContainerCreate(graced, config, hostConfig, networking, nil, name)
 		return err
