@@ -168,10 +168,11 @@ func TestEngineKilledInMidCall(t *testing.T) {
 	begin := func(calls map[string]func() error) {
 		begun := make(chan struct{}, len(calls))
 		for name, call := range calls {
-			failed[name] = make(chan error, 1)
+			failure := make(chan error, 1)
+			failed[name] = failure
 			go func() {
 				begun <- struct{}{}
-				failed[name] <- call()
+				failure <- call()
 			}()
 		}
 		for range calls {
