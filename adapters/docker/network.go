@@ -282,7 +282,7 @@ func (r *Runtime) empty(c *call, id string, force bool) (stopped string, err err
 		case endpoint.Name == resolverName(found.ID):
 			resolver = member
 		case !force:
-			return "", c.wrong(core.ErrInUse, "", "the container "+endpoint.Name+" runs on it", "Stop the containers on it, or force the removal")
+			return "", c.wrong(core.ErrInUse, "", "the container "+endpoint.Name+" runs on "+found.Name, "Stop the containers on it, or force the removal")
 		default:
 			if err := r.engine.NetworkDisconnect(c.ctx, id, member, true); err != nil && !errdefs.IsNotFound(err) {
 				return "", c.failed(err)

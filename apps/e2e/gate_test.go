@@ -83,8 +83,10 @@ func (u *user) proxy(show func(r *http.Request, answered bool)) (pending *atomic
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
-		pending.Add(1)
-		defer pending.Add(-1)
+		if r.Header.Get("Upgrade") == "" { // a stream ends with its asker, and changes nothing
+			pending.Add(1)
+			defer pending.Add(-1)
+		}
 		show(r, false)
 		proxy.ServeHTTP(w, r.WithContext(u.Context()))
 	}))

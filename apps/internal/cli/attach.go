@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
@@ -74,8 +75,12 @@ func (w *workload) attached(
 	// A terminal in raw mode has keys for the workload: signals are for this process.
 	if !session.raw {
 		w.relay.forward(func(sig syscall.Signal, nth int) {
-			if !w.signal(ctx, sig, nth) {
-				cancel(&interruptedError{signal: sig})
+			interrupted := &interruptedError{signal: sig}
+			switch w.signal(ctx, sig, nth) {
+			case takenByNobody:
+				cancel(interrupted)
+			case takenTooLate: // what it has written is on its way, unless the engine hangs
+				time.AfterFunc(drainGrace, func() { cancel(interrupted) })
 			}
 		})
 	}

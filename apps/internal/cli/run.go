@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
@@ -229,13 +230,26 @@ func (w *workload) outputLost(ctx context.Context, err error) error {
 	return &exitError{status: 128 + int(syscall.SIGPIPE)}
 }
 
+// drainGrace is how long an interrupted process waits for the end of a workload that
+// has exited.
+const drainGrace = 2 * time.Second
+
+// taken tells what has become of a signal.
+type taken int
+
+const (
+	takenByWorkload taken = iota
+	takenByNobody         // there is no workload yet, or it is somebody else's
+	takenTooLate          // the workload has exited
+)
+
 // signal hands a signal to the workload; one that is sent again and again kills it,
-// unless it is somebody else's. It returns false where the signal is for this process.
-func (w *workload) signal(ctx context.Context, sig syscall.Signal, nth int) bool {
+// unless it is somebody else's.
+func (w *workload) signal(ctx context.Context, sig syscall.Signal, nth int) taken {
 	if nth >= forceAfter && (sig == syscall.SIGINT || sig == syscall.SIGTERM) {
 		if w.foreign {
 			fmt.Fprintf(w.app.env.Stderr, "moat: the workload goes on after %d signals: leaving it\n", nth)
-			return false
+			return takenByNobody
 		}
 		fmt.Fprintf(w.app.env.Stderr, "moat: the workload goes on after %d signals: killing it\n", nth)
 		sig = syscall.SIGKILL
@@ -243,12 +257,14 @@ func (w *workload) signal(ctx context.Context, sig syscall.Signal, nth int) bool
 	err := w.signalContainer(ctx, sig)
 	switch {
 	case errors.Is(err, core.ErrNotRunning):
-		state, err := w.engine.ContainerState(ctx, w.id)
-		return err != nil || state != core.StateCreated
+		if state, err := w.engine.ContainerState(ctx, w.id); err == nil && state == core.StateCreated {
+			return takenByNobody
+		}
+		return takenTooLate
 	case err != nil && !errors.Is(err, core.ErrNotFound):
 		fmt.Fprintf(w.app.env.Stderr, "moat: %v\n", err)
 	}
-	return true
+	return takenByWorkload
 }
 
 func (w *workload) signalContainer(ctx context.Context, sig syscall.Signal) error {
