@@ -9,7 +9,7 @@ left() {
 	shift 2
 	found=$(docker -H "$engine" "$@" --filter label=moat.managed=true)
 	# The images of helpers and probes stay on purpose: a few kB, one for each program that ever was, that the next run needs again.
-	found=$(grep -vE '^moat-(resolver|gvisor-probe):' <<<"$found" || true)
+	found=$(grep -vE '^(moat-(resolver|gvisor-probe)|<none>):' <<<"$found" || true)
 	[[ $found ]] || return 0
 	printf 'left on %s, %s:\n%s\n' "$engine" "$what" "$found" >&2
 	failed=1
@@ -20,6 +20,9 @@ for engine in "${MOAT_TEST_ENGINE:-}" "${MOAT_TEST_ENGINE_CURRENT:-}"; do
 	left "$engine" containers ps -a --format '{{.Names}} ({{.Image}}, {{.Status}}) {{.Labels}}'
 	left "$engine" networks network ls --format '{{.Name}} {{.Labels}}'
 	left "$engine" volumes volume ls --format '{{.Name}} {{.Labels}}'
+	# An image that has lost its name to the next build stays, as with docker build, and so does what the classic builder
+	# made on its way to one: they are pruned here, as users prune them.
+	docker -H "$engine" image prune -f --filter label=moat.managed=true >/dev/null
 	left "$engine" images images --format '{{.Repository}}:{{.Tag}} {{.ID}}'
 done
 exit "$failed"
