@@ -9,7 +9,7 @@ TOOL    := bash tools/setup.sh tool
 
 include tools/engine.mk
 
-.PHONY: help build test race bench lint vuln standalone demo
+.PHONY: help build test lives race bench lint vuln standalone demo
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: build ## every test against all engines that are present, a table of the c
 	@eval "$$(bash tools/engine.sh env)"; status=0; \
 	for module in $(MODULES); do (cd $$module && go test -count=1 -timeout 30m -json ./...) || true; done | (cd tools && go run ./summary) || status=1; \
 	bash tools/leftovers.sh || status=1; exit $$status
+
+lives: ## a thousand containers whose only line arrives
+	@eval "$$(bash tools/engine.sh env)"; cd apps && MOAT_E2E_LIVES=$${MOAT_E2E_LIVES:-1000} go test -count=1 -timeout 30m -run TestStreamsShortLives ./e2e
 
 race: ## the tests that need no engine, under the race detector
 	@for module in $(RACE); do (cd $$module && go test -count=1 -timeout 30m -race ./...); done
