@@ -19,7 +19,7 @@ func TestKilled(t *testing.T) {
 	name := unique(t)
 	killed := u.reading(u.labelled("--rm", "--no-sandbox", "--name", name, image, "sh", "-c", loop)...)
 	killed.await(u, "ready")
-	want(u, "what is cleaned while both run", len(u.rows("clean", "--json")), 0)
+	want(u, "what is cleaned while both run", len(u.cleaned()), 0)
 	detached := strings.TrimSpace(u.must(u.labelled("-d", "--no-sandbox", image, "sh", "-c", loop)...))
 	_ = killed.Process.Kill()
 	_ = killed.Wait()
@@ -27,7 +27,7 @@ func TestKilled(t *testing.T) {
 
 	wantText(u, u.must("clean", "--dry-run"), name, "its `moat run` was killed")
 	want(u, "what a dry run leaves", u.docker("inspect", "-f", "{{.Name}}", name), "/"+name)
-	cleaned := u.rows("clean", "--json")
+	cleaned := u.cleaned()
 	if len(cleaned) != 1 || cleaned[0]["name"] != name {
 		u.Errorf("cleaned: %v", cleaned)
 	}
@@ -48,11 +48,11 @@ func TestCleanBesideLiveRuns(t *testing.T) {
 	run := u.start(u.command(u.labelled("--no-sandbox", "--name", name, image, "sh", "-c", "exit 7")...))
 	gate.await(u)
 	for _, cleaner := range []*user{u, &other} {
-		want(cleaner, "what is cleaned", len(cleaner.rows("clean", "--json")), 0)
+		want(cleaner, "what is cleaned", len(cleaner.cleaned()), 0)
 	}
 	gate.pass()
 	want(u, "the run's exit status", u.finish(run).code, 7)
-	want(u, "what another user cleans after the run", len(other.rows("clean", "--json")), 0)
+	want(u, "what another user cleans after the run", len(other.cleaned()), 0)
 	wantText(u, u.must("clean"), name)
 }
 

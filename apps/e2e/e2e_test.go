@@ -12,12 +12,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/moatproject/moat/adapters/docker/dockertest"
+	"github.com/moatproject/moat/core"
 )
 
 const (
@@ -252,6 +254,15 @@ func wantText(u *user, where string, texts ...string) {
 			u.Errorf("%q is missing from %q", text, where)
 		}
 	}
+}
+
+// cleaned cleans, and returns what of runs that was. Helpers and probes belong to none:
+// whoever cleans next removes those that other tests have done with.
+func (u *user) cleaned() []map[string]any {
+	u.Helper()
+	return slices.DeleteFunc(u.rows("clean", "--json"), func(row map[string]any) bool {
+		return row["role"] == core.RoleHelper || row["role"] == core.RoleProbe
+	})
 }
 
 // rows reads what a command prints with --json: one array of objects, with keys in

@@ -268,7 +268,7 @@ func TestTerminalDetach(t *testing.T) {
 			want(u, "the exit status of what is detached", p.leaves(), 0)
 			wantText(u, p.written.String(), "moat attach "+name)
 			want(u, "the state of what is detached", u.docker("inspect", "-f", "{{.State.Status}}", name), "running")
-			want(u, "what is cleaned", len(u.rows("clean", "--json")), 0)
+			want(u, "what is cleaned", len(u.cleaned()), 0)
 			u.eventually("what was typed before the keys has arrived", func() bool { return u.moat("exec", name, "test", "-e", "/last").code == 0 })
 
 			p = u.sit(slices.Concat([]string{"attach"}, test.flags, []string{name})...)
