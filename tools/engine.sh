@@ -23,7 +23,8 @@ usage() {
 		  env     shell lines that tell the tests where the engines are, for those that answer
 		  exec    run a command in the engine's network: engine.sh exec NAME COMMAND…
 		NAME: main (the distribution's dockerd) or current (Docker Engine 29); a test that has to kill its engine
-		takes one of its own, main-ANYTHING or current-ANYTHING.
+		takes one of its own, main-ANYTHING or current-ANYTHING. It may set MOAT_DOCKERD_FLAGS to what dockerd is to be
+		started with, and mount a disk at /var/lib/moat-engine/NAME before, which goes when the engine is taken down.
 	END
 }
 
@@ -107,7 +108,7 @@ settings() { # writes the settings of all three daemons into the folder $1
 		  delete: {enabled: true}
 		http: {addr: "127.0.0.1:5000"}
 	END
-	echo "$dockerd $RUNC_VERSION $REGISTRY_VERSION" >"$1/versions"
+	echo "$dockerd ${MOAT_DOCKERD_FLAGS:-} $RUNC_VERSION $REGISTRY_VERSION" >"$1/versions"
 }
 
 start() { # start ROLE COMMAND…: in the engine's network, on its own, nothing inherited from the caller but the user
@@ -183,7 +184,8 @@ up() {
 	fi
 	if [[ ! $(pid_of dockerd) ]]; then
 		rm -f "$run/docker.pid" "$sock" # a stale number may be another process by now, and dockerd would not start
-		start dockerd "$dockerd" --config-file="$run/dockerd.json"
+		# shellcheck disable=SC2086
+		start dockerd "$dockerd" --config-file="$run/dockerd.json" ${MOAT_DOCKERD_FLAGS:-}
 	fi
 	if [[ ! $(pid_of registry) ]]; then
 		start registry "$bin/registry-$REGISTRY_VERSION" serve "$run/registry.yml"
@@ -212,7 +214,7 @@ down() { # with what is left of engines that were killed: shims and their contai
 	for address in "$run"/containerd/io.containerd.runtime.v2.task/*/*/address; do
 		[[ ! -s $address ]] || rm -f "$(sed 's|^unix://||' "$address")"
 	done
-	findmnt -rno TARGET | { grep -E "^($run|$data)/" || true; } | sort -r | while read -r mount; do umount -l "$mount" || true; done
+	findmnt -rno TARGET | { grep -E "^($run|$data)(/|$)" || true; } | sort -r | while read -r mount; do umount -l "$mount" || true; done
 	sleep 0.1 # a cgroup is free only when its processes are gone
 	for id in $ids; do
 		find /sys/fs/cgroup -depth -type d -path "*$id*" -exec rmdir {} + 2>/dev/null || true

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -14,69 +13,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/docker/docker/client"
 	"github.com/moatproject/moat/adapters/docker"
 	"github.com/moatproject/moat/adapters/docker/dockertest"
 	"github.com/moatproject/moat/core"
 )
 
 // throwaway is an engine that a test may kill.
-type throwaway struct {
-	*testing.T
-	name, host string
-}
-
-// startThrowaway starts an engine of the test's own, with the test image in it.
-func startThrowaway(t *testing.T) throwaway {
-	t.Helper()
-	absence := dockertest.Absence(os.Getenv("MOAT_TEST_ENGINE"), "MOAT_TEST_ENGINE")
-	if os.Getuid() != 0 {
-		absence = "an engine of one's own takes root"
-	}
-	dockertest.Need(t, "docker", absence)
-	name := fmt.Sprintf("main-kill%d", os.Getpid())
-	e := throwaway{t, name, "unix:///run/moat-engine/" + name + "/docker.sock"}
-	t.Cleanup(func() {
-		e.tool("down", "--purge", e.name)
-		os.Remove("/run/moat-engine/" + e.name + ".lock")
-	})
-	e.tool("up", e.name)
-	from, to := e.client(os.Getenv("MOAT_TEST_ENGINE")), e.client(e.host)
-	image, err := from.ImageSave(t.Context(), []string{"moat/test-base:latest"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer image.Close()
-	loaded, err := to.ImageLoad(t.Context(), image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer loaded.Body.Close()
-	if _, err := io.Copy(io.Discard, loaded.Body); err != nil {
-		t.Fatal(err)
-	}
-	return e
-}
-
-func (e throwaway) tool(args ...string) {
-	e.Helper()
-	if out, err := exec.Command("bash", append([]string{"../../tools/engine.sh"}, args...)...).CombinedOutput(); err != nil {
-		e.Fatalf("engine.sh %q: %v: %s", args, err, out)
-	}
-}
-
-func (e throwaway) client(host string) *client.Client {
-	e.Helper()
-	c, err := client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation())
-	if err != nil {
-		e.Fatal(err)
-	}
-	e.Cleanup(func() { c.Close() })
-	return c
-}
+type throwaway struct{ dockertest.Throwaway }
 
 // freeze stops the engine's daemon, and returns when none of its threads runs.
-func (e throwaway) freeze() {
+func (e *throwaway) freeze() {
 	e.Helper()
 	pid := e.signal(syscall.SIGSTOP)
 	deadline := time.After(time.Minute)
@@ -100,9 +46,9 @@ func (e throwaway) freeze() {
 }
 
 // signal sends the engine's daemon a signal, and returns its process's number.
-func (e throwaway) signal(signal syscall.Signal) (pid int) {
+func (e *throwaway) signal(signal syscall.Signal) (pid int) {
 	e.Helper()
-	content, err := os.ReadFile("/run/moat-engine/" + e.name + "/docker.pid")
+	content, err := os.ReadFile(e.PIDFile())
 	if err != nil {
 		e.Fatal(err)
 	}
@@ -120,8 +66,9 @@ func (e throwaway) signal(signal syscall.Signal) (pid int) {
 // class and a remedy. With the engine back, the runtime goes on, events tell what became
 // of the containers, and nothing is left.
 func TestEngineKilledInMidCall(t *testing.T) {
-	e := startThrowaway(t)
-	rt, err := docker.New(docker.Options{Host: e.host})
+	e := throwaway{dockertest.Throwaway{TB: t, Adapter: "docker", Like: "main"}}
+	e.Start()
+	rt, err := docker.New(docker.Options{Host: e.Host()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +157,7 @@ func TestEngineKilledInMidCall(t *testing.T) {
 		}
 	}
 
-	e.tool("up", e.name)
+	e.Up()
 	if err := <-died; err != nil {
 		t.Errorf("instead of the container's death, the events brought %v", err)
 	}
