@@ -16,17 +16,26 @@ func DialIn(namespace string) func(ctx context.Context, network, address string)
 		if namespace == "" {
 			return new(net.Dialer).DialContext(ctx, network, address)
 		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			runtime.LockOSThread() // for ever: the thread ends with this goroutine
-			if err = enter(namespace); err == nil {
-				conn, err = new(net.Dialer).DialContext(ctx, network, address)
-			}
-		}()
-		<-done
+		err = inside(namespace, func() error {
+			conn, err = new(net.Dialer).DialContext(ctx, network, address)
+			return err
+		})
 		return conn, err
 	}
+}
+
+// inside does something in a network namespace: sockets that it opens stay there.
+func inside(namespace string, do func() error) (err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for ever: the thread ends with this goroutine
+		if err = enter(namespace); err == nil {
+			err = do()
+		}
+	}()
+	<-done
+	return err
 }
 
 func enter(namespace string) error {

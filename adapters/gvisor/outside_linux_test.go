@@ -1,0 +1,122 @@
+package gvisor
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/network"
+	"github.com/moatproject/moat/adapters/docker"
+	"github.com/moatproject/moat/adapters/docker/dockertest"
+	"github.com/moatproject/moat/core"
+)
+
+// TestOutsideNames lets containers look up what only the engine's name server knows, on
+// engines whose uplink leads to an internet of the test's own.
+func TestOutsideNames(t *testing.T) {
+	program := buildAsks(t)
+	for adapter, like := range map[string]string{harnessName: "main", harnessName + "-current": "current"} {
+		t.Run(adapter, func(t *testing.T) {
+			e := &dockertest.Throwaway{TB: t, Adapter: adapter, Like: like, Flags: "--dns=" + dockertest.NameServer}
+			e.Start()
+			e.Connect()
+			rts := map[string]*docker.Runtime{"sandboxed": sandboxedOn(t, e.Host()), "plain": plainOn(t, e.Host())}
+			networks := rts["sandboxed"].NetworkManager()
+			on, err := networks.CreateNetwork(t.Context(), "outside")
+			must(t, err)
+			asking := func(network string, args ...string) core.Config {
+				return core.Config{
+					Image: baseImage, NetworkMode: network, Cmd: append([]string{"/asks"}, args...),
+					Mounts: []core.MountConfig{{Source: program, Target: "/asks", ReadOnly: true}},
+				}
+			}
+
+			var peers []string
+			for name, rt := range rts {
+				cfg := asking(on, "serve=hello from "+name)
+				cfg.Name = "moat-test-" + name
+				id := start(t, rt, cfg)
+				mustSay(t, rt, id, "ready")
+				peers = append(peers, id)
+			}
+			// That there is no such name is an answer: who gets none says something else.
+			outside := []string{"reach=" + dockertest.OutsideName + ":80", "text=" + dockertest.BigName, "reach=nowhere.example:80"}
+			all := append(outside, "reach=moat-test-sandboxed:8080", "reach=moat-test-plain:8080")
+			answer := fmt.Sprintf("%s%d\nno such name\n", dockertest.Greeting, dockertest.BigLength)
+			answers := answer + "hello from sandboxed\nhello from plain\n"
+			for name, rt := range rts {
+				first := create(t, rt, asking(on, all...))
+				mustAnswer(t, rt, first, name+" on a network", answers)
+				later := create(t, rt, asking(on, all...))
+				mustAnswer(t, rt, later, name+" that has joined later", answers)
+				mustAnswer(t, rt, first, name+" that was started again", answers+answers)
+				without := create(t, rt, asking("", outside...))
+				mustAnswer(t, rt, without, name+" on none", answer)
+				for _, id := range []string{first, later, without} {
+					mustLeave(t, rt, id)
+				}
+			}
+
+			for _, id := range peers {
+				mustLeave(t, rts["sandboxed"], id)
+			}
+			must(t, networks.RemoveNetwork(t.Context(), on))
+			engine := e.Client(e.Host())
+			containers, err := engine.ContainerList(t.Context(), container.ListOptions{All: true})
+			must(t, err)
+			left, err := engine.NetworkList(t.Context(), network.ListOptions{})
+			must(t, err)
+			if len(containers) != 0 || len(left) != 3 { // bridge, host and none
+				t.Errorf("left are %+v, %+v", containers, left)
+			}
+		})
+	}
+}
+
+// buildAsks returns the program of testdata/asks, which needs no library: busybox's own
+// look-ups do not ask over TCP, and those of its programs crash in a static one.
+func buildAsks(t *testing.T) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "asks")
+	build := exec.Command("go", "build", "-o", path, "./testdata/asks")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return path
+}
+
+// mustSay waits for a container's first line.
+func mustSay(t *testing.T, rt core.Runtime, id, line string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	logs, err := rt.ContainerLogs(ctx, id)
+	must(t, err)
+	defer logs.Close()
+	if said, err := bufio.NewReader(logs).ReadString('\n'); strings.TrimSpace(said) != line {
+		t.Fatalf("it says %q, %v, want %q", said, err, line)
+	}
+}
+
+// mustAnswer starts a container and compares all that it has said so far.
+func mustAnswer(t *testing.T, rt core.Runtime, id, what, answers string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	must(t, rt.StartContainer(ctx, id))
+	_, err := rt.WaitContainer(ctx, id)
+	must(t, err)
+	said, err := rt.ContainerLogsAll(ctx, id)
+	must(t, err)
+	if string(said) != answers {
+		t.Errorf("%s: the answers are %q, want %q", what, said, answers)
+	}
+}
