@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,12 +22,12 @@ import (
 // TestOutsideNames lets containers look up what only the engine's name server knows, on
 // engines whose uplink leads to an internet of the test's own.
 func TestOutsideNames(t *testing.T) {
-	program := buildAsks(t)
 	for adapter, like := range map[string]string{harnessName: "main", harnessName + "-current": "current"} {
 		t.Run(adapter, func(t *testing.T) {
 			e := &dockertest.Throwaway{TB: t, Adapter: adapter, Like: like, Flags: "--dns=" + dockertest.NameServer}
 			e.Start()
 			e.Connect()
+			program := buildAsks(t)
 			rts := map[string]*docker.Runtime{"sandboxed": sandboxedOn(t, e.Host()), "plain": plainOn(t, e.Host())}
 			networks := rts["sandboxed"].NetworkManager()
 			on, err := networks.CreateNetwork(t.Context(), "outside")
@@ -48,7 +49,7 @@ func TestOutsideNames(t *testing.T) {
 			}
 			// That there is no such name is an answer: who gets none says something else.
 			outside := []string{"reach=" + dockertest.OutsideName + ":80", "text=" + dockertest.BigName, "reach=nowhere.example:80"}
-			all := append(outside, "reach=moat-test-sandboxed:8080", "reach=moat-test-plain:8080")
+			all := slices.Concat(outside, []string{"reach=moat-test-sandboxed:8080", "reach=moat-test-plain:8080"})
 			answer := fmt.Sprintf("%s%d\nno such name\n", dockertest.Greeting, dockertest.BigLength)
 			answers := answer + "hello from sandboxed\nhello from plain\n"
 			for name, rt := range rts {
