@@ -2,11 +2,16 @@
 package main
 
 import (
+	"io"
+	"log"
 	"os"
 
 	"github.com/moatproject/moat/apps/internal/cli"
 )
 
 func main() {
+	// BuildKit's client has an HTTP/2 server write there of connections that the engine
+	// breaks off: what became of the build its caller is told.
+	log.SetOutput(io.Discard)
 	os.Exit(cli.Main(cli.ProcessEnv(), os.Args[1:]))
 }
