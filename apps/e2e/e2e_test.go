@@ -25,6 +25,7 @@ import (
 const (
 	image  = "moat/test-base"
 	engine = "MOAT_TEST_ENGINE"
+	newest = "MOAT_TEST_ENGINE_CURRENT"
 
 	// patience is how long may take what should come soon.
 	patience = time.Minute
@@ -57,6 +58,7 @@ func runAll(m *testing.M) int {
 // user is somebody with a home of their own, whose containers carry a label of their own.
 type user struct {
 	*testing.T
+	past   string // where the engine is, whatever way the user takes
 	engine string
 	home   string
 	label  string
@@ -66,12 +68,18 @@ type user struct {
 }
 
 // newUser runs the test beside others. What the user leaves behind fails it.
-func newUser(t *testing.T) *user {
+func newUser(t *testing.T) *user { t.Helper(); return newUserOn(t, engine) }
+
+// newUserOn is newUser on the engine that a variable names.
+func newUserOn(t *testing.T, variable string) *user {
 	t.Helper()
 	t.Parallel()
-	host := os.Getenv(engine)
-	dockertest.Need(t, "docker", dockertest.Absence(host, engine))
-	u := &user{T: t, engine: host, home: t.TempDir(), label: "e2e=" + unique(t)}
+	host, adapter := os.Getenv(variable), "docker"
+	if variable == newest {
+		adapter = "docker-current"
+	}
+	dockertest.Need(t, adapter, dockertest.Absence(host, variable))
+	u := &user{T: t, past: host, engine: host, home: t.TempDir(), label: "e2e=" + unique(t)}
 	t.Cleanup(func() {
 		if left := u.left(); left != "" {
 			t.Errorf("left on the engine: %s", left)
@@ -98,7 +106,7 @@ func (u *user) left() string {
 // docker asks the engine past moat.
 func (u *user) docker(args ...string) string {
 	u.Helper()
-	out, err := exec.Command("docker", append([]string{"-H", os.Getenv(engine)}, args...)...).CombinedOutput()
+	out, err := exec.Command("docker", append([]string{"-H", u.past}, args...)...).CombinedOutput()
 	if err != nil {
 		u.Fatalf("docker %q: %v: %s", args, err, out)
 	}

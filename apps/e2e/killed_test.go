@@ -49,15 +49,17 @@ func TestKilledAtRandomMoments(t *testing.T) {
 	}
 	t.Logf("MOAT_TEST_SEED=%d", seed)
 	for name, test := range map[string]struct {
-		times int
-		args  []string
+		variable string
+		times    int
+		args     []string
 	}{
-		"a run":                            {20, []string{"--no-sandbox", image, "true"}},
-		"a run with a service":             {20, []string{"--no-sandbox", "--service", "redis:7", image, "true"}},
-		"a sandboxed run with two of them": {6, []string{"--service", "redis:7", "--service", "postgres:15", image, "true"}},
+		"a run":                            {engine, 20, []string{"--no-sandbox", image, "true"}},
+		"a run with a service":             {engine, 20, []string{"--no-sandbox", "--service", "redis:7", image, "true"}},
+		"a sandboxed run with two of them": {engine, 6, []string{"--service", "redis:7", "--service", "postgres:15", image, "true"}},
+		"a sandboxed run with a service, on the newest engine": {newest, 6, []string{"--service", "redis:7", image, "true"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			u := newServiceUser(t)
+			u := newServiceUserOn(t, test.variable)
 			var m moment
 			m.set(0)
 			pending := u.proxy(m.show)

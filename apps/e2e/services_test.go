@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/moatproject/moat/adapters/docker/dockertest"
+	"github.com/moatproject/moat/core"
 )
 
 // real are services in images that behave as the official ones, each with a client's
@@ -22,8 +23,10 @@ var real = []struct{ name, tag, session string }{
 }
 
 // newServiceUser is a user on whose engine the services have their official names.
-func newServiceUser(t *testing.T) *user {
-	u := newUser(t)
+func newServiceUser(t *testing.T) *user { t.Helper(); return newServiceUserOn(t, engine) }
+
+func newServiceUserOn(t *testing.T, variable string) *user {
+	u := newUserOn(t, variable)
 	if !strings.Contains(u.docker("images", "--format", "{{.Repository}}"), "moat/test-postgres") {
 		dockertest.Need(t, "docker", "the images of real services are not there: `make setup` makes them, on Debian 12")
 	}
@@ -66,12 +69,15 @@ func (u *user) ownerFilter() string {
 
 func (u *user) removeOwned() {
 	u.Helper()
-	for _, kind := range []struct{ list, remove []string }{
-		{[]string{"ps", "-aq"}, []string{"rm", "-fv"}}, {[]string{"network", "ls", "-q"}, []string{"network", "rm"}},
-	} {
-		for _, id := range strings.Fields(u.docker(append(kind.list, "--filter", u.ownerFilter())...)) {
-			u.docker(append(kind.remove, id)...)
+	remove := func(filter string) {
+		for _, id := range strings.Fields(u.docker("ps", "-aq", "--filter", filter)) {
+			u.docker("rm", "-fv", id)
 		}
+	}
+	remove(u.ownerFilter())
+	for _, id := range strings.Fields(u.docker("network", "ls", "-q", "--no-trunc", "--filter", u.ownerFilter())) {
+		remove("label=" + core.LabelNetwork + "=" + id) // the helper of sandboxed containers
+		u.docker("network", "rm", id)
 	}
 }
 
@@ -153,28 +159,32 @@ func TestServicesOnASharedNetwork(t *testing.T) {
 }
 
 // TestServicesInterrupted ends runs at each stage of their services' start, by a signal
-// and by what cannot be caught.
+// and by what cannot be caught: on each engine, in the way that is the likelier there.
 func TestServicesInterrupted(t *testing.T) {
-	for stage := range 4 { // the network, the service, the workload, both
-		for _, how := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-			t.Run(fmt.Sprint(how, stage), func(t *testing.T) {
-				u := newServiceUser(t)
-				run := u.start(u.command(u.labelled("--rm", "--no-sandbox", "--service", "redis:7", image, "sh", "-c", loop)...))
-				u.eventually("the stage is reached", func() bool {
-					running := strings.Count(u.owned(), " Up ")
-					return u.owned() != "" && (stage == 0 || stage < 3 && strings.Count(u.owned(), "\n") >= stage || running == 2)
-				})
-				u.signal(run, how)
-				if how == syscall.SIGKILL {
-					_ = run.Wait()
-					u.eventually("all is cleaned, also what the engine made later", func() bool { u.must("clean"); return u.owned() == "" })
-					return
-				}
-				if code := u.finish(run).code; code != 143 && code != 0 { // the workload's own, once it runs
-					t.Errorf("the exit status is %d", code)
-				}
-			})
+	for variable, sandbox := range map[string]string{engine: "--no-sandbox", newest: "--no-sandbox=false"} {
+		for stage := range 4 { // the network, the service, the workload, both
+			for _, how := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+				t.Run(fmt.Sprintf("%s %s %d", variable, how, stage), func(t *testing.T) { interruptServices(t, variable, sandbox, stage, how) })
+			}
 		}
+	}
+}
+
+func interruptServices(t *testing.T, variable, sandbox string, stage int, how syscall.Signal) {
+	u := newServiceUserOn(t, variable)
+	run := u.start(u.command(u.labelled("--rm", sandbox, "--service", "redis:7", image, "sh", "-c", loop)...))
+	u.eventually("the stage is reached", func() bool {
+		running := strings.Count(u.owned(), " Up ")
+		return u.owned() != "" && (stage == 0 || stage < 3 && strings.Count(u.owned(), "\n") >= stage || running == 2)
+	})
+	u.signal(run, how)
+	if how == syscall.SIGKILL {
+		_ = run.Wait()
+		u.eventually("all is cleaned, also what the engine made later", func() bool { u.must("clean"); return u.owned() == "" })
+		return
+	}
+	if code := u.finish(run).code; code != 143 && code != 0 { // the workload's own, once it runs
+		t.Errorf("the exit status is %d", code)
 	}
 }
 
