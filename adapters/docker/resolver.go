@@ -185,7 +185,8 @@ func (r *Runtime) createResolver(ctx context.Context, name string, found network
 	ref := programImage("resolver", program)
 	labels := core.ObjectLabels("", core.RoleHelper)
 	labels[core.LabelNetwork] = found.ID
-	config := &container.Config{Image: ref, Labels: labels}
+	// It heeds no other signal: an engine that stops would wait for it, ten seconds.
+	config := &container.Config{Image: ref, Labels: labels, StopSignal: "SIGKILL"}
 	pids := int64(1)
 	hostConfig := &container.HostConfig{
 		Runtime:       plain,

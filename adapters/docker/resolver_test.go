@@ -56,6 +56,9 @@ func TestResolver(t *testing.T) {
 				resolver.Labels[core.LabelRole] != core.RoleHelper || resolver.Labels[core.LabelRunID] != "" || resolver.Labels[core.LabelNetwork] != testID || resolver.HostConfig.NetworkMode != testID {
 				t.Errorf("the resolver is %+v, %+v", resolver.Config, resolver.HostConfig)
 			}
+			if resolver.StopSignal != "SIGKILL" {
+				t.Errorf("it is stopped with %q", resolver.StopSignal)
+			}
 			if policy := resolver.HostConfig.RestartPolicy; policy.Name != container.RestartPolicyOnFailure || policy.MaximumRetryCount != resolverRestarts {
 				t.Errorf("it is started again as %+v", policy)
 			}
