@@ -8,7 +8,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -65,6 +67,13 @@ func TestOutsideNames(t *testing.T) {
 				}
 			}
 
+			kept := create(t, rts["sandboxed"], asking(on, outside...))
+			mustAnswer(t, rts["sandboxed"], kept, "before the engine dies", answer)
+			killDaemon(t, e)
+			e.Up()
+			mustAnswer(t, rts["sandboxed"], kept, "after the engine's death", answer+answer)
+			mustLeave(t, rts["sandboxed"], kept)
+
 			for _, id := range peers {
 				mustLeave(t, rts["sandboxed"], id)
 			}
@@ -92,6 +101,15 @@ func buildAsks(t *testing.T) (path string) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return path
+}
+
+func killDaemon(t *testing.T, e *dockertest.Throwaway) {
+	t.Helper()
+	content, err := os.ReadFile(e.PIDFile())
+	must(t, err)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(content)))
+	must(t, err)
+	must(t, syscall.Kill(pid, syscall.SIGKILL))
 }
 
 // mustSay waits for a container's first line.
