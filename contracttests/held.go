@@ -145,7 +145,7 @@ func failedRelease(f *fixture) {
 		select {
 		case <-released:
 		case <-time.After(patience):
-			f.Error("Release's context has not ended with the container")
+			f.Fatal("Release's context has not ended with the container")
 		}
 		want(f, "the output of what was never released", output.String(), "")
 	}
@@ -164,10 +164,12 @@ func (f *fixture) wantNotBegun(id string) {
 func releaseOfOthers(f *fixture) {
 	opts := core.AttachOptions{Release: func(context.Context) error { return nil }}
 	id := f.create(f.idle())
-	f.wantField("releasing what is not held", f.rt.StartAttached(f.ctx, id, opts), "Release")
+	_, err := f.startingAttached(id, opts).result(f)
+	f.wantField("releasing what is not held", err, "Release")
 	f.wantState(id, core.StateCreated)
 	f.start(id)
-	f.wantField("releasing by Attach", f.rt.Attach(f.ctx, id, opts), "Release")
+	_, err = f.attaching(id, opts).result(f)
+	f.wantField("releasing by Attach", err, "Release")
 
 	for _, cfg := range f.heldWays() {
 		id := f.create(cfg)

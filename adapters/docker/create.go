@@ -136,7 +136,7 @@ func (r *Runtime) create(c *call, name string, asked request) (container.CreateR
 	defer one.end()
 	graced, cancel := withGrace(one.ctx)
 	defer cancel()
-	gate, err := r.gateBefore(one, graced, asked)
+	gate, err := r.gateBefore(graced, one, asked)
 	if err != nil {
 		return container.CreateResponse{}, err
 	}

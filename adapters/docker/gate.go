@@ -77,7 +77,7 @@ func (r *Runtime) gateIn(ctx context.Context, name string) (program []byte, of i
 
 // gateBefore puts the gate before the command of a configuration that needs one, and
 // returns its program: nil where it needs none, or where a terminal has to do without.
-func (r *Runtime) gateBefore(c *call, ctx context.Context, asked request) ([]byte, error) {
+func (r *Runtime) gateBefore(ctx context.Context, c *call, asked request) ([]byte, error) {
 	if asked.gate == noGate {
 		return nil, nil
 	}
