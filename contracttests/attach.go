@@ -19,7 +19,7 @@ import (
 
 func attachCases() []Case {
 	attaching, terminals := capability("Attach"), capability("TTY")
-	refusedTTY := refusedConfig(func(cfg *core.Config) { cfg.TTY = true })
+	refusedTTY, refusedHold := refusedConfig(func(cfg *core.Config) { cfg.TTY = true }), refusedConfig(func(cfg *core.Config) { cfg.Held = true })
 	return []Case{
 		{Number: "RT-100", Title: "attach connects the streams", check: attach, ability: attaching, unsupported: refusedAttach},
 		{Number: "RT-101", Title: "attaching to what does not run", check: attachWrongState, ability: attaching, unsupported: refusedAttach},
@@ -42,6 +42,8 @@ func attachCases() []Case {
 			Number: "RT-114", Title: "how start attached ends", check: startAttachedEnds,
 			ability: attaching, unsupported: refusedStartAttached,
 		},
+		{Number: "RT-115", Title: "a release that fails", check: failedRelease, ability: held, unsupported: refusedHold},
+		{Number: "RT-116", Title: "releasing what is not held", check: releaseOfOthers, ability: held, unsupported: refusedHold},
 		{Number: "RT-120", Title: "a firewall holds or is refused", check: firewall},
 	}
 }

@@ -59,6 +59,10 @@ func configCases() []Case {
 			unsupported: refusedConfig(func(c *core.Config) { c.AllowNewPrivileges = true }),
 		},
 		{Number: "CF-31", Title: "Hostname is the container's", check: hostname, fields: []string{"Hostname"}},
+		{
+			Number: "CF-32", Title: "Held holds the program until its release", check: heldStart, fields: []string{"Held"},
+			ability: held, unsupported: refusedConfig(func(c *core.Config) { c.Held = true }),
+		},
 	}
 }
 

@@ -17,6 +17,13 @@ type AttachOptions struct {
 	// one that runs already, once it is attached to.
 	InitialWidth  uint
 	InitialHeight uint
+
+	// Release is called by StartAttached once a container that is [Config.Held] has
+	// started, and its program begins when it returns nil: what the program depends on
+	// may come up beside the container. Its context ends with the attachment. Where it
+	// returns an error, or StartAttached returns first, the program never begins, and the
+	// container, which may run or have exited, is the caller's to remove. nil: at once.
+	Release func(context.Context) error
 }
 
 // Attacher connects a caller's streams to a container's.
@@ -55,14 +62,19 @@ type Attacher interface {
 	//   - RT-109: with a TTY all output is stdout's.
 	//   - RT-114: a failure of a writer or of Stdin is returned; what the end of ctx ends
 	//     is the attachment only, as RT-102.
+	//   - RT-115: where Release fails, its error is returned, and the program does not run;
+	//     neither does it where ctx ends before.
+	//   - RT-116: Release for a container that is not [Config.Held]: [ErrInvalidConfig],
+	//     field Release, here and from Attach. StartContainer of one that is:
+	//     [ErrInvalidConfig], field Held.
 	StartAttached(ctx context.Context, id string, opts AttachOptions) error
 
 	// ResizeTTY sets the size of the container's terminal, in characters, each from 1
 	// to [MaxTerminalSize].
 	//
 	//   - RT-110: the process sees the new size.
-	//   - RT-111: no TTY: [ErrInvalidConfig]; not running: [ErrNotRunning]; missing:
-	//     [ErrNotFound].
+	//   - RT-111: no TTY: [ErrInvalidConfig]; not running, or held: [ErrNotRunning];
+	//     missing: [ErrNotFound].
 	//   - RT-112: a size out of range: [ErrInvalidConfig], field height or width.
 	ResizeTTY(ctx context.Context, id string, height, width uint) error
 }

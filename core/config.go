@@ -41,6 +41,8 @@ import "time"
 //   - CF-29: AllowNewPrivileges false: set-user-ID programs gain nothing.
 //   - CF-30: AllowNewPrivileges true: they do.
 //   - CF-31: Hostname: what the workload is told, and finds itself by.
+//   - CF-32: Held: nothing of the program runs before [AttachOptions.Release] has said so,
+//     and then it finds its streams, arguments and environment as it would without.
 //
 // PortBindings are RT-85's, NetworkAliases are NM-06's, StopTimeout is RT-31's, and HasMoatUser changes nothing
 // that a workload sees.
@@ -76,6 +78,7 @@ type Config struct {
 	Pull        PullPolicy        // when to pull the image; empty: [PullMissing]
 	PidsLimit   int64             // processes and threads; 0: [DefaultPidsLimit]; -1: no limit
 	AutoRemove  bool              // the engine removes it, with its logs, as soon as it has exited
+	Held        bool              // only StartAttached starts it, and holds its program until [AttachOptions.Release]
 
 	// AllowNewPrivileges lets setuid programs (sudo, su) raise the workload's
 	// privileges inside the container, which is refused otherwise.

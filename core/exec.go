@@ -56,6 +56,8 @@ func (o ExecOptions) Validate() error {
 		return invalid("Detach", "a program that is only started has no streams")
 	case o.Resize != nil && !o.TTY:
 		return invalid("Resize", "there is no terminal to resize without TTY")
+	case o.Release != nil:
+		return invalid("Release", "only what StartAttached starts is held")
 	}
 	return nil
 }

@@ -128,6 +128,7 @@ type Capabilities struct {
 	Privileged     bool `json:"privileged"`     // Config.Privileged
 	Attach         bool `json:"attach"`         // Attach, StartAttached
 	TTY            bool `json:"tty"`            // Config.TTY, ResizeTTY
+	HeldStart      bool `json:"heldstart"`      // Config.Held, AttachOptions.Release
 	NetworkPeers   bool `json:"networkpeers"`   // containers on a network of NetworkManager's reach each other by name
 	NetworkManager bool `json:"networkmanager"`
 	SidecarManager bool `json:"sidecarmanager"`

@@ -21,7 +21,10 @@ func (r *Runtime) Attach(ctx context.Context, id string, opts core.AttachOptions
 		return err
 	}
 	defer c.end()
-	stream, err := r.attach(c, opts)
+	if opts.Release != nil {
+		return c.notHeld("it has been started")
+	}
+	stream, err := r.attach(c, opts, noGate)
 	if err != nil {
 		return c.failed(err)
 	}
@@ -31,7 +34,7 @@ func (r *Runtime) Attach(ctx context.Context, id string, opts core.AttachOptions
 		err = c.wrong(core.ErrNotRunning, "", "its state is "+stateOf(found.State.Status), "Start it attached instead")
 	}
 	if err == nil {
-		stream.setUp(found.Config.Tty, found.Config.OpenStdin, found.Config.StdinOnce)
+		stream.setUp(stdioOf(found.Config))
 		err = r.resizeAttached(c, stream)
 	}
 	if err != nil {
@@ -52,12 +55,16 @@ func validateInitialSize(opts core.AttachOptions) error {
 
 // resizeAttached gives a terminal the size of the one that is now before it.
 func (r *Runtime) resizeAttached(c *call, s *stream) error {
-	size := container.ResizeOptions{Height: s.opts.InitialHeight, Width: s.opts.InitialWidth}
-	if !s.tty || size.Height == 0 || size.Width == 0 {
+	if !s.tty || s.opts.InitialHeight == 0 || s.opts.InitialWidth == 0 {
 		return nil
 	}
-	_, err := ask(c.ctx, r, c.op, c.object, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, r.engine.ContainerResize(ctx, c.object, size)
+	return r.resize(c.ctx, c.op, c.object, s.opts.InitialHeight, s.opts.InitialWidth)
+}
+
+// resize sets the size of a terminal whose program may have exited by now.
+func (r *Runtime) resize(ctx context.Context, op, id string, height, width uint) error {
+	_, err := ask(ctx, r, op, id, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, r.engine.ContainerResize(ctx, id, container.ResizeOptions{Height: height, Width: width})
 	})
 	if errors.Is(err, core.ErrNotRunning) {
 		return nil // it has exited by now
@@ -76,17 +83,28 @@ func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.Attach
 		return err
 	}
 	defer c.end()
-	stream, err := r.attach(c, opts)
+	end, err := r.stdioOf(c)
+	if err != nil {
+		return err
+	}
+	if opts.Release != nil && !isHeld(end.gate) {
+		return c.notHeld("its program begins with its start")
+	}
+	stream, err := r.attach(c, opts, end.gate)
 	if err != nil {
 		return c.failed(err)
 	}
-	if err = r.startAttached(c, stream); err != nil {
+	stream.setUp(end)
+	if err = r.startAttached(c, stream, end.gate); err != nil {
 		_ = stream.conn.Close()
 		return c.failed(err)
 	}
-	output := &startFailure{to: stream.opts.Stdout}
-	if stream.tty {
-		stream.opts.Stdout = output
+	output := &startFailure{}
+	switch {
+	case stream.tty:
+		output.to, stream.opts.Stdout = stream.opts.Stdout, output
+	case end.gate != noGate:
+		output.to, stream.opts.Stderr = stream.opts.Stderr, output
 	}
 	code, err := r.carry(c, stream)
 	if err == nil && code != unknownCode {
@@ -98,31 +116,52 @@ func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.Attach
 	return err
 }
 
-func (r *Runtime) startAttached(c *call, s *stream) error {
-	known := r.known.get(c.object)
-	if known.phase != unknown {
-		s.setUp(known.tty, known.stdin, stdinOnce(known.stdin, known.tty))
-	} else {
-		found, err := r.inspect(c.ctx, c.op, c.object)
-		if err != nil {
-			return err
-		}
-		s.setUp(found.Config.Tty, found.Config.OpenStdin, found.Config.StdinOnce)
+// notHeld refuses a Release that nothing waits for.
+func (c *call) notHeld(why string) error {
+	return c.wrong(core.ErrInvalidConfig, "Release", "the container is not held: "+why, "Create it with Held, and start it attached")
+}
+
+// stdioOf returns what the streams of the call's container are.
+func (r *Runtime) stdioOf(c *call) (stdio, error) {
+	if known := r.known.get(c.object); known.phase != unknown {
+		return known.stdio, nil
 	}
+	found, err := r.inspect(c.ctx, c.op, c.object)
+	if err != nil {
+		return stdio{}, err
+	}
+	return stdioOf(found.Config), nil
+}
+
+func (r *Runtime) startAttached(c *call, s *stream, gate string) error {
 	height, width := s.opts.InitialHeight, s.opts.InitialWidth
 	if height == 0 || width == 0 {
 		height, width = usualHeight, usualWidth
 	}
-	return r.start(c.ctx, c.object, s.tty, height, width)
+	if !isHeld(gate) {
+		return r.start(c.ctx, c.object, s.tty, height, width)
+	}
+	r.known.hold(c.object)
+	s.release = func(ctx context.Context) error {
+		switch {
+		case !r.known.release(c.object):
+			return nil
+		case s.tty:
+			return r.resize(ctx, c.op, c.object, height, width)
+		}
+		_, _ = s.conn.Write([]byte{gateKey}) // where it fails the container has ended, and the stream with it
+		return nil
+	}
+	return r.start(c.ctx, c.object, false, 0, 0)
 }
 
 // noDetachKeys are keys that nobody types. The engine watches a terminal's input for
 // some, holds back what they may begin with, and has a default where none are given.
 const noDetachKeys = "\xff,\xfe,\xff,\xfe,\xff,\xfe,\xff,\xfe"
 
-func (r *Runtime) attach(c *call, opts core.AttachOptions) (*stream, error) {
+func (r *Runtime) attach(c *call, opts core.AttachOptions, gate string) (*stream, error) {
 	query := url.Values{"stream": {"1"}, "stdout": {"1"}, "stderr": {"1"}, "detachKeys": {noDetachKeys}}
-	if opts.Stdin != nil {
+	if opts.Stdin != nil || gate == gateByte || gate == gateLastByte {
 		query.Set("stdin", "1")
 	}
 	conn, err := r.hijack(c.ctx, "/containers/"+c.object+"/attach", query, nil)
@@ -148,10 +187,6 @@ func (r *Runtime) carry(c *call, s *stream) (int64, error) {
 	return code, c.failed(err)
 }
 
-// stdinOnce tells whether the engine closes a container's stdin at the end of an
-// attachment's, which it does not do with a terminal.
-func stdinOnce(interactive, tty bool) bool { return interactive && !tty }
-
 // ResizeTTY sets the size of the container's terminal.
 func (r *Runtime) ResizeTTY(ctx context.Context, id string, height, width uint) error {
 	if err := core.ValidateTerminalSize(height, width); err != nil {
@@ -162,15 +197,14 @@ func (r *Runtime) ResizeTTY(ctx context.Context, id string, height, width uint) 
 		return err
 	}
 	defer c.end()
-	known := r.known.get(id)
-	if known.phase == unknown {
-		found, err := r.inspect(c.ctx, c.op, id)
-		if err != nil {
-			return err
-		}
-		known.tty = found.Config.Tty
+	if known, _ := r.known.find(id); known.held {
+		return c.wrong(core.ErrNotRunning, "", "its program is held", "Wait for its release")
 	}
-	if !known.tty {
+	end, err := r.stdioOf(c)
+	if err != nil {
+		return err
+	}
+	if !end.tty {
 		return c.wrong(core.ErrInvalidConfig, "TTY", "the container has no terminal", "Create it with one")
 	}
 	return c.failed(r.engine.ContainerResize(c.ctx, id, container.ResizeOptions{Height: height, Width: width}))

@@ -28,6 +28,7 @@ func (r *Runtime) Capabilities() core.Capabilities {
 		Privileged:      true,
 		Attach:          true,
 		TTY:             true,
+		HeldStart:       true,
 		NetworkPeers:    true,
 		NetworkManager:  true,
 		SidecarManager:  true,

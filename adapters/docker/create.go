@@ -93,6 +93,7 @@ type request struct {
 	networking *network.NetworkingConfig
 	joins      network.Inspect // the network whose resolver it needs; zero: none
 	visits     string          // that network's ID, where it is not ours
+	gate       string          // what it waits for
 }
 
 // requestFor finds out what the request depends on, and refuses what the engine cannot
@@ -135,7 +136,7 @@ func (r *Runtime) create(c *call, name string, asked request) (container.CreateR
 	defer one.end()
 	graced, cancel := withGrace(one.ctx)
 	defer cancel()
-	gate, err := r.gateBefore(graced, asked.config)
+	gate, err := r.gateBefore(graced, one, asked)
 	if err != nil {
 		return container.CreateResponse{}, err
 	}
@@ -204,6 +205,8 @@ func (r *Runtime) checkNetwork(c *call, mode string) (network.Inspect, error) {
 // createRequest is the pure mapping of a valid configuration.
 func createRequest(cfg core.Config, ociRuntime string) request {
 	stopTimeout := int(cfg.StopTimeoutOrDefault().Seconds())
+	streams := stdioFor(cfg)
+	openStdin := streams.stdin || streams.gate == gateLastByte
 	config := &container.Config{
 		Hostname:    cfg.Hostname,
 		Image:       cfg.Image,
@@ -212,8 +215,8 @@ func createRequest(cfg core.Config, ociRuntime string) request {
 		User:        cfg.User,
 		WorkingDir:  cfg.WorkingDir,
 		Labels:      cfg.ContainerLabels(),
-		OpenStdin:   cfg.Interactive,
-		StdinOnce:   stdinOnce(cfg.Interactive, cfg.TTY),
+		OpenStdin:   openStdin,
+		StdinOnce:   openStdin && !cfg.TTY,
 		Tty:         cfg.TTY,
 		StopTimeout: &stopTimeout,
 	}
@@ -234,7 +237,7 @@ func createRequest(cfg core.Config, ociRuntime string) request {
 		harden(hostConfig, cfg)
 	}
 	publish(cfg, config, hostConfig)
-	asked := request{config: config, hostConfig: hostConfig}
+	asked := request{config: config, hostConfig: hostConfig, gate: streams.gate}
 	if len(cfg.NetworkAliases) > 0 {
 		endpoint := &network.EndpointSettings{Aliases: cfg.NetworkAliases}
 		asked.networking = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{cfg.NetworkMode: endpoint}}

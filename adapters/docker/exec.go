@@ -72,7 +72,7 @@ func (e *execution) create() error {
 		request.DetachKeys = noExecDetachKeys
 	}
 	if e.gated {
-		request.Cmd = slices.Concat([]string{gatePath}, opts.Cmd)
+		request.Cmd = slices.Concat([]string{gatePath, gateSize}, opts.Cmd)
 	}
 	created, err := ask(e.call.ctx, e.runtime, e.call.op, e.call.object, func(ctx context.Context) (container.ExecCreateResponse, error) {
 		return e.runtime.engine.ContainerExecCreate(ctx, e.call.object, request)

@@ -6,13 +6,53 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
+	"github.com/moatproject/moat/core"
 )
 
-// A container with a terminal begins with the gate: a program of ours that waits for
-// the terminal's size and then becomes the container's own. Without it the size always
-// comes too late for a program that asks at once: engines set it after the start.
-// programs/gate.c is its source.
+// A container with a terminal, or one that is held, begins with the gate: a program of
+// ours that waits, for the terminal's size or for a byte of its input, and then becomes
+// the container's own. Without it the size always comes too late for a program that asks
+// at once: engines set it after the start. And they start no container without its
+// program, which is what a held one is. programs/gate.c is its source.
 const gatePath = "/.moat-gate"
+
+// What the gate waits for, as its source has it.
+const (
+	noGate       = ""
+	gateSize     = "s" // a terminal's size, for a while
+	gateHeldSize = "S" // a terminal's size
+	gateByte     = "b" // a byte of the input
+	gateLastByte = "B" // the same, after which the program finds no more
+)
+
+// gateKey is what opens a gate that waits for a byte.
+const gateKey = '\n'
+
+// gateFor returns what the gate of a container is to wait for.
+func gateFor(cfg core.Config) string {
+	switch {
+	case cfg.TTY && cfg.Held:
+		return gateHeldSize
+	case cfg.TTY:
+		return gateSize
+	case cfg.Held && cfg.Interactive:
+		return gateByte
+	case cfg.Held:
+		return gateLastByte
+	}
+	return noGate
+}
+
+// gateOf returns what the gate of a container waits for.
+func gateOf(config *container.Config) string {
+	if len(config.Entrypoint) > 1 && config.Entrypoint[0] == gatePath {
+		return config.Entrypoint[1]
+	}
+	return noGate
+}
+
+// isHeld tells a container whose gate Release opens.
+func isHeld(gate string) bool { return gate != noGate && gate != gateSize }
 
 // How the gate's line ends where it cannot become a program, which it names before.
 const (
@@ -26,8 +66,8 @@ const (
 	usualWidth  = 80
 )
 
-// gateOf returns the gate for an image, nil where we have none for its architecture.
-func (r *Runtime) gateOf(ctx context.Context, name string) (program []byte, of image.InspectResponse, err error) {
+// gateIn returns the gate for an image, nil where we have none for its architecture.
+func (r *Runtime) gateIn(ctx context.Context, name string) (program []byte, of image.InspectResponse, err error) {
 	of, err = r.engine.ImageInspect(ctx, name)
 	if err == nil && of.Os == "linux" {
 		program, _ = programs.ReadFile("programs/gate-" + of.Architecture)
@@ -35,25 +75,29 @@ func (r *Runtime) gateOf(ctx context.Context, name string) (program []byte, of i
 	return program, of, err
 }
 
-// gateBefore puts the gate before the command of a configuration with a terminal, and
-// returns its program: nil where there is no terminal, or no gate.
-func (r *Runtime) gateBefore(ctx context.Context, config *container.Config) ([]byte, error) {
-	if !config.Tty {
+// gateBefore puts the gate before the command of a configuration that needs one, and
+// returns its program: nil where it needs none, or where a terminal has to do without.
+func (r *Runtime) gateBefore(ctx context.Context, c *call, asked request) ([]byte, error) {
+	if asked.gate == noGate {
 		return nil, nil
 	}
-	program, image, err := r.gateOf(ctx, config.Image)
+	config := asked.config
+	program, image, err := r.gateIn(ctx, config.Image)
+	if err == nil && program == nil && isHeld(asked.gate) {
+		err = c.wrong(core.ErrUnsupported, "Held", "there is no gate for "+image.Os+"/"+image.Architecture, "Start it when what it needs is there")
+	}
 	if err != nil || program == nil {
 		return nil, err
 	}
 	// Who gives the engine an entrypoint has to give it the command as well.
-	config.Entrypoint = []string{gatePath}
+	config.Entrypoint = []string{gatePath, asked.gate}
 	if image.Config != nil {
 		config.Entrypoint = slices.Concat(config.Entrypoint, image.Config.Entrypoint)
 		if len(config.Cmd) == 0 {
 			config.Cmd = image.Config.Cmd
 		}
 	}
-	if len(config.Entrypoint)+len(config.Cmd) == 1 {
+	if len(config.Entrypoint)+len(config.Cmd) == 2 {
 		config.Entrypoint = nil // nothing to run, which is the engine's to tell
 	}
 	return program, nil

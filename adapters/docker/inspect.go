@@ -60,8 +60,8 @@ func detailsOf(found container.InspectResponse) core.Details {
 // commandOf returns what a container runs, without the gate.
 func commandOf(config *container.Config) []string {
 	command := slices.Concat(config.Entrypoint, config.Cmd)
-	if len(command) > 0 && command[0] == gatePath {
-		return command[1:]
+	if gateOf(config) != noGate {
+		return command[2:]
 	}
 	return command
 }

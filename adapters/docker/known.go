@@ -27,8 +27,8 @@ type known struct {
 type knownContainer struct {
 	name  string
 	phase phase
-	tty   bool
-	stdin bool // Config.Interactive
+	stdio stdio
+	held  bool // StartAttached has not let its program begin yet
 
 	visits string // the ID of a network that is not ours, where its resolver is
 
@@ -41,7 +41,7 @@ func (k *known) add(id string, cfg core.Config, visits string) {
 	if k.containers == nil {
 		k.containers, k.ids = map[string]*knownContainer{}, map[string]string{}
 	}
-	k.containers[id] = &knownContainer{name: cfg.Name, phase: created, tty: cfg.TTY, stdin: cfg.Interactive, visits: visits}
+	k.containers[id] = &knownContainer{name: cfg.Name, phase: created, stdio: stdioFor(cfg), visits: visits}
 	if cfg.Name != "" {
 		k.ids[cfg.Name] = id
 	}
@@ -76,6 +76,29 @@ func (k *known) move(id string, to phase) {
 	if found := k.containers[k.idOf(id)]; found != nil {
 		found.phase, found.exit = to, nil
 	}
+}
+
+// hold notes that the program of a container that is to be started is held, by ID or name.
+func (k *known) hold(id string) {
+	k.lock.Lock()
+	defer k.lock.Unlock()
+	if found := k.containers[k.idOf(id)]; found != nil && found.phase != started {
+		found.held = true
+	}
+}
+
+// release tells whether a container's program is held, as far as is known, and notes
+// that it no longer is.
+func (k *known) release(id string) bool {
+	k.lock.Lock()
+	defer k.lock.Unlock()
+	found := k.containers[k.idOf(id)]
+	if found == nil {
+		return true
+	}
+	held := found.held
+	found.held = false
+	return held
 }
 
 // ended notes the exit code of a container, by ID or name.

@@ -22,7 +22,12 @@ const (
 
 // StartContainer starts a created or exited container.
 func (r *Runtime) StartContainer(ctx context.Context, id string) error {
-	return r.start(ctx, id, r.known.get(id).tty, usualHeight, usualWidth)
+	streams := r.known.get(id).stdio
+	if isHeld(streams.gate) {
+		c := call{op: "start container", object: id}
+		return c.wrong(core.ErrInvalidConfig, "Held", "nothing would release it", "Start it attached")
+	}
+	return r.start(ctx, id, streams.tty, usualHeight, usualWidth)
 }
 
 // start also gives a container's terminal its size, which opens the gate.

@@ -91,7 +91,7 @@ func (r *Runtime) openLogs(c *call, opts core.LogOptions) (logOutput, error) {
 		if err != nil {
 			return logOutput{}, err
 		}
-		known.tty = found.Config.Tty
+		known.stdio.tty = found.Config.Tty
 	}
 	// Both streams, even where one is discarded: Tail counts the lines of both.
 	request := container.LogsOptions{ShowStdout: true, ShowStderr: true, Follow: opts.Follow}
@@ -102,7 +102,7 @@ func (r *Runtime) openLogs(c *call, opts core.LogOptions) (logOutput, error) {
 	if err != nil {
 		return logOutput{}, err
 	}
-	output := logOutput{Reader: body, tty: known.tty}
+	output := logOutput{Reader: body, tty: known.stdio.tty}
 	if opts.Follow && known.phase != started {
 		output.Reader = &follower{runtime: r, call: c, request: request, body: body}
 	}

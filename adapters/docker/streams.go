@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs/pkg/errhttp"
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
 	"github.com/moatproject/moat/core"
 )
@@ -83,6 +84,23 @@ func refusal(response *http.Response) error {
 	return fmt.Errorf("%w: %s", errhttp.ToNative(response.StatusCode), failure.Message)
 }
 
+// stdio is what the streams of a container's program are.
+type stdio struct {
+	tty   bool
+	stdin bool   // it is open
+	once  bool   // the engine closes it at the end of an attachment's, which it does not do with a terminal
+	gate  string // what the program waits for
+}
+
+func stdioFor(cfg core.Config) stdio {
+	return stdio{cfg.TTY, cfg.Interactive, cfg.Interactive && !cfg.TTY, gateFor(cfg)}
+}
+
+func stdioOf(config *container.Config) stdio {
+	gate := gateOf(config)
+	return stdio{config.Tty, config.OpenStdin && gate != gateLastByte, config.StdinOnce && !config.Tty, gate}
+}
+
 // stream carries a hijacked connection's bytes to and from a caller's streams.
 type stream struct {
 	conn      hijacked
@@ -90,7 +108,8 @@ type stream struct {
 	tty       bool
 	halfClose bool // else the engine takes the end of the input for that of the stream
 	backlog   *backlog
-	stdin     chan error // the caller's failure to read, once its input has ended
+	stdin     chan error                  // the caller's failure to read, once its input has ended
+	release   func(context.Context) error // lets the program begin; nil: it does at once
 }
 
 func newStream(conn hijacked, opts core.AttachOptions) *stream {
@@ -98,9 +117,9 @@ func newStream(conn hijacked, opts core.AttachOptions) *stream {
 }
 
 // setUp says what is at the other end.
-func (s *stream) setUp(tty, openStdin, stdinOnce bool) {
-	s.tty, s.halfClose = tty, stdinOnce && !tty
-	if !openStdin {
+func (s *stream) setUp(end stdio) {
+	s.tty, s.halfClose = end.tty, end.once
+	if !end.stdin {
 		s.opts.Stdin = nil
 	}
 }
@@ -122,9 +141,14 @@ func (s *stream) run(ctx context.Context) error {
 	defer cancel()
 	defer s.conn.Close()
 	defer s.backlog.end()
-	if s.opts.Stdin != nil {
-		go s.send()
-	}
+	refused := make(chan error, 1)
+	go func() {
+		if err := s.begin(ctx); err != nil {
+			refused <- err
+		} else if s.opts.Stdin != nil {
+			s.send()
+		}
+	}()
 	go s.backlog.fill(s.conn)
 	copied := make(chan struct{})
 	var err error // of the copying, once that has ended
@@ -133,20 +157,39 @@ func (s *stream) run(ctx context.Context) error {
 		output := logOutput{Reader: s.backlog, tty: s.tty}
 		err = output.copyTo(liveWriter{ctx, callerWriter(s.opts.Stdout)}, liveWriter{ctx, callerWriter(s.opts.Stderr)})
 	}()
+	var ended error
 	select {
 	case <-copied:
 		if errors.Is(err, errContainerEnded) {
 			err = nil
 		}
 		return errors.Join(err, s.inputFailure())
+	case ended = <-refused:
 	case <-ctx.Done():
-		s.backlog.end()
-		select {
-		case <-copied:
-		case <-time.After(writeGrace):
+		ended = ctx.Err()
+	}
+	s.backlog.end()
+	select {
+	case <-copied:
+	case <-time.After(writeGrace):
+	}
+	return ended
+}
+
+// begin lets a program begin that is held, unless ctx has ended.
+func (s *stream) begin(ctx context.Context) error {
+	if s.release == nil {
+		return nil
+	}
+	if s.opts.Release != nil {
+		if err := s.opts.Release(ctx); err != nil {
+			return &callerError{err}
 		}
+	}
+	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	return s.release(ctx)
 }
 
 // send copies the caller's input, and its end where there is one to copy: a terminal

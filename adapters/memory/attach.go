@@ -24,7 +24,11 @@ func (r *Runtime) Attach(ctx context.Context, id string, opts core.AttachOptions
 	}
 	r.mu.Lock()
 	c, err := r.find(ctx, op, id)
-	if err == nil && c.state != core.StateRunning {
+	switch {
+	case err != nil:
+	case opts.Release != nil:
+		err = invalid(op, id, "Release", errors.New("the container has been started"))
+	case c.state != core.StateRunning:
 		err = failure(op, id, core.ErrNotRunning, nil)
 	}
 	if err != nil {
@@ -36,7 +40,7 @@ func (r *Runtime) Attach(ctx context.Context, id string, opts core.AttachOptions
 		c.run.terminal.resize(size)
 	}
 	r.mu.Unlock()
-	return stream.carry(stdin, opts)
+	return stream.carry(stdin, opts, nil)
 }
 
 // StartAttached starts a container, whose output it copies from the first byte on.
@@ -46,17 +50,20 @@ func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.Attach
 	if err != nil {
 		return refused(op, id, err)
 	}
-	stream, stdin, err := r.startToAttach(ctx, op, id, size)
+	stream, run, err := r.startToAttach(ctx, op, id, size, opts.Release != nil)
 	if err != nil {
 		return err
 	}
-	return stream.carry(stdin, opts)
+	return stream.carry(run.stdin, opts, run.release)
 }
 
-func (r *Runtime) startToAttach(ctx context.Context, op, id string, size core.TerminalSize) (*logStream, io.WriteCloser, error) {
+func (r *Runtime) startToAttach(ctx context.Context, op, id string, size core.TerminalSize, releases bool) (*logStream, *run, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c, err := r.find(ctx, op, id)
+	if err == nil && releases && !c.cfg.Held {
+		err = invalid(op, id, "Release", errors.New("the container is not held"))
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -64,21 +71,26 @@ func (r *Runtime) startToAttach(ctx context.Context, op, id string, size core.Te
 	if err := r.start(op, id, c, size); err != nil {
 		return nil, nil, err
 	}
-	return r.streamOf(ctx, op, c, before), c.run.stdin, nil
+	return r.streamOf(ctx, op, c, before), c.run, nil
 }
 
 // writeGrace is how long a Write in progress is waited for when a method is to return,
 // which it must do within a second.
 const writeGrace = 500 * time.Millisecond
 
-// carry copies input and output until the run ends, a writer fails, or ctx ends.
-func (s *logStream) carry(stdin io.WriteCloser, opts core.AttachOptions) error {
+// carry copies input and output until the run ends, a writer fails, or ctx ends. release
+// lets the program begin; nil: it is not held.
+func (s *logStream) carry(stdin io.WriteCloser, opts core.AttachOptions, release func()) error {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
-	input := &sender{ended: make(chan error, 1)}
-	if opts.Stdin != nil && stdin != nil {
-		go input.send(ctx, opts.Stdin, stdin)
-	}
+	input, refused := &sender{ended: make(chan error, 1)}, make(chan error, 1)
+	go func() {
+		if err := begin(ctx, opts, release); err != nil {
+			refused <- err
+		} else if opts.Stdin != nil && stdin != nil {
+			input.send(ctx, opts.Stdin, stdin)
+		}
+	}()
 	live := newLiveWriters(ctx)
 	copied := make(chan error, 1)
 	go func() {
@@ -87,10 +99,29 @@ func (s *logStream) carry(stdin io.WriteCloser, opts core.AttachOptions) error {
 	select {
 	case err := <-copied:
 		return errors.Join(err, input.failure(s.op, s.id))
+	case err := <-refused:
+		return failure(s.op, s.id, nil, err)
 	case <-ctx.Done():
 		live.await()
 		return failure(s.op, s.id, nil, ctx.Err())
 	}
+}
+
+// begin lets a held program begin when the caller says so, unless ctx has ended.
+func begin(ctx context.Context, opts core.AttachOptions, release func()) error {
+	if release == nil {
+		return nil
+	}
+	if opts.Release != nil {
+		if err := opts.Release(ctx); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	release()
+	return nil
 }
 
 // sender copies a caller's input.

@@ -54,6 +54,9 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	if c.cfg.Held {
+		return invalid(op, id, "Held", errors.New("nothing would release it: start it attached"))
+	}
 	return r.start(op, id, c, core.TerminalSize{Height: usualHeight, Width: usualWidth})
 }
 

@@ -177,6 +177,7 @@ func (r *Runtime) Capabilities() core.Capabilities {
 		DNSServers:      true,
 		Attach:          true,
 		TTY:             true,
+		HeldStart:       true,
 		NetworkManager:  true,
 		SidecarManager:  true,
 		BuildManager:    true,

@@ -20,8 +20,10 @@ import (
 
 // run is a container's life from a start to its exit.
 type run struct {
-	done   chan struct{} // closed at its end
-	status int64         // set then
+	done     chan struct{} // closed at its end
+	status   int64         // set then
+	released chan struct{} // closed when a program may begin that is held
+	release  func()        // closes it; nil: the program is not held
 
 	container *container
 	stdin     io.WriteCloser // where what is attached writes to; nil: nothing does
@@ -63,7 +65,12 @@ func (r *run) start(c *container, size core.TerminalSize, exited func(status int
 		r.stdin.Close()
 		r.stdin = nil
 	}
+	if c.cfg.Held {
+		r.released = make(chan struct{})
+		r.release = sync.OnceFunc(func() { close(r.released) })
+	}
 	go func() {
+		r.awaitRelease(first.ctx)
 		status := cmd.execute(program)
 		first.end()
 		stdin.Close()
@@ -71,6 +78,29 @@ func (r *run) start(c *container, size core.TerminalSize, exited func(status int
 		exited(status)
 	}()
 	return nil
+}
+
+// awaitRelease returns when the program may begin, or ctx has ended before.
+func (r *run) awaitRelease(ctx context.Context) {
+	if r.release == nil {
+		return
+	}
+	select {
+	case <-r.released:
+	case <-ctx.Done():
+	}
+}
+
+func (r *run) isHeld() bool {
+	if r.release == nil {
+		return false
+	}
+	select {
+	case <-r.released:
+		return false
+	default:
+		return true
+	}
 }
 
 // signal sends a signal to process 1.
@@ -325,7 +355,10 @@ func (c *command) execute(program program) int {
 	if file, ok := c.stdin.(*os.File); ok {
 		defer endReads(c.ctx, file)()
 	}
-	status := program(c)
+	status := 0
+	if c.ctx.Err() == nil {
+		status = program(c)
+	}
 	if c.ctx.Err() != nil {
 		return statusOf(c.ctx)
 	}

@@ -575,10 +575,10 @@ var breakages = []breakage{
 		}
 	})},
 	{number: "CF-17", how: "dropped", do: changing(func(cfg *core.Config) { cfg.GroupAdd = nil })},
-	{number: "CF-19", how: "dropped without a terminal", also: []string{"RT-100", "RT-103", "RT-104", "RT-108", "RT-114"}, do: changing(func(cfg *core.Config) {
+	{number: "CF-19", how: "dropped without a terminal", also: []string{"RT-100", "RT-103", "RT-104", "RT-108", "RT-114", "CF-32"}, do: changing(func(cfg *core.Config) {
 		cfg.Interactive = cfg.TTY
 	})},
-	{number: "CF-20", how: "dropped", also: []string{"RT-107", "RT-109", "RT-110", "RT-111", "RT-113"}, do: changing(func(cfg *core.Config) { cfg.TTY = false })},
+	{number: "CF-20", how: "dropped", also: []string{"RT-107", "RT-109", "RT-110", "RT-111", "RT-113", "CF-32"}, do: changing(func(cfg *core.Config) { cfg.TTY = false })},
 	{number: "CF-25", how: "one server more", do: changing(func(cfg *core.Config) {
 		if len(cfg.DNS) > 0 {
 			cfg.DNS = append(slices.Clone(cfg.DNS), "192.0.2.99")

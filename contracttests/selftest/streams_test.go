@@ -60,7 +60,7 @@ var streamBreakages = []breakage{
 		})(h)
 	}},
 	{number: "RT-104", how: "a writer's failure is lost", do: attachFailure(io.ErrClosedPipe, nil)},
-	{number: "RT-105", how: "the first bytes are lost", also: []string{"RT-107", "RT-108", "RT-109", "RT-114"}, do: startedAttached(func(opts *core.AttachOptions) {
+	{number: "RT-105", how: "the first bytes are lost", also: []string{"RT-107", "RT-108", "RT-109", "RT-114", "CF-32"}, do: startedAttached(func(opts *core.AttachOptions) {
 		left, stdout := 3, opts.Stdout
 		if stdout == nil {
 			return
@@ -72,7 +72,7 @@ var streamBreakages = []breakage{
 			return len(p), err
 		})
 	})},
-	{number: "RT-106", how: "a program that does not exist is started", do: func(h *hooks) {
+	{number: "RT-106", how: "a program that does not exist is started", also: []string{"CF-32"}, do: func(h *hooks) {
 		h.startAttached = func(ctx context.Context, id string, opts core.AttachOptions) error {
 			if err := h.full.StartAttached(ctx, id, opts); core.FieldOf(err) != "Cmd" {
 				return err
@@ -88,7 +88,7 @@ var streamBreakages = []breakage{
 			return nil
 		}
 	}},
-	{number: "RT-107", how: "the size comes too late", also: []string{"RT-113"}, do: startedAttached(func(opts *core.AttachOptions) {
+	{number: "RT-107", how: "the size comes too late", also: []string{"RT-113", "CF-32"}, do: startedAttached(func(opts *core.AttachOptions) {
 		opts.InitialHeight, opts.InitialWidth = 0, 0
 	})},
 	{number: "RT-108", how: "stdin has seven bits", do: startedAttached(func(opts *core.AttachOptions) {
@@ -136,15 +136,40 @@ var streamBreakages = []breakage{
 			opts.InitialHeight, opts.InitialWidth = 0, 0
 		}
 	})},
-	{number: "RT-114", how: "a failure of its streams is lost", do: startAttachedFailure(io.ErrClosedPipe, nil)},
+	{number: "RT-114", how: "a failure of its streams is lost", also: []string{"RT-115"}, do: startAttachedFailure(io.ErrClosedPipe, nil)},
 	{number: "RT-114", how: "a writer's failure goes on", do: startedAttached(func(opts *core.AttachOptions) { opts.Stdout = patient(opts.Stdout) })},
 	{number: "RT-114", how: "a failure of stdin is lost", do: startedAttached(func(opts *core.AttachOptions) { opts.Stdin = endless(opts.Stdin) })},
-	{number: "RT-114", how: "the context's error is lost", also: []string{"RT-02"}, do: startAttachedFailure(context.Canceled, errors.New("interrupted"))},
+	{number: "RT-114", how: "the context's error is lost", also: []string{"RT-02", "RT-115"}, do: startAttachedFailure(context.Canceled, errors.New("interrupted"))},
 	{number: "RT-114", how: "it is written to after the return", do: func(h *hooks) {
 		h.startAttached = func(ctx context.Context, id string, opts core.AttachOptions) error {
 			return abandoned(ctx, func(ctx context.Context) error { return h.full.StartAttached(ctx, id, opts) })
 		}
 	}},
+	{number: "RT-115", how: "a release that fails lets the program begin", do: startedAttached(func(opts *core.AttachOptions) {
+		if release := opts.Release; release != nil {
+			opts.Release = func(ctx context.Context) error { _ = release(ctx); return nil }
+		}
+	})},
+	{number: "RT-115", how: "Release's context goes on", do: startedAttached(func(opts *core.AttachOptions) {
+		if release := opts.Release; release != nil {
+			opts.Release = func(ctx context.Context) error { return release(context.WithoutCancel(ctx)) }
+		}
+	})},
+	{number: "RT-116", how: "what is held is started", do: func(h *hooks) {
+		h.start = func(ctx context.Context, id string) error {
+			if err := h.full.StartContainer(ctx, id); core.FieldOf(err) != "Held" {
+				return err
+			}
+			return nil
+		}
+	}},
+	{number: "RT-116", how: "a release of others is dropped", do: attached(func(opts *core.AttachOptions) { opts.Release = nil })},
+	{number: "CF-32", how: "dropped", also: []string{"RT-115", "RT-116"}, do: changing(func(cfg *core.Config) { cfg.Held = false })},
+	{number: "CF-32", how: "the program does not wait", also: []string{"RT-115"}, do: startedAttached(func(opts *core.AttachOptions) {
+		if release := opts.Release; release != nil {
+			opts.Release = func(ctx context.Context) error { go func() { _ = release(ctx) }(); return nil }
+		}
+	})},
 	{number: "RT-130", how: "the code of what has closed its output is lost", do: func(h *hooks) {
 		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
 			code, err := h.full.Exec(ctx, id, opts)

@@ -1,6 +1,7 @@
-/* The gate runs a program in its terminal once that has a size. An engine gives a
- * container's terminal its size only after the start, when the program may have asked
- * for it already. build.sh makes the binaries beside this file of it. */
+/* The gate becomes a program once that may begin: gate MODE PROGRAM ARGUMENTS. An engine
+ * gives a container's terminal its size only after the start, when the program may have
+ * asked for it already; and it has no way to start a container but not its program.
+ * build.sh makes the binaries beside this file of it. */
 
 #include "system.h"
 
@@ -10,18 +11,52 @@ struct timespec { long seconds, nanoseconds; };
 enum {
 	TIOCGWINSZ = 0x5413,
 	PATIENCE = 10000, /* milliseconds, for containers that are started without Moat */
+	HELD_BETWEEN = 5, /* milliseconds between two looks, where it may take long */
 	NOT_FOUND = -2,
+	INTERRUPTED = -4,
+	HERE = -100, /* the folder that relative paths begin at */
+	NOT_RELEASED = 125,
 	PATH_MAX = 4096,
 };
 
-static void await_size(void) {
-	struct timespec millisecond = {0, 1000000};
+static void await_size(int held) {
+	struct timespec pause = {0, held ? HELD_BETWEEN * 1000000 : 1000000};
 	struct size size = {0};
-	for (int i = 0; i < PATIENCE; i++) {
+	for (int i = 0; held || i < PATIENCE; i++) {
 		if (call(IOCTL, 0, TIOCGWINSZ, (long)&size, 0, 0, 0) < 0 || (size.rows && size.columns))
 			return;
-		call(SLEEP, (long)&millisecond, 0, 0, 0, 0, 0);
+		call(SLEEP, (long)&pause, 0, 0, 0, 0, 0);
 	}
+}
+
+/* await_byte takes one byte of the input. Its end is that of whoever would send it. */
+static void await_byte(void) {
+	char byte;
+	long got;
+	do
+		got = call(READ, 0, (long)&byte, 1, 0, 0, 0);
+	while (got == INTERRUPTED);
+	if (got != 1)
+		leave(NOT_RELEASED);
+}
+
+static void empty_input(void) {
+	long file = call(OPENAT, HERE, (long)"/dev/null", 0, 0, 0, 0);
+	if (file < 0 || call(DUP3, file, 0, 0, 0, 0, 0) < 0)
+		leave(NOT_RELEASED);
+	call(CLOSE, file, 0, 0, 0, 0, 0);
+}
+
+/* await_release waits as the mode says: s: for a terminal's size; S: the same, and no
+ * program without; b: for a byte of the input; B: the same, and no more input. */
+static void await_release(char mode) {
+	if (mode == 's' || mode == 'S') {
+		await_size(mode == 'S');
+		return;
+	}
+	await_byte();
+	if (mode == 'B')
+		empty_input();
 }
 
 static int has_slash(const char *s) {
@@ -81,8 +116,10 @@ static void tell(const char *program, const char *what) {
 void run(long *stack) {
 	long argc = stack[0];
 	char **argv = (char **)(stack + 1);
-	await_size();
-	long error = execute(argv + 1, argv + argc + 1);
-	tell(argv[1], error == NOT_FOUND ? ": no such program\n" : ": cannot be executed\n");
+	if (argc < 3)
+		leave(NOT_RELEASED);
+	await_release(argv[1][0]);
+	long error = execute(argv + 2, argv + argc + 1);
+	tell(argv[2], error == NOT_FOUND ? ": no such program\n" : ": cannot be executed\n");
 	leave(error == NOT_FOUND ? 127 : 126);
 }

@@ -3,7 +3,7 @@
 #if defined(__x86_64__)
 enum {
 	READ = 0, WRITE = 1, OPENAT = 257, CLOSE = 3, IOCTL = 16, SLEEP = 35, SOCKET = 41, CONNECT = 42, ACCEPT = 288, SENDTO = 44,
-	RECVFROM = 45, BIND = 49, LISTEN = 50, EXECUTE = 59, EXIT = 60, POLL = 271,
+	RECVFROM = 45, BIND = 49, LISTEN = 50, EXECUTE = 59, EXIT = 60, POLL = 271, DUP3 = 292,
 };
 
 static long call(long number, long a, long b, long c, long d, long e, long f) {
@@ -20,7 +20,7 @@ __asm__(".globl _start\n_start:\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall run\
 #elif defined(__aarch64__)
 enum {
 	READ = 63, WRITE = 64, OPENAT = 56, CLOSE = 57, IOCTL = 29, SLEEP = 101, SOCKET = 198, CONNECT = 203, ACCEPT = 242, SENDTO = 206,
-	RECVFROM = 207, BIND = 200, LISTEN = 201, EXECUTE = 221, EXIT = 93, POLL = 73,
+	RECVFROM = 207, BIND = 200, LISTEN = 201, EXECUTE = 221, EXIT = 93, POLL = 73, DUP3 = 24,
 };
 
 static long call(long number, long a, long b, long c, long d, long e, long f) {

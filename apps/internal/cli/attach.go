@@ -34,7 +34,7 @@ func (a *app) attachCommand() *cobra.Command {
 				}
 				w := &workload{app: a, engine: engine, relay: relay, id: info.ID, name: info.Name, foreign: true}
 				w.beginWait(ctx)
-				return w.attached(ctx, !noStdin, details.TTY, keys, engine.Attach)
+				return w.attached(ctx, !noStdin, details.TTY, keys, engine.Attach, nil)
 			})
 		},
 	}
@@ -52,39 +52,60 @@ func inspect(ctx context.Context, engine *wiring.Engine, info core.Info) (core.D
 }
 
 // attached connects the process to the workload by an attachment of core.Attacher's,
-// and returns the workload's exit status.
+// and returns the workload's exit status. One that is held begins when ready returns
+// nil; nil: it is not held. Until then keys and signals are for this process.
 func (w *workload) attached(
 	ctx context.Context, interactive, tty bool, keys detachKeys,
-	attach func(context.Context, string, core.AttachOptions) error,
+	attach func(context.Context, string, core.AttachOptions) error, ready func(context.Context) error,
 ) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	session, err := w.app.openSession(interactive, tty, keys, cancel)
-	if err != nil {
-		cancel(context.Canceled)
-		return err
-	}
-	resized, lost := make(chan error, 1), false
+	session := w.app.openSession(interactive, tty, keys, cancel)
+	var failure error // to keep the terminal's size
+	lost := false
 	defer func() {
 		err = errors.Join(err, session.restore())
 		cancel(context.Canceled)
-		if failure := <-resized; failure != nil && !lost {
+		if session.wait(); failure != nil && !lost {
 			fmt.Fprintf(w.app.env.Stderr, "moat: the terminal's size is not the container's: %v\n", failure)
 		}
 	}()
-	session.guard(func() { resized <- w.resize(ctx, session) })
-	// A terminal in raw mode has keys for the workload: signals are for this process.
-	if !session.raw {
-		w.relay.forward(func(sig syscall.Signal, nth int) {
-			interrupted := &interruptedError{signal: sig}
-			switch w.signal(ctx, sig, nth) {
-			case takenByNobody:
-				cancel(interrupted)
-			case takenTooLate: // what it has written is on its way, unless the engine hangs
-				time.AfterFunc(drainGrace, func() { cancel(interrupted) })
-			}
-		})
+	begin := func() error {
+		if err := session.begin(func() { failure = w.resize(ctx, session) }); err != nil {
+			return err
+		}
+		w.begun.Store(true)
+		// A terminal in raw mode has keys for the workload: signals are for this process.
+		if !session.interactive {
+			w.relay.forward(func(sig syscall.Signal, nth int) {
+				interrupted := &interruptedError{signal: sig}
+				switch w.signal(ctx, sig, nth) {
+				case takenByNobody:
+					cancel(interrupted)
+				case takenTooLate: // what it has written is on its way, unless the engine hangs
+					time.AfterFunc(drainGrace, func() { cancel(interrupted) })
+				}
+			})
+		}
+		return nil
 	}
-	err = attach(ctx, w.id, session.attachOptions(w.app.env, tty))
+	opts := session.attachOptions(w.app.env, tty)
+	unready := make(chan error, 1) // in its own words
+	if ready == nil {
+		err = begin()
+	} else {
+		opts.Release = func(ctx context.Context) error {
+			err := ready(ctx)
+			if err == nil {
+				err = begin()
+			}
+			unready <- err
+			return err
+		}
+	}
+	if err != nil {
+		return err
+	}
+	err = attach(ctx, w.id, opts)
 	lost = err != nil
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errDetached):
@@ -92,6 +113,13 @@ func (w *workload) attached(
 		return nil
 	case err != nil && cause != nil:
 		return cause
+	case err != nil && !w.begun.Load():
+		select {
+		case failure := <-unready:
+			return failure
+		default:
+			return startFailure(err)
+		}
 	case err != nil:
 		return w.outputLost(ctx, startFailure(err))
 	}

@@ -62,11 +62,11 @@ func (a *app) exec(ctx context.Context, engine *wiring.Engine, name string, opts
 		var cancel context.CancelCauseFunc
 		ctx, cancel = context.WithCancelCause(ctx)
 		defer cancel(context.Canceled)
-		session, failure := a.openSession(interactive, opts.TTY, keys, cancel)
-		if failure != nil {
-			return failure
-		}
+		session := a.openSession(interactive, opts.TTY, keys, cancel)
 		defer func() { err = errors.Join(err, session.restore()) }()
+		if err := session.begin(nil); err != nil {
+			return err
+		}
 		opts.AttachOptions, opts.Resize = session.attachOptions(a.env, opts.TTY), session.sizes(ctx)
 	}
 	code, err := execer.Exec(ctx, info.ID, opts)

@@ -112,6 +112,8 @@ type workload struct {
 	exited   bool // as far as is known
 	end      ending
 
+	begun atomic.Bool // nothing holds the program any more
+
 	exit chan exit // nil: its end is not waited for yet
 }
 
@@ -138,11 +140,7 @@ func (w *workload) run(ctx context.Context, config core.Config, options runOptio
 	if err != nil {
 		return err
 	}
-	w.id, err = w.engine.CreateContainer(starting, config)
-	if err = services.ready(err); w.id == "" {
-		return err
-	}
-	created()
+	ready, err := w.create(starting, config, services, created)
 	if err != nil {
 		return err
 	}
@@ -154,12 +152,34 @@ func (w *workload) run(ctx context.Context, config core.Config, options runOptio
 		return w.app.printStarted(w.id, config)
 	}
 	// Not by the logs: engines may end following those before a last line that nothing ends.
-	err = w.attached(ctx, options.interactive, options.tty, options.detachKeys, w.engine.StartAttached)
-	w.started = err == nil || w.hasStarted(cleanUp)
+	err = w.attached(ctx, options.interactive, options.tty, options.detachKeys, w.engine.StartAttached, ready)
+	w.started = err == nil || (w.begun.Load() && w.hasStarted(cleanUp))
 	if w.detached {
 		fmt.Fprintf(w.app.env.Stderr, "\r\nmoat: detached; %s runs on: `moat attach %[1]s`, or `moat rm -f %[1]s`%s\n", w.name, services.leftHint())
 	}
 	return err
+}
+
+// create creates the workload's container while its services start. Where the runtime
+// can hold it until they are ready, which takes the start out of the way as well, it
+// returns how that is waited for. created is called when nothing is pulled any more.
+func (w *workload) create(
+	ctx context.Context, config core.Config, services *provision, created func(),
+) (ready func(context.Context) error, err error) {
+	config.Held = len(services.infos) > 0 && core.CapabilitiesOf(w.engine).HeldStart
+	w.id, err = w.engine.CreateContainer(ctx, config)
+	if config.Held && core.FieldOf(err) == "Held" { // not with this image
+		config.Held = false
+		w.id, err = w.engine.CreateContainer(ctx, config)
+	}
+	if err == nil && config.Held {
+		return func(ctx context.Context) error {
+			defer created()
+			return services.await(ctx)
+		}, nil
+	}
+	defer created()
+	return nil, services.ready(err)
 }
 
 // tidyUp removes what the run does not leave, and notes how it ends.

@@ -153,6 +153,18 @@ func (p *provision) ready(err error) error {
 	return err
 }
 
+// await is ready for as long as ctx lasts.
+func (p *provision) await(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() { ended <- p.ready(nil) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // stop removes the services, and further containers of the run, all at once: an engine
 // takes its time for each. Then it removes their network.
 func (p *provision) stop(ctx context.Context, containers ...string) error {

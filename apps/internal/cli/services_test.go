@@ -6,9 +6,11 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -23,6 +25,9 @@ type stubbornEngine struct {
 	start  func(id string) error // nil: none fails
 	remove func(id string) error
 
+	create   func(core.Config) error // nil: none fails
+	attached func(id string)         // called when a workload is about to be started
+
 	noServices bool
 }
 
@@ -33,6 +38,20 @@ func (e *stubbornEngine) ServiceManager() core.ServiceManager {
 		return nil
 	}
 	return core.NewServiceManager(e)
+}
+func (e *stubbornEngine) CreateContainer(ctx context.Context, cfg core.Config) (string, error) {
+	if e.create != nil {
+		if err := e.create(cfg); err != nil {
+			return "", err
+		}
+	}
+	return e.Runtime.CreateContainer(ctx, cfg)
+}
+func (e *stubbornEngine) StartAttached(ctx context.Context, id string, opts core.AttachOptions) error {
+	if e.attached != nil {
+		e.attached(id)
+	}
+	return e.Runtime.StartAttached(ctx, id, opts)
 }
 func (e *stubbornEngine) StartContainer(ctx context.Context, id string) error {
 	if e.start != nil {
@@ -130,6 +149,115 @@ func TestServiceHosts(t *testing.T) {
 		t.Errorf("on one that other runs may use: %d, %q, %s", code, host, stderr)
 	}
 	c.wantLeft(0, 1, 0)
+}
+
+// service returns the container of a run's only service, when it runs.
+func (c *commands) service() string {
+	c.Helper()
+	tick := time.Tick(time.Millisecond)
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-tick {
+		infos, err := c.engine.ListContainers(c.Context())
+		if err != nil {
+			c.Fatal(err)
+		}
+		for _, info := range infos {
+			if info.Labels[core.LabelRole] == core.RoleService && info.Status == core.StateRunning {
+				return info.ID
+			}
+		}
+	}
+	c.Fatal("no service has been started")
+	return ""
+}
+
+// awaitRunning returns when a container runs, or cannot be asked any more.
+func (c *commands) awaitRunning(id string) {
+	for tick := time.Tick(time.Millisecond); ; <-tick {
+		state, err := c.engine.ContainerState(c.Context(), id)
+		if err != nil || state == core.StateRunning {
+			return
+		}
+	}
+}
+
+// TestWorkloadStartsBesideItsService makes the service ready when the workload is started.
+func TestWorkloadStartsBesideItsService(t *testing.T) {
+	c := newCommands(t)
+	c.engine.attached = func(string) {
+		execer, _ := core.As[core.Execer](c.engine)
+		code, err := execer.Exec(t.Context(), c.service(), core.ExecOptions{Cmd: []string{"touch", "/tmp/ready"}})
+		if code != 0 || err != nil {
+			t.Errorf("touch: %d, %v", code, err)
+		}
+	}
+	code, stdout, stderr := c.moat("run", "--rm", "--service", "redis:never", "--service-timeout", "20s", memory.BaseImage, "sh", "-c", "echo begun; exit 3")
+	if code != 3 || stdout != "begun\n" {
+		t.Errorf("%d, %q, %s", code, stdout, stderr)
+	}
+	c.wantLeft(0, 0, 0)
+}
+
+// TestWorkloadThatCannotBeHeld starts when its service is ready.
+func TestWorkloadThatCannotBeHeld(t *testing.T) {
+	c := newCommands(t)
+	var ready atomic.Bool
+	c.engine.create = func(cfg core.Config) error {
+		if cfg.Held {
+			return &core.Error{Op: "create container", Field: "Held", Class: core.ErrUnsupported}
+		}
+		return nil
+	}
+	c.engine.attached = func(string) {
+		execer, _ := core.As[core.Execer](c.engine)
+		code, err := execer.Exec(t.Context(), c.service(), core.ExecOptions{Cmd: []string{"test", "-e", "/tmp/ready"}})
+		ready.Store(code == 0 && err == nil)
+	}
+	code, stdout, stderr := c.moat("run", "--rm", "--service", "redis:7", memory.BaseImage, "echo", "begun")
+	if code != 0 || stdout != "begun\n" || !ready.Load() {
+		t.Errorf("%d, %q, %s; ready: %t", code, stdout, stderr, ready.Load())
+	}
+	c.wantLeft(0, 0, 0)
+}
+
+// TestInterruptedWhileHeld interrupts a run whose service is not ready.
+func TestInterruptedWhileHeld(t *testing.T) {
+	for _, args := range [][]string{{"run", "--rm"}, {"run"}, {"run", "--rm", "-it"}} {
+		c := newCommands(t)
+		signals := make(chan os.Signal, 1)
+		c.env.Notify = func() (<-chan os.Signal, func()) { return signals, func() {} }
+		console := &fakeConsole{size: func() core.TerminalSize { return core.TerminalSize{} }}
+		c.env.Console, c.env.Stdin = console, strings.NewReader("")
+		c.engine.attached = func(id string) {
+			go func() {
+				c.awaitRunning(id)
+				signals <- syscall.SIGINT
+			}()
+		}
+		code, stdout, stderr := c.moat(append(args, "--service", "redis:never", "--service-timeout", "20s", memory.BaseImage, "echo", "begun")...)
+		if code != 130 || stdout != "" {
+			t.Errorf("%q: %d, %q, %s", args, code, stdout, stderr)
+		}
+		if slices.Contains(console.calls, "raw") {
+			t.Errorf("%q: the terminal's keys are not the command line's while it waits: %q", args, console.calls)
+		}
+		c.wantLeft(0, 0, 0)
+	}
+}
+
+// TestKilledWhileHeld removes a workload that its service keeps waiting.
+func TestKilledWhileHeld(t *testing.T) {
+	c := newCommands(t)
+	c.engine.attached = func(id string) {
+		go func() {
+			c.awaitRunning(id)
+			_ = c.engine.RemoveContainer(t.Context(), id)
+		}()
+	}
+	code, stdout, stderr := c.moat("run", "--service", "redis:never", memory.BaseImage, "echo", "begun")
+	if code == 0 || stdout != "" {
+		t.Errorf("%d, %q, %s", code, stdout, stderr)
+	}
+	c.wantLeft(0, 0, 0)
 }
 
 func TestServicesThatAreNotReady(t *testing.T) {

@@ -108,39 +108,79 @@ type session struct {
 	console Console          // nil: there is no terminal
 	changes <-chan os.Signal // of its size, from before size was taken
 	live    chan struct{}    // closed when the attachment begins to carry bytes
-	raw     bool
-	restore func() error // as the terminal was; harmless where it is again
+
+	interactive bool // the terminal's keys are the container's
+
+	mu       sync.Mutex
+	over     bool           // restored
+	stop     func()         // changes
+	asItWas  func() error   // the terminal, which is raw; nil: it is not
+	watching sync.WaitGroup // of what begin has started
 }
 
-// openSession connects the process's streams, raw where there is a terminal on both
+// openSession connects the process's streams, with a terminal where there is one on both
 // sides. detach is called when the detach keys are typed. The caller restores it.
-func (a *app) openSession(interactive, tty bool, keys detachKeys, detach context.CancelCauseFunc) (*session, error) {
-	s := &session{stdout: a.env.Stdout, restore: func() error { return nil }}
+func (a *app) openSession(interactive, tty bool, keys detachKeys, detach context.CancelCauseFunc) *session {
+	s := &session{stdout: a.env.Stdout}
 	if interactive {
 		s.stdin = a.env.Stdin
 	}
 	if s.console = a.env.Console; !tty || s.console == nil {
 		s.console = nil
-		return s, nil
+		return s
 	}
-	var stop func()
-	s.changes, stop = s.console.Resized()
+	s.changes, s.stop = s.console.Resized()
 	s.size = s.console.Size()
 	s.live = make(chan struct{})
 	begin := sync.OnceFunc(func() { close(s.live) })
 	s.stdout = &beginningWriter{s.stdout, begin}
-	restore := s.restore
-	if interactive {
+	if s.interactive = interactive; interactive {
 		s.stdin = &detaching{Reader: s.stdin, keys: keys.bytes, begin: begin, detach: detach}
-		var err error
-		if restore, err = s.console.Raw(); err != nil {
-			stop()
-			return nil, err
-		}
-		s.raw = true
 	}
-	s.restore = sync.OnceValue(func() error { stop(); return restore() })
-	return s, nil
+	return s
+}
+
+var errSessionOver = errors.New("the attachment has ended")
+
+// begin gives the terminal's keys to the container, and runs watch, which wait waits for.
+func (s *session) begin(watch func()) (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return errSessionOver
+	}
+	if s.interactive {
+		if s.asItWas, err = s.console.Raw(); err != nil {
+			return err
+		}
+	}
+	if watch != nil {
+		s.watching.Add(1)
+		s.guard(func() {
+			defer s.watching.Done()
+			watch()
+		})
+	}
+	return nil
+}
+
+func (s *session) wait() { s.watching.Wait() }
+
+// restore makes the terminal what it was. Nothing begins any more.
+func (s *session) restore() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return nil
+	}
+	s.over = true
+	if s.stop != nil {
+		s.stop()
+	}
+	if s.asItWas == nil {
+		return nil
+	}
+	return s.asItWas()
 }
 
 // guard runs f beside the session. A panic of it would pass by those who restore the

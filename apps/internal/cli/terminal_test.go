@@ -144,14 +144,17 @@ func TestSession(t *testing.T) {
 		{true, false, false, "[]"},
 	} {
 		console.calls = nil
-		s, err := a.openSession(test.interactive, test.tty, defaultDetachKeys(), func(error) {})
-		must(t, err)
+		s := a.openSession(test.interactive, test.tty, defaultDetachKeys(), func(error) {})
+		must(t, s.begin(nil))
 		first, second := s.restore(), s.restore()
-		if errors.Is(first, errRestore) != test.raw || !errors.Is(second, first) {
+		if errors.Is(first, errRestore) != test.raw || second != nil {
 			t.Errorf("%+v: restored with %v, %v", test, first, second)
 		}
-		if got := fmt.Sprint(console.calls); got != test.calls || s.raw != test.raw {
-			t.Errorf("%+v: %v, raw: %v", test, got, s.raw)
+		if err := s.begin(nil); !errors.Is(err, errSessionOver) {
+			t.Errorf("%+v: beginning too late: %v", test, err)
+		}
+		if got := fmt.Sprint(console.calls); got != test.calls || s.interactive != test.raw {
+			t.Errorf("%+v: %v, raw: %v", test, got, s.interactive)
 		}
 	}
 }
@@ -173,8 +176,8 @@ func TestPanic(t *testing.T) {
 	}
 	console := &fakeConsole{changes: make(chan os.Signal, 1), size: func() core.TerminalSize { return core.TerminalSize{} }}
 	a := &app{env: Env{Stdin: strings.NewReader(""), Stdout: io.Discard, Console: console}}
-	s, err := a.openSession(true, true, defaultDetachKeys(), func(error) {})
-	must(t, err)
+	s := a.openSession(true, true, defaultDetachKeys(), func(error) {})
+	must(t, s.begin(nil))
 	sizes := s.sizes(t.Context())
 	console.size = func() core.TerminalSize { panic("size") }
 	console.changes <- nil

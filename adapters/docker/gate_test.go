@@ -1,0 +1,171 @@
+package docker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/moatproject/moat/core"
+)
+
+const imageRoute = "GET /images/{name...}"
+
+// ofArchitecture is an image with an entrypoint and a command.
+func ofArchitecture(architecture string) http.HandlerFunc {
+	return answer(http.StatusOK, map[string]any{
+		"Os": "linux", "Architecture": architecture, "Config": map[string]any{"Entrypoint": []string{"entry"}, "Cmd": []string{"usual"}},
+	})
+}
+
+// TestGateRequests compares the process that is asked for: its command, and its input.
+func TestGateRequests(t *testing.T) {
+	for _, test := range []struct {
+		tty, held, interactive bool
+		architecture           string
+		want                   string
+	}{
+		{false, false, false, "amd64", `[] [] stdin false false`},
+		{true, false, false, "amd64", `["/.moat-gate" "s" "entry"] ["usual"] stdin false false`},
+		{true, false, true, "arm64", `["/.moat-gate" "s" "entry"] ["usual"] stdin true false`},
+		{true, false, false, "s390x", `[] [] stdin false false`},
+		{false, true, false, "amd64", `["/.moat-gate" "B" "entry"] ["usual"] stdin true true`},
+		{false, true, true, "arm64", `["/.moat-gate" "b" "entry"] ["usual"] stdin true true`},
+		{true, true, false, "amd64", `["/.moat-gate" "S" "entry"] ["usual"] stdin false false`},
+		{false, true, false, "s390x", `Held`},
+	} {
+		engine := startFake(t)
+		engine.on(imageRoute, ofArchitecture(test.architecture))
+		var sent container.Config
+		engine.on(createRoute, func(w http.ResponseWriter, r *http.Request) {
+			if err := json.NewDecoder(r.Body).Decode(&sent); err != nil {
+				t.Error(err)
+			}
+			answer(http.StatusCreated, container.CreateResponse{ID: testID})(w, r)
+		})
+		cfg := core.Config{Image: "image", TTY: test.tty, Held: test.held, Interactive: test.interactive}
+		_, err := engine.runtime(t).CreateContainer(t.Context(), cfg)
+		got := fmt.Sprintf("%q %q stdin %t %t", sent.Entrypoint, sent.Cmd, sent.OpenStdin, sent.StdinOnce)
+		if errors.Is(err, core.ErrUnsupported) {
+			got = core.FieldOf(err)
+		} else if err != nil {
+			t.Error(err)
+		}
+		if got != test.want {
+			t.Errorf("%+v: %s", test, got)
+		}
+		put := slices.ContainsFunc(engine.requests(), func(request string) bool { return strings.HasPrefix(request, "PUT ") })
+		if put != strings.Contains(test.want, gatePath) {
+			t.Errorf("%+v: the engine was asked for %q", test, engine.requests())
+		}
+	}
+}
+
+// gated takes a byte of a stream's beginning, tells what its program reads from then on,
+// and ends when that has an end.
+func gated(read chan<- string) http.HandlerFunc {
+	return upgraded(func(conn io.ReadWriter) {
+		key := make([]byte, 1)
+		if _, err := io.ReadFull(conn, key); err != nil {
+			return
+		}
+		_, _ = conn.Write(frame(streamStdout, "begun"))
+		rest, _ := io.ReadAll(conn)
+		read <- string(rest)
+	})
+}
+
+// TestReleaseRequests holds a container that this process has created, and one that it
+// has to ask about.
+func TestReleaseRequests(t *testing.T) {
+	const attach = "POST /containers/" + testID + "/attach?detachKeys=%FF%2C%FE%2C%FF%2C%FE%2C%FF%2C%FE%2C%FF%2C%FE&stderr=1&stdin=1&stdout=1&stream=1"
+	const start, wait = "POST /containers/" + testID + "/start", "POST /containers/" + testID + "/wait?condition=not-running"
+	for _, known := range []bool{true, false} {
+		engine := startFake(t)
+		engine.on(imageRoute, ofArchitecture("amd64"))
+		engine.on(inspectRoute, gatedContainer(gateByte, false))
+		read := make(chan string, 1)
+		engine.on(attachRoute, gated(read))
+		r, want := engine.runtime(t), []string{attach, start, wait}
+		if known {
+			if _, err := r.CreateContainer(t.Context(), core.Config{Image: "image", Held: true, Interactive: true}); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			want = slices.Concat([]string{"GET /containers/" + testID + "/json"}, want)
+		}
+		before := len(engine.requests())
+		var stdout bytes.Buffer
+		err := r.StartAttached(t.Context(), testID, core.AttachOptions{
+			Stdin: strings.NewReader("typed"), Stdout: &stdout,
+			Release: func(context.Context) error {
+				if stdout.Len() > 0 {
+					t.Error("the program has begun")
+				}
+				return nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if typed := <-read; stdout.String() != "begun" || typed != "typed" {
+			t.Errorf("output %q, input %q", stdout.String(), typed)
+		}
+		if got := engine.requests()[before:]; !slices.Equal(got, want) {
+			t.Errorf("the engine was asked for\n%q, want\n%q", got, want)
+		}
+	}
+}
+
+// gatedContainer describes one that was created with a gate.
+func gatedContainer(gate string, tty bool) http.HandlerFunc {
+	return answer(http.StatusOK, container.InspectResponse{
+		ContainerJSONBase: &container.ContainerJSONBase{ID: testID, State: &container.State{Status: "created"}, HostConfig: &container.HostConfig{}},
+		Config: &container.Config{
+			Entrypoint: []string{gatePath, gate}, Cmd: []string{"x"}, Tty: tty, OpenStdin: gate == gateByte || gate == gateLastByte, StdinOnce: !tty,
+		},
+	})
+}
+
+// TestReleaseOfATerminal resizes after the release, which is what the gate waits for.
+func TestReleaseOfATerminal(t *testing.T) {
+	engine := startFake(t)
+	resized := openGate()
+	engine.on("POST /containers/{id}/resize", resized.then(status(http.StatusOK)))
+	engine.on(inspectRoute, gatedContainer(gateHeldSize, true))
+	engine.on(attachRoute, upgraded(func(io.ReadWriter) { await(t, resized.arrived, "the resize") }))
+	err := engine.runtime(t).StartAttached(t.Context(), testID, core.AttachOptions{
+		TTY: true, InitialHeight: 30, InitialWidth: 90,
+		Release: func(context.Context) error {
+			select {
+			case <-resized.arrived:
+				t.Error("the terminal has a size before the release")
+			default:
+			}
+			return nil
+		},
+	})
+	if err != nil || !slices.Contains(engine.requests(), "POST /containers/"+testID+"/resize?h=30&w=90") {
+		t.Errorf("got %v, with %q", err, engine.requests())
+	}
+}
+
+// TestInputBehindTheGate tells who reads what an attachment types.
+func TestInputBehindTheGate(t *testing.T) {
+	for gate, want := range map[string]bool{noGate: true, gateByte: true, gateLastByte: false} {
+		config := &container.Config{OpenStdin: true, StdinOnce: true}
+		if gate != noGate {
+			config.Entrypoint = []string{gatePath, gate}
+		}
+		if got := stdioOf(config); got.stdin != want || got.gate != gate {
+			t.Errorf("behind %q: %+v", gate, got)
+		}
+	}
+}
