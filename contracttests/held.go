@@ -57,7 +57,7 @@ func (f *fixture) heldRun(cfg core.Config, opts core.AttachOptions) (id string, 
 }
 
 func heldStart(f *fixture) {
-	cfg := f.shell(`echo $ENTRYPOINT_RAN "$@"; cat; echo the end of stdin >&2; exit 7`)
+	cfg := f.shell(`echo $ENTRYPOINT_RAN "$@"; cat; echo the end of stdin; exit 7`)
 	cfg.Cmd = append(cfg.Cmd, "sh", "-x", "a b")
 	cfg.Image = f.h.ConfigImage
 	id, output, err := f.heldRun(cfg, core.AttachOptions{Stdin: strings.NewReader("nobody reads this\n")})
