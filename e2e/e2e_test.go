@@ -45,7 +45,8 @@ func runAll(m *testing.M) int {
 	}
 	defer os.RemoveAll(folder)
 	binary = filepath.Join(folder, "moat")
-	build := exec.Command("go", "build", "-o", binary, "../cmd/moat")
+	build := exec.Command("go", "build", "-o", binary, "./cmd/moat")
+	build.Dir = "../apps"
 	// Somebody else runs it too, in a test.
 	if out, err := build.CombinedOutput(); errors.Join(err, os.Chmod(folder, 0o755)) != nil {
 		fmt.Fprintf(os.Stderr, "%v: %s", err, out)
