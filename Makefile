@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-MODULES := core contracttests contracttests/selftest $(wildcard adapters/*) apps tools
+MODULES := core contracttests contracttests/selftest $(wildcard adapters/*) apps e2e tools
 RACE    := core contracttests contracttests/selftest adapters/docker adapters/gvisor adapters/memory apps tools
 TOOL    := bash tools/setup.sh tool
 
@@ -23,7 +23,7 @@ test: build ## every test against all engines that are present, a table of the c
 	bash tools/leftovers.sh || status=1; exit $$status
 
 lives: ## a thousand containers whose only line arrives
-	@eval "$$(bash tools/engine.sh env)"; cd apps && MOAT_E2E_LIVES=$${MOAT_E2E_LIVES:-1000} go test -count=1 -timeout 30m -run TestStreamsShortLives ./e2e
+	@eval "$$(bash tools/engine.sh env)"; cd e2e && MOAT_E2E_LIVES=$${MOAT_E2E_LIVES:-1000} go test -count=1 -timeout 30m -run TestStreamsShortLives .
 
 race: ## the tests that need no engine, under the race detector
 	@for module in $(RACE); do (cd $$module && go test -count=1 -timeout 30m -race ./...); done

@@ -3,13 +3,11 @@ module github.com/moatproject/moat/apps
 go 1.26.0
 
 require (
-	github.com/creack/pty v1.1.24
 	github.com/docker/go-connections v0.8.2
 	github.com/docker/go-units v0.5.0
 	github.com/gofrs/flock v0.13.2
 	github.com/hinshun/vt10x v0.0.0-20220301184237-5011da428d02
 	github.com/moatproject/moat/adapters/container v0.0.0
-	github.com/moatproject/moat/adapters/docker v0.0.0
 	github.com/moatproject/moat/adapters/memory v0.0.0
 	github.com/moatproject/moat/core v0.0.0
 	github.com/moby/term v0.5.2
@@ -53,6 +51,7 @@ require (
 	github.com/klauspost/compress v1.18.6 // indirect
 	github.com/mattn/go-colorable v0.1.14 // indirect
 	github.com/mattn/go-isatty v0.0.20 // indirect
+	github.com/moatproject/moat/adapters/docker v0.0.0 // indirect
 	github.com/moatproject/moat/adapters/gvisor v0.0.0 // indirect
 	github.com/moby/buildkit v0.30.0 // indirect
 	github.com/moby/docker-image-spec v1.3.1 // indirect

@@ -136,6 +136,7 @@ for name in main current; do
 		"$tools/images/build.sh" --check "$url" "/var/lib/moat-engine/$name/seeded" || plan+=("build the test images in the engine '$name'")
 		"$tools/images/services.sh" --check "$url" ||
 			plan+=("load PostgreSQL, Redis and MariaDB into the engine '$name' (built once, from Debian's packages)")
+		"$tools/images/registry.sh" --check "$url" || plan+=("build the image of a registry in the engine '$name'")
 		[[ $name == main ]] || "$tools/images/buildkit.sh" --check "$url" || plan+=("build the image of BuildKit in the engine '$name'")
 	fi
 done
@@ -205,6 +206,7 @@ start_engine() { # start_engine NAME
 	"$tools/engine.sh" up "$1" 8>&-
 	"$tools/images/build.sh" "unix:///run/moat-engine/$1/docker.sock" "/var/lib/moat-engine/$1/seeded"
 	"$tools/images/services.sh" "unix:///run/moat-engine/$1/docker.sock"
+	"$tools/images/registry.sh" "unix:///run/moat-engine/$1/docker.sock"
 	# It needs a privileged container, which old engines cannot start on every machine.
 	[[ $1 == main ]] || "$tools/images/buildkit.sh" "unix:///run/moat-engine/$1/docker.sock"
 	say "engine $1 with its images: $((SECONDS - start)) s"

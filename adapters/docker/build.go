@@ -129,8 +129,14 @@ func stepAt(steps []*parser.Node, dockerfile string, line int) string {
 // number among those of the stage that change files, and its instruction.
 var numberedStep = lazily(`^\[(?:(?:stage-)?(\S+) +)?(\d+)/\d+\] (\w+)`)
 
+// imageStep is BuildKit's name for the look at an image that a stage begins with.
+const imageStep = "[internal] load metadata for "
+
 // lineOfStep returns the line of the step that BuildKit calls so, or 0.
 func lineOfStep(steps []*parser.Node, name string) int {
+	if image, ok := strings.CutPrefix(name, imageStep); ok {
+		return lineAbout(steps, image)
+	}
 	match := numberedStep().FindStringSubmatch(name)
 	if match == nil {
 		return 0

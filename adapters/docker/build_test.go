@@ -223,8 +223,12 @@ COPY --from=build /a ./b/../c /d
 		"[stage-1 3/4] COPY":                       0, // it is another instruction
 		"[build 9/9] RUN nine":                     0,
 		"[internal] load build context":            0,
-		"exporting to image":                       0,
-		"":                                         0,
+
+		"[internal] load metadata for docker.io/library/image:latest": 3,
+		"[internal] load metadata for docker.io/library/other:latest": 0,
+
+		"exporting to image": 0,
+		"":                   0,
 	} {
 		if got := lineOfStep(parsed, name); got != want {
 			t.Errorf("%q is on line %d, want %d", name, got, want)
@@ -369,6 +373,8 @@ func TestClassifyBuilds(t *testing.T) {
 		{`failed to resolve reference "127.0.0.1:5000/moat/missing:latest": 127.0.0.1:5000/moat/missing:latest: not found`, core.ErrNotFound, "", 1},
 		{solveOld + `failed to do request: Head "http://127.0.0.1:1/v2/x/manifests/latest": dial tcp 127.0.0.1:1: connect: connection refused`, core.ErrUnavailable, "", 0},
 		{solve + `failed to copy files: write /x: no space left on device`, core.ErrUnavailable, "", 0},
+		{solve + `127.0.0.1:5000/moat/missing:latest: failed to resolve source metadata for 127.0.0.1:5000/moat/missing:latest: unexpected status from HEAD request to http://127.0.0.1:5000/v2/moat/missing/manifests/latest: 401 Unauthorized`, core.ErrUnavailable, "", 1},
+		{solveOld + `pulling from host 127.0.0.1:5000 failed with status code [manifests latest]: 401 Unauthorized`, core.ErrUnavailable, "", 0},
 	} {
 		t.Run(test.text, func(t *testing.T) {
 			r := startFake(t).runtime(t)
@@ -383,7 +389,7 @@ func TestClassifyBuilds(t *testing.T) {
 			if !ok || !errors.Is(failure.Class, test.class) || failure.Field != test.field {
 				t.Errorf("got %#v, want %v, field %q", failure, test.class, test.field)
 			}
-			if test.class != nil && failure.Remedy == "" && !errors.Is(test.class, core.ErrNotFound) {
+			if test.class != nil && failure.Remedy == "" {
 				t.Errorf("%v names no remedy", err)
 			}
 			line := 0

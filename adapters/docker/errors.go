@@ -96,6 +96,7 @@ const (
 	askRegistry   = "Check the registry's address and the network"
 	askAccess     = "Ask who runs the engine, or the proxy before it, for access"
 	checkTag      = "Check the image's name and tag"
+	withLogin     = "bring the image to the engine with a client that has a login (docker login, docker pull)"
 
 	checkRuntimes  = "Check the engine's OCI runtimes (docker info)"
 	checkProgram   = "Check the program's name, and that the image has it"
@@ -183,17 +184,20 @@ var rules = []rule{
 	{is: errdefs.IsNotFound, texts: []string{"no such image"}, class: core.ErrNotFound, remedy: "Pull the image, or build it"},
 
 	// Registries.
-	{texts: []string{"repository does not exist"}, class: core.ErrNotFound, remedy: "Check the name; a private image needs a login of the engine's"},
+	{texts: []string{"no basic auth credentials"}, class: core.ErrUnavailable, remedy: "Moat has no logins: " + withLogin},
+	{texts: []string{"repository does not exist"}, class: core.ErrNotFound, remedy: "Check the name; if the image is private, " + withLogin},
 	{is: errdefs.IsNotFound, texts: []string{"failed to resolve reference"}, class: core.ErrNotFound, remedy: checkTag},
 	{is: endsNotFound, texts: []string{"failed to resolve "}, class: core.ErrNotFound, remedy: checkTag},
 	{texts: []string{"manifest unknown"}, class: core.ErrNotFound, remedy: checkTag},
 	{texts: []string{"failed to resolve reference"}, class: core.ErrUnavailable, remedy: askRegistry},
 	{texts: []string{"failed to do request"}, class: core.ErrUnavailable, remedy: askRegistry},
+	{texts: []string{"dial tcp"}, class: core.ErrUnavailable, remedy: askRegistry},
+	{texts: []string{"short read: expected"}, class: core.ErrUnavailable, remedy: askRegistry},
 	{texts: []string{`get "http`}, class: core.ErrUnavailable, remedy: askRegistry},
-	{texts: []string{"unauthorized"}, class: core.ErrUnavailable, remedy: "The registry wants a login"},
+	{texts: []string{"unauthorized"}, class: core.ErrUnavailable, remedy: "Moat has no logins: " + withLogin},
 	{texts: []string{"toomanyrequests"}, class: core.ErrUnavailable, remedy: "The registry limits pulls: try again later"},
 
-	{is: endsNotFound, class: core.ErrNotFound}, // of BuildKit's, in Docker 20.10
+	{is: endsNotFound, class: core.ErrNotFound, remedy: checkTag}, // of BuildKit's, in Docker 20.10
 
 	// What the engine's status codes mean, which is too coarse for the failures above.
 	{is: errdefs.IsNotFound, class: core.ErrNotFound},

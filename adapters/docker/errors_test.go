@@ -87,6 +87,11 @@ func TestClassify(t *testing.T) {
 		{500, `Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io on 10.255.255.53:53: connect: network is unreachable`, core.ErrUnavailable, "", nil},
 		{500, `failed to resolve reference "127.0.0.1:1/x:latest": failed to do request: Head "https://127.0.0.1:1/v2/x/manifests/latest": dial tcp 127.0.0.1:1: connect: connection refused`, core.ErrUnavailable, "", nil},
 		{500, `Head "https://example.org/v2/x/manifests/latest": unauthorized: authentication required`, core.ErrUnavailable, "", nil},
+		{500, `Head "http://127.0.0.1:32768/v2/moat/private/manifests/latest": no basic auth credentials`, core.ErrUnavailable, "", nil},
+		{404, `failed to resolve reference "127.0.0.1:32768/moat/private:latest": pull access denied, repository does not exist or may require authorization: authorization failed: no basic auth credentials`, core.ErrUnavailable, "", nil},
+		// It dies in the middle of a pull.
+		{500, `dial tcp 127.0.0.1:32770: connect: connection refused`, core.ErrUnavailable, "", nil},
+		{500, `short read: expected 8002630 bytes but got 533504: unexpected EOF`, core.ErrUnavailable, "", nil},
 
 		{401, `authentication required`, core.ErrUnavailable, "", nil},
 		{503, `the engine is shutting down`, core.ErrUnavailable, "", nil},

@@ -24,7 +24,6 @@ type rule struct {
 	siblings   []string // patterns of folders
 	inTests    []string // siblings of test files only
 	thirdParty bool
-	frameworks bool // fx and zerolog, with thirdParty
 	noIO       bool // outside of tests
 }
 
@@ -35,11 +34,15 @@ var table = []rule{
 	{folder: "adapters/gvisor", siblings: []string{"core", "adapters/docker"}, inTests: []string{"contracttests"}, thirdParty: true},
 	{folder: "adapters/container", siblings: []string{"core", "adapters/*"}, inTests: []string{"contracttests"}, thirdParty: true},
 	{folder: "adapters/*", siblings: []string{"core"}, inTests: []string{"contracttests"}, thirdParty: true},
-	{folder: "apps", siblings: []string{"core", "adapters/*"}, inTests: []string{"contracttests"}, thirdParty: true, frameworks: true},
+	{folder: "apps", siblings: []string{"core", "adapters/*"}, inTests: []string{"contracttests"}, thirdParty: true},
+	{folder: "e2e", siblings: []string{"core", "adapters/docker"}, thirdParty: true},
 	{folder: "tools", siblings: []string{"core", "contracttests", "adapters/*"}, thirdParty: true},
 }
 
-var frameworks = []string{"go.uber.org/fx", "github.com/rs/zerolog"}
+// reserved are libraries that one module alone may use.
+var reserved = map[string]string{
+	"go.uber.org/fx": "apps", "github.com/rs/zerolog": "apps", "github.com/testcontainers/testcontainers-go": "e2e",
+}
 
 // Packages of the standard library by which core would reach out of its process.
 // What lies below them does so too, but for the exceptions.
@@ -254,8 +257,11 @@ func (r rule) refuses(imported, module string, test bool) string {
 		}
 	case !r.thirdParty:
 		return module + " depends on the standard library alone"
-	case !r.frameworks && below(imported, frameworks...):
-		return "frameworks are for apps only"
+	}
+	for library, folder := range reserved {
+		if module != folder && below(imported, library) {
+			return "it is for " + folder + " only"
+		}
 	}
 	return ""
 }

@@ -69,6 +69,8 @@ var good = map[string]string{
 	"adapters/container/a.go":   imports(prefix+"adapters/docker", prefix+"adapters/gvisor", prefix+"adapters/memory"),
 	"apps/go.mod":               module("apps", ""),
 	"apps/cmd/moat/main.go":     imports("go.uber.org/fx", "go.uber.org/fx/fxevent", "github.com/rs/zerolog", prefix+"adapters/container", prefix+"core"),
+	"e2e/go.mod":                module("e2e", "require github.com/testcontainers/testcontainers-go v0.41.0\n"),
+	"e2e/a_test.go":             imports("github.com/testcontainers/testcontainers-go", prefix+"adapters/docker/dockertest"),
 	"tools/go.mod":              module("tools", ""),
 	"tools/rules/a.go":          imports("os"),
 
@@ -154,11 +156,23 @@ func TestCheck(t *testing.T) {
 		},
 		{
 			"an adapter uses fx", "adapters/docker/b.go", imports("go.uber.org/fx/fxevent"),
-			"adapters/docker/b.go: imports go.uber.org/fx/fxevent: frameworks are for apps only",
+			"adapters/docker/b.go: imports go.uber.org/fx/fxevent: it is for apps only",
 		},
 		{
 			"a tool uses zerolog", "tools/rules/b.go", imports("github.com/rs/zerolog"),
-			"tools/rules/b.go: imports github.com/rs/zerolog: frameworks are for apps only",
+			"tools/rules/b.go: imports github.com/rs/zerolog: it is for apps only",
+		},
+		{
+			"an app's test uses the tests' containers", "apps/b_test.go", imports("github.com/testcontainers/testcontainers-go/wait"),
+			"apps/b_test.go: imports github.com/testcontainers/testcontainers-go/wait: it is for e2e only",
+		},
+		{
+			"an app requires the tests' containers", "apps/go.mod", module("apps", "require github.com/testcontainers/testcontainers-go v0.41.0\n"),
+			"apps/go.mod: requires github.com/testcontainers/testcontainers-go: it is for e2e only",
+		},
+		{
+			"the end-to-end tests look inside", "e2e/b_test.go", imports(prefix + "apps/internal/cli"),
+			"e2e/b_test.go: imports " + prefix + `apps/internal/cli: e2e may import of this repository only ["core" "adapters/docker"]`,
 		},
 
 		{
