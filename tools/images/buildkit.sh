@@ -1,25 +1,10 @@
 #!/usr/bin/env bash
 # Makes moat/test-buildkit in an engine: BuildKit of its module with a runc, as moby/buildkit is laid out.
-#
-#   buildkit.sh [--check] ENGINE_URL
-#
-# --check builds nothing, it fails when something is to be built.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck source=../versions.env
-. "$here/../versions.env"
-bin=${MOAT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/moat}/bin
-unset DOCKER_HOST DOCKER_CONTEXT DOCKER_API_VERSION DOCKER_TLS_VERIFY DOCKER_CERT_PATH
-export DOCKER_CONFIG=/run/moat-engine/no-client-settings
-
-check=
-[[ ${1:-} != --check ]] || { check=yes; shift; }
-url=${1:?usage: buildkit.sh [--check] ENGINE_URL}
 tag=moat/test-buildkit:latest
-label=moat.test.content
-want=$({ cat "${BASH_SOURCE[0]}"; echo "$BUILDKIT_VERSION $RUNC_VERSION"; } | sha256sum | cut -d' ' -f1)
-[[ $(docker -H "$url" image inspect -f "{{index .Config.Labels \"$label\"}}" "$tag" 2>/dev/null) != "$want" ]] || exit 0
-[[ ! $check ]] || exit 1
+versions=(BUILDKIT_VERSION RUNC_VERSION)
+# shellcheck source=begin.sh
+. "$(dirname "$0")/begin.sh"
 
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
