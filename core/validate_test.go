@@ -119,6 +119,7 @@ var settings = []setting{
 	// What has no value that no runtime could honour.
 	values("Privileged", []bool{false, true}, nil),
 	values("Interactive", []bool{false, true}, nil),
+	values("Held", []bool{false, true}, nil),
 	values("HasMoatUser", []bool{false, true}, nil),
 	values("TTY", []bool{false, true}, nil),
 	values("AutoRemove", []bool{false, true}, nil),
