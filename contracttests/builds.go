@@ -54,6 +54,7 @@ func buildCases() []Case {
 			return err
 		}},
 		serial(one("BM-16", "a missing base image is pulled", pulledBase)),
+		one("BM-17", "what of Context cannot be copied fails the build", unreadableContext),
 	}
 }
 
@@ -228,6 +229,47 @@ func linkedContext() fs.FS {
 func contextLinks(f *fixture) {
 	tag := f.build(f.dockerfile(`COPY . /context/`), core.BuildOptions{Context: linkedContext()})
 	f.wantSaid(tag, `cd /context && cat link && for name in link broken outside; do readlink $name; done`, "it is linked\nfile\n/no/such/file\n../../etc\n")
+}
+
+// lockedContext is a folder of which some names cannot be opened.
+type lockedContext struct {
+	files  fstest.MapFS
+	locked string
+}
+
+func (l lockedContext) Open(name string) (fs.File, error) {
+	if name == l.locked {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrPermission}
+	}
+	return l.files.Open(name)
+}
+
+func unreadableContext(f *fixture) {
+	for _, test := range []struct {
+		name, what string
+		mode       fs.FileMode
+	}{
+		{"locked-file", "a file that cannot be opened", 0o644},
+		{"locked-folder", "a folder that cannot be opened", fs.ModeDir | 0o755},
+		{"pipe", "a named pipe", fs.ModeNamedPipe | 0o644},
+		{"device", "a device", fs.ModeDevice | 0o644},
+	} {
+		files := fstest.MapFS{
+			"a": {Mode: 0o644, Data: []byte("it is there\n")}, "z": {Mode: 0o644},
+			test.name: {Mode: test.mode, Data: []byte("it is lost\n")},
+		}
+		of := lockedContext{files, test.name}
+		tag := f.tag()
+		err := f.tryBuild(tag, f.dockerfile("COPY . /context/"), core.BuildOptions{Context: of})
+		f.wantField(test.what, err, "Context")
+		if err != nil && !strings.Contains(err.Error(), test.name) {
+			f.Errorf("%s: %v does not name it", test.what, err)
+		}
+		f.wantImage(tag, false)
+
+		files[".dockerignore"] = &fstest.MapFile{Mode: 0o644, Data: []byte(test.name + "\n")}
+		f.wantSaid(f.build(f.dockerfile("COPY . /context/"), core.BuildOptions{Context: of}), "cd /context && cat a && ls", "it is there\na\nz\n")
+	}
 }
 
 func buildDNS(f *fixture) {

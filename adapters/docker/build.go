@@ -34,6 +34,7 @@ type build struct {
 	dockerfile string
 	tag        string // with its registry and version
 	opts       core.BuildOptions
+	unread     unread
 }
 
 func (m *builds) BuildImage(ctx context.Context, dockerfile string, tag string, opts core.BuildOptions) error {
@@ -57,8 +58,19 @@ func (m *builds) BuildImage(ctx context.Context, dockerfile string, tag string, 
 		return c.wrong(core.ErrUnsupported, "DNS", "builders take their DNS servers from their own settings",
 			"Set dns in the engine's daemon.json, or in BuildKit's buildkitd.toml")
 	}
-	b := &build{call: c, runtime: r, dockerfile: dockerfile, tag: reference.TagNameOnly(named).String(), opts: opts}
-	return c.failed(b.run())
+	asked := c.ctx
+	building, stop := context.WithCancel(asked)
+	defer stop()
+	c.ctx = building
+	b := &build{call: c, runtime: r, dockerfile: dockerfile, tag: reference.TagNameOnly(named).String(), opts: opts, unread: unread{stop: stop}}
+	err = b.run()
+	if why := b.unread.reason(); why != nil && asked.Err() == nil {
+		return &core.Error{
+			Op: c.op, Runtime: core.RuntimeDocker, Object: c.object, Field: "Context", Class: core.ErrInvalidConfig,
+			Err: why, Remedy: "Make it readable, or name it in " + ignoreFile,
+		}
+	}
+	return c.failed(err)
 }
 
 func (b *build) run() error {

@@ -25,7 +25,7 @@ const classicDockerfile = ".moat.dockerfile"
 
 // classic builds with the engine's builder of before BuildKit.
 func (b *build) classic() error {
-	files, err := classicContext(b.opts, b.dockerfile)
+	files, err := b.classicContext()
 	if err != nil {
 		return err
 	}
@@ -64,8 +64,8 @@ func (b *build) classic() error {
 }
 
 // classicContext returns the context with the Dockerfile in it, out of the reach of COPY.
-func classicContext(opts core.BuildOptions, dockerfile string) (fsutil.FS, error) {
-	all, ignored, err := contextOf(opts)
+func (b *build) classicContext() (fsutil.FS, error) {
+	all, ignored, err := b.context()
 	if err != nil {
 		return nil, err
 	}
@@ -77,8 +77,8 @@ func classicContext(opts core.BuildOptions, dockerfile string) (fsutil.FS, error
 		ignored = []byte(ignoreFile)
 	}
 	files := map[string][]byte{}
-	maps.Copy(files, opts.ContextFiles)
-	files[classicDockerfile] = []byte(dockerfile)
+	maps.Copy(files, b.opts.ContextFiles)
+	files[classicDockerfile] = []byte(b.dockerfile)
 	files[ignoreFile] = fmt.Appendf(ignored, "\n%s\n", classicDockerfile)
 	all.files = files
 	patterns = append(patterns, "!"+classicDockerfile, "!"+ignoreFile)

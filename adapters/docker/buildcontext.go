@@ -2,6 +2,7 @@ package docker
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -14,6 +15,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/moatproject/moat/core"
@@ -28,17 +31,49 @@ const ignoreFile = ".dockerignore"
 type buildContext struct {
 	folder fs.FS // nil: empty
 	files  map[string][]byte
+	unread *unread
 }
 
-// contextOf returns the context of a build and what of it builders do not get, as its
+// unread keeps the first reason why something of a context could not be had, and stops
+// the build for it. Builders tell it as a failure of their own, go on, or wait for more.
+type unread struct {
+	stop context.CancelFunc
+	mu   sync.Mutex
+	err  error
+}
+
+func (u *unread) note(err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.err = cmp.Or(u.err, err)
+	u.stop()
+}
+
+func (u *unread) reason() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.err
+}
+
+// unreadError is such a reason for the builders' library, which passes over a refusal of
+// what it leaves out, but takes what does not exist for the end of its folder.
+type unreadError struct{ why error }
+
+func (e unreadError) Error() string        { return e.why.Error() }
+func (e unreadError) Is(target error) bool { return target == fs.ErrPermission }
+
+// context returns the context of the build and what of it builders do not get, as its
 // [ignoreFile] has it. The files of the options are there whatever that names.
-func contextOf(opts core.BuildOptions) (buildContext, []byte, error) {
-	all := buildContext{opts.Context, opts.ContextFiles}
+func (b *build) context() (buildContext, []byte, error) {
+	all := buildContext{b.opts.Context, b.opts.ContextFiles, &b.unread}
 	patterns, err := all.ignoreFile()
+	if err != nil {
+		b.unread.note(err)
+	}
 	if err != nil || len(patterns) == 0 {
 		return all, nil, err
 	}
-	for name := range opts.ContextFiles {
+	for name := range b.opts.ContextFiles {
 		patterns = fmt.Appendf(patterns, "\n!%s", patternFor(name))
 	}
 	return all, patterns, nil
@@ -51,7 +86,7 @@ func patternFor(name string) string {
 
 // ignoreFile returns the content of the context's file of that name, nil where it has none.
 func (b buildContext) ignoreFile() ([]byte, error) {
-	file, err := b.Open(ignoreFile)
+	file, err := b.open(ignoreFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -62,8 +97,33 @@ func (b buildContext) ignoreFile() ([]byte, error) {
 	return io.ReadAll(file)
 }
 
-// Open implements [fsutil.FS].
+// Open implements [fsutil.FS], whose users make an empty file of what they cannot open:
+// so that fails when it is read.
 func (b buildContext) Open(name string) (io.ReadCloser, error) {
+	file, err := b.open(name)
+	if err != nil {
+		failing, writer := io.Pipe()
+		_ = writer.CloseWithError(err)
+		file = failing
+	}
+	return contextFile{file, b.unread}, nil
+}
+
+// contextFile notes why it cannot be read.
+type contextFile struct {
+	io.ReadCloser
+	unread *unread
+}
+
+func (f contextFile) Read(p []byte) (int, error) {
+	n, err := f.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		f.unread.note(err)
+	}
+	return n, err
+}
+
+func (b buildContext) open(name string) (io.ReadCloser, error) {
 	if content, ok := b.files[name]; ok {
 		return io.NopCloser(bytes.NewReader(content)), nil
 	}
@@ -90,28 +150,47 @@ func (b buildContext) Walk(ctx context.Context, target string, visit fs.WalkDirF
 		target = "."
 	}
 	return fs.WalkDir(contextTree{b}, target, func(name string, entry fs.DirEntry, err error) error {
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil || name == "." {
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case entry == nil: // there is no such target
 			return err
-		}
-		stat, err := b.stat(name, entry)
-		if err != nil || stat == nil {
+		case err != nil:
+			if err := visit(name, entry, unreadError{err}); err == nil {
+				return nil
+			}
+			b.unread.note(err)
 			return err
+		case name == ".", entry.Type() == fs.ModeSocket: // which no builder can copy, and which lies about in many a folder
+			return nil
 		}
-		return visit(name, &fsutil.DirEntryInfo{Stat: stat}, nil)
+		return visit(name, contextEntry{entry, b, name}, nil)
 	})
 }
 
-// stat describes an entry as builders want it: root's. It returns nil for a socket,
-// which no builder can copy, and which lies about in many a folder.
-func (b buildContext) stat(name string, entry fs.DirEntry) (*types.Stat, error) {
-	info, err := entry.Info()
+// contextEntry is looked at only when it is not left out.
+type contextEntry struct {
+	fs.DirEntry
+	of   buildContext
+	name string
+}
+
+// Info describes an entry as builders want it: root's.
+func (e contextEntry) Info() (fs.FileInfo, error) {
+	stat, err := e.stat()
+	if err != nil {
+		e.of.unread.note(err)
+		return nil, unreadError{err}
+	}
+	return &fsutil.StatInfo{Stat: stat}, nil
+}
+
+func (e contextEntry) stat() (*types.Stat, error) {
+	info, err := e.DirEntry.Info()
 	if err != nil {
 		return nil, err
 	}
-	stat := &types.Stat{Path: name, Mode: uint32(info.Mode())}
+	stat := &types.Stat{Path: e.name, Mode: uint32(info.Mode())}
 	if !info.ModTime().IsZero() {
 		stat.ModTime = info.ModTime().UnixNano()
 	}
@@ -120,11 +199,9 @@ func (b buildContext) stat(name string, entry fs.DirEntry) (*types.Stat, error) 
 		stat.Size = info.Size()
 	case fs.ModeDir:
 	case fs.ModeSymlink:
-		stat.Linkname, err = fs.ReadLink(b.folder, name)
-	case fs.ModeSocket:
-		return nil, nil
+		stat.Linkname, err = fs.ReadLink(e.of.folder, e.name)
 	default:
-		err = &fs.PathError{Op: "copy", Path: name, Err: errors.New("it is neither a file nor a folder nor a symbolic link; name it in " + ignoreFile)}
+		err = &fs.PathError{Op: "copy", Path: e.name, Err: errors.New("it is neither a file nor a folder nor a symbolic link")}
 	}
 	return stat, err
 }
@@ -156,14 +233,12 @@ func (t contextTree) Stat(name string) (fs.FileInfo, error) {
 // ReadDir merges the folder's entries and those that the files make, in order of their names.
 func (t contextTree) ReadDir(name string) ([]fs.DirEntry, error) {
 	entries := map[string]fs.DirEntry{}
-	if t.of.isFolder(name) {
-		below, err := fs.ReadDir(t.of.folder, name)
-		if err != nil {
-			return nil, err
-		}
-		for _, entry := range below {
-			entries[entry.Name()] = entry
-		}
+	below, err := t.of.entries(name)
+	if err != nil {
+		return nil, err
+	}
+	for _, entry := range below {
+		entries[entry.Name()] = entry
 	}
 	for file, content := range t.of.files {
 		rest, below := file, true
@@ -186,13 +261,20 @@ func (t contextTree) ReadDir(name string) ([]fs.DirEntry, error) {
 	return slices.SortedFunc(maps.Values(entries), func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) }), nil
 }
 
-// isFolder tells a folder of the context's own: a link to one may lead anywhere.
-func (b buildContext) isFolder(name string) bool {
+// entries lists what is in a folder of the context's own, if it is one: a link to one may
+// lead anywhere.
+func (b buildContext) entries(name string) ([]fs.DirEntry, error) {
 	if b.folder == nil || b.hidden(name) {
-		return false
+		return nil, nil
 	}
 	info, err := fs.Lstat(b.folder, name)
-	return err == nil && info.IsDir()
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || err == nil && !info.IsDir() {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return fs.ReadDir(b.folder, name)
 }
 
 // madeInfo describes what only the files of a build context make.

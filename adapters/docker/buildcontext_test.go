@@ -77,7 +77,7 @@ func TestBuildContext(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	files := buildContext{os.DirFS(folder), map[string][]byte{
+	files := buildContext{unread: &unread{stop: func() {}}, folder: os.DirFS(folder), files: map[string][]byte{
 		"a/hidden": []byte("hides"), "new/er/file": []byte("new"), "replaced": []byte("file"), "covered/x": []byte("x"),
 	}}
 	all := []string{
@@ -98,7 +98,7 @@ func TestBuildContext(t *testing.T) {
 			t.Errorf("walked %s: %v", name, err)
 		}
 	}
-	if _, err := files.Open("replaced/inside"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := files.open("replaced/inside"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("opened what a file hides: %v", err)
 	}
 	if _, err := walked(t, buildContext{}, ""); err != nil {

@@ -12,9 +12,10 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/moatproject/moat/core"
 	buildkit "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/session/filesync"
 	failures "github.com/moby/buildkit/solver/errdefs"
 	"github.com/opencontainers/go-digest"
-	"github.com/tonistiigi/fsutil"
 )
 
 // errNoBuildKit is an engine without one.
@@ -124,7 +125,7 @@ func (b *build) load(archive io.Reader) error {
 
 // solve runs the build.
 func (b *build) solve(builder *buildkit.Client, export buildkit.ExportEntry, attributes map[string]string) error {
-	files, ignored, err := contextOf(b.opts)
+	files, ignored, err := b.context()
 	if err != nil {
 		return err
 	}
@@ -157,9 +158,12 @@ func (b *build) solve(builder *buildkit.Client, export buildkit.ExportEntry, att
 	_, err = builder.Solve(b.ctx, nil, buildkit.SolveOpt{
 		Frontend:      "dockerfile.v0",
 		FrontendAttrs: attributes,
-		LocalMounts:   map[string]fsutil.FS{"context": files, "dockerfile": buildContext{files: dockerfile}},
-		SharedKey:     sharedKey(dockerfile, b.opts),
-		Exports:       []buildkit.ExportEntry{export},
+		// As LocalMounts they would be looked at before they are filtered.
+		Session: []session.Attachable{filesync.NewFSSyncProvider(filesync.StaticDirSource{
+			"context": files, "dockerfile": buildContext{files: dockerfile, unread: &b.unread},
+		})},
+		SharedKey: sharedKey(dockerfile, b.opts),
+		Exports:   []buildkit.ExportEntry{export},
 	}, statuses)
 	<-shown
 	if err != nil {

@@ -43,19 +43,26 @@ func (b *build) readContext(files *filesystem) error {
 		return invalid(buildOp, b.tag, "Context", fmt.Errorf("%s: %w", ignoreFile, err))
 	}
 	return fs.WalkDir(b.opts.Context, ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || name == "." {
-			return err
+		if name != "." {
+			skip, matchErr := ignored.MatchesOrParentMatches(name)
+			if matchErr != nil || skip || b.isHidden(name, entry) {
+				return matchErr
+			}
 		}
-		if skip, err := ignored.MatchesOrParentMatches(name); err != nil || skip || b.isHidden(name, entry) {
-			return err
+		switch {
+		case err != nil:
+		case name == ".", entry.Type() == fs.ModeSocket:
+		case entry.Type() == fs.ModeSymlink:
+			return unsupported(buildOp, b.tag, "Context: "+name+" is a symbolic link")
+		case entry.IsDir():
+			err = files.mkdirAll("/" + name)
+		default:
+			err = files.unpack(b.opts.Context, name, "/"+name)
 		}
-		if kind := entry.Type(); !kind.IsRegular() && !kind.IsDir() {
-			return unsupported(buildOp, b.tag, fmt.Sprintf("Context: %s is neither a file nor a folder", name))
+		if err != nil {
+			return invalid(buildOp, b.tag, "Context", fmt.Errorf("%s: %w", name, err))
 		}
-		if entry.IsDir() {
-			return files.mkdirAll("/" + name)
-		}
-		return files.unpack(b.opts.Context, name, "/"+name)
+		return nil
 	})
 }
 

@@ -248,6 +248,37 @@ var buildBreakages = []breakage{
 			return b.BuildManager.BuildImage(ctx, dockerfile, tag, opts)
 		}
 	})},
+	{number: "BM-17", how: "what cannot be opened is empty", do: opened(func(name string, file fs.File, err error) (fs.File, error) {
+		if errors.Is(err, fs.ErrPermission) {
+			return fstest.MapFS{name: {}}.Open(name)
+		}
+		return file, err
+	})},
+	{number: "BM-17", how: "what is ignored is read", also: []string{"BM-02", "BM-03"}, do: opened(func(name string, file fs.File, err error) (fs.File, error) {
+		if name == ".dockerignore" {
+			return nil, fs.ErrNotExist
+		}
+		return file, err
+	})},
+}
+
+// opened changes what opening the files of Context comes to.
+func opened(change func(name string, file fs.File, err error) (fs.File, error)) func(*hooks) {
+	return buildOf(func(opts *core.BuildOptions) {
+		if opts.Context != nil {
+			opts.Context = openedContext{opts.Context, change}
+		}
+	})
+}
+
+type openedContext struct {
+	files  fs.FS
+	change func(name string, file fs.File, err error) (fs.File, error)
+}
+
+func (o openedContext) Open(name string) (fs.File, error) {
+	file, err := o.files.Open(name)
+	return o.change(name, file, err)
 }
 
 var buildImitations = []imitation{
