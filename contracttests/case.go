@@ -19,7 +19,7 @@ type Case struct {
 	Title  string
 
 	// Serial cases must not run beside others: they count goroutines, load the
-	// machine, or remove an image.
+	// machine, remove an image, or observe what others disturb.
 	Serial bool
 
 	check func(*fixture)

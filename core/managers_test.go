@@ -205,8 +205,11 @@ func TestNetworkConfigValidate(t *testing.T) {
 		}
 	}
 	for field, cfgs := range map[string][]core.NetworkConfig{
-		"Name":   {{}, {Name: "-a"}, {Name: "a b"}, {Name: "bridge"}, {Name: "host"}, {Name: "none"}, {Name: "default"}},
-		"Subnet": {{Name: "a", Subnet: "x"}, {Name: "a", Subnet: "192.0.2.0"}, {Name: "a", Subnet: "192.0.2.1/29"}, {Name: "a", Subnet: "192.0.2.0/30"}, {Name: "a", Subnet: "2001:db8::/64"}},
+		"Name": {{}, {Name: "-a"}, {Name: "a b"}, {Name: "bridge"}, {Name: "host"}, {Name: "none"}, {Name: "default"}},
+		"Subnet": {
+			{Name: "a", Subnet: "x"}, {Name: "a", Subnet: "192.0.2.0"}, {Name: "a", Subnet: "192.0.2.1/29"}, {Name: "a", Subnet: "192.0.2.0/30"}, {Name: "a", Subnet: "2001:db8::/64"},
+			{Name: "a", Subnet: "0.0.0.0/24"}, {Name: "a", Subnet: "64.0.0.0/2"}, {Name: "a", Subnet: "224.0.0.0/29"},
+		},
 		"Labels": {{Name: "a", Labels: map[string]string{"": "x"}}, {Name: "a", Labels: map[string]string{"moat.managed": "false"}}},
 		"RunID":  {{Name: "a", RunID: "\x00"}},
 	} {

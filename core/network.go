@@ -74,6 +74,11 @@ func (c NetworkConfig) Validate() error {
 		if err != nil || subnet != subnet.Masked() || !subnet.Addr().Is4() || subnet.Bits() > 29 {
 			return invalid("Subnet", "%q is not an IPv4 subnet of eight addresses or more, such as 192.0.2.0/26", c.Subnet)
 		}
+		for _, reserved := range []string{"0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4"} { // of which no host has an address on a network
+			if subnet.Overlaps(netip.MustParsePrefix(reserved)) {
+				return invalid("Subnet", "%q has addresses of %s, which no container can have", c.Subnet, reserved)
+			}
+		}
 	}
 	return validateIdentity(Config{Image: "none", Labels: c.Labels, RunID: c.RunID})
 }
