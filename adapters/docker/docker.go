@@ -33,7 +33,7 @@ type Options struct {
 	PullProgress   core.PullSink // of the pulls that CreateContainer does; nil discards
 	Logger         *slog.Logger  // nil discards
 	Sandbox        Sandbox       // nil: the engine's default OCI runtime
-	SubnetPool     netip.Prefix  // IPv4 subnets for networks; zero: a part of 10.0.0.0/8
+	SubnetPool     netip.Prefix  // IPv4 subnets for networks, from /8 to /29; zero: a part of 10.0.0.0/8
 	BuildKit       string        // address of the BuildKit that builds images, such as unix:///run/buildkit/buildkitd.sock; empty: the engine builds
 	ClassicBuilder bool          // the engine builds without its BuildKit
 	GOOS           string        // this machine's system, as [runtime.GOOS] has it; empty: the one that this is built for
@@ -93,10 +93,10 @@ func New(options Options) (*Runtime, error) {
 	if !options.SubnetPool.IsValid() {
 		options.SubnetPool = defaultPool
 	}
-	if pool := options.SubnetPool; !pool.Addr().Is4() || pool.Bits() > 29 {
+	if pool := options.SubnetPool; !pool.Addr().Is4() || pool != pool.Masked() || pool.Bits() < 8 || pool.Bits() > 29 {
 		return nil, &core.Error{
 			Op: "make runtime", Runtime: core.RuntimeDocker, Object: pool.String(), Field: "SubnetPool", Class: core.ErrInvalidConfig,
-			Err: errors.New("it is not an IPv4 subnet of eight addresses or more"),
+			Err: errors.New("it is not an IPv4 subnet from /8 to /29"),
 		}
 	}
 	if options.Logger == nil {

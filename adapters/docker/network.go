@@ -33,7 +33,9 @@ const subnetBits = 26
 // optionICC is a network's option that its containers reach each other.
 const optionICC = "com.docker.network.bridge.enable_icc"
 
-// NetworkManager returns the runtime's one network manager.
+// NetworkManager returns the runtime's one network manager. Docker Engine 20.10 parts
+// networks by a rule that it takes away and puts back whenever it creates one: for these
+// milliseconds containers of different networks can reach each other.
 func (r *Runtime) NetworkManager() core.NetworkManager { return (*networks)(r) }
 
 // networks is a runtime as a network manager.

@@ -176,7 +176,7 @@ func TestCreateNetworkFrom(t *testing.T) {
 }
 
 func TestSubnetPool(t *testing.T) {
-	for _, pool := range []string{"2001:db8::/64", "192.0.2.0/30"} {
+	for _, pool := range []string{"2001:db8::/64", "192.0.2.0/30", "192.0.2.1/24", "0.0.0.0/7"} {
 		if _, err := New(Options{SubnetPool: netip.MustParsePrefix(pool)}); !errors.Is(err, core.ErrInvalidConfig) || core.FieldOf(err) != "SubnetPool" {
 			t.Errorf("%s: %v", pool, err)
 		}
