@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing/fstest"
 	"time"
 
@@ -244,6 +245,19 @@ func (l lockedContext) Open(name string) (fs.File, error) {
 	return l.files.Open(name)
 }
 
+// pipedContext notes when its .dockerignore is opened.
+type pipedContext struct {
+	fs.StatFS
+	opened atomic.Bool
+}
+
+func (p *pipedContext) Open(name string) (fs.File, error) {
+	if name == ".dockerignore" {
+		p.opened.Store(true)
+	}
+	return p.StatFS.Open(name)
+}
+
 func unreadableContext(f *fixture) {
 	for _, test := range []struct {
 		name, what string
@@ -270,6 +284,9 @@ func unreadableContext(f *fixture) {
 		files[".dockerignore"] = &fstest.MapFile{Mode: 0o644, Data: []byte(test.name + "\n")}
 		f.wantSaid(f.build(f.dockerfile("COPY . /context/"), core.BuildOptions{Context: of}), "cd /context && cat a && ls", "it is there\na\nz\n")
 	}
+	piped := &pipedContext{StatFS: fstest.MapFS{".dockerignore": {Mode: fs.ModeNamedPipe | 0o644}}}
+	f.wantField("a .dockerignore that is a named pipe", f.tryBuild(f.tag(), f.dockerfile("COPY . /context/"), core.BuildOptions{Context: piped}), "Context")
+	want(f, "whether that is opened, which waits for who writes into it", piped.opened.Load(), false)
 }
 
 func buildDNS(f *fixture) {

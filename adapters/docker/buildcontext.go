@@ -86,6 +86,12 @@ func patternFor(name string) string {
 
 // ignoreFile returns the content of the context's file of that name, nil where it has none.
 func (b buildContext) ignoreFile() ([]byte, error) {
+	if b.folder != nil && !b.hidden(ignoreFile) {
+		// Whoever opens a named pipe waits for one that writes into it.
+		if info, err := fs.Stat(b.folder, ignoreFile); err == nil && !info.Mode().IsRegular() {
+			return nil, &fs.PathError{Op: "read", Path: ignoreFile, Err: errors.New("it is no file")}
+		}
+	}
 	file, err := b.open(ignoreFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

@@ -69,7 +69,11 @@ func (b *build) readContext(files *filesystem) error {
 func (b *build) ignored() (*patternmatcher.PatternMatcher, error) {
 	content, ok := b.opts.ContextFiles[ignoreFile]
 	if !ok {
-		var err error
+		// Whoever opens a named pipe waits for one that writes into it.
+		info, err := fs.Stat(b.opts.Context, ignoreFile)
+		if err == nil && !info.Mode().IsRegular() {
+			return nil, errors.New("it is no file")
+		}
 		if content, err = fs.ReadFile(b.opts.Context, ignoreFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
