@@ -287,6 +287,8 @@ func unreadableContext(f *fixture) {
 	piped := &pipedContext{StatFS: fstest.MapFS{".dockerignore": {Mode: fs.ModeNamedPipe | 0o644}}}
 	f.wantField("a .dockerignore that is a named pipe", f.tryBuild(f.tag(), f.dockerfile("COPY . /context/"), core.BuildOptions{Context: piped}), "Context")
 	want(f, "whether that is opened, which waits for who writes into it", piped.opened.Load(), false)
+	senseless := fstest.MapFS{".dockerignore": {Mode: 0o644, Data: []byte("a[\n")}}
+	f.wantField("a .dockerignore of what is no pattern", f.tryBuild(f.tag(), f.dockerfile("COPY . /context/"), core.BuildOptions{Context: senseless}), "Context")
 }
 
 func buildDNS(f *fixture) {

@@ -43,9 +43,9 @@ type BuildManager interface {
 	//   - BM-15: DNS: the steps ask these servers. Where that cannot be had:
 	//     [ErrUnsupported], and nothing is built.
 	//   - BM-16: a base image that is missing is pulled.
-	//   - BM-17: what of Context cannot be read, or is neither file nor folder nor link:
-	//     [ErrInvalidConfig], field Context, with its path, and no tag is set. What its
-	//     .dockerignore names is not looked at.
+	//   - BM-17: what of Context cannot be read, or is neither file nor folder nor link, and
+	//     a .dockerignore that is no file of patterns: [ErrInvalidConfig], field Context,
+	//     with the path, and no tag is set. What .dockerignore names is not looked at.
 	BuildImage(ctx context.Context, dockerfile string, tag string, opts BuildOptions) error
 
 	// ImageExists checks if an image with the given tag exists locally.

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moby/patternmatcher"
+	"github.com/moby/patternmatcher/ignorefile"
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
 )
@@ -68,10 +70,10 @@ func (b *build) context() (buildContext, []byte, error) {
 	all := buildContext{b.opts.Context, b.opts.ContextFiles, &b.unread}
 	patterns, err := all.ignoreFile()
 	if err != nil {
-		b.unread.note(err)
+		return all, nil, b.wrong(core.ErrInvalidConfig, "Context", ignoreFile+": "+err.Error(), "Make it a file of patterns, or leave it out")
 	}
-	if err != nil || len(patterns) == 0 {
-		return all, nil, err
+	if len(patterns) == 0 {
+		return all, nil, nil
 	}
 	for name := range b.opts.ContextFiles {
 		patterns = fmt.Appendf(patterns, "\n!%s", patternFor(name))
@@ -84,12 +86,13 @@ func patternFor(name string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(name)
 }
 
-// ignoreFile returns the content of the context's file of that name, nil where it has none.
+// ignoreFile returns the content of the context's file of that name, nil where it has none,
+// or why it names nothing.
 func (b buildContext) ignoreFile() ([]byte, error) {
 	if b.folder != nil && !b.hidden(ignoreFile) {
 		// Whoever opens a named pipe waits for one that writes into it.
 		if info, err := fs.Stat(b.folder, ignoreFile); err == nil && !info.Mode().IsRegular() {
-			return nil, &fs.PathError{Op: "read", Path: ignoreFile, Err: errors.New("it is no file")}
+			return nil, errors.New("it is no file")
 		}
 	}
 	file, err := b.open(ignoreFile)
@@ -100,7 +103,15 @@ func (b buildContext) ignoreFile() ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	return io.ReadAll(file)
+	content, err := io.ReadAll(file)
+	if err != nil {
+		return nil, err
+	}
+	patterns, err := ignorefile.ReadAll(bytes.NewReader(content))
+	if err == nil {
+		_, err = patternmatcher.New(patterns)
+	}
+	return content, err
 }
 
 // Open implements [fsutil.FS], whose users make an empty file of what they cannot open:
