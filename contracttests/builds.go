@@ -181,17 +181,18 @@ func contextFiles(f *fixture) {
 	}
 	tag := f.build(f.dockerfile(`COPY . /context/`, `ADD deep/er/file /added`), core.BuildOptions{
 		Context: fstest.MapFS{
-			".dockerignore": {Mode: 0o644, Data: []byte("ignored\ndeep\n")},
+			".dockerignore": {Mode: 0o644, Data: []byte("ignored\ndeep\nodd*\n")},
 			"hidden":        {Mode: 0o644, Data: []byte("it is not hidden\n")},
 			"beneath":       {Mode: 0o644, Data: []byte("it is beneath\n")},
 		},
 		ContextFiles: map[string][]byte{
 			"bytes": all, "empty": {}, "deep/er/file": []byte("it is deep\n"), "Dockerfile": []byte("it is no Dockerfile\n"),
 			"two words": []byte("it has two words\r\n"), "hidden": []byte("it hides\n"), "ignored": []byte("it is not ignored\n"),
+			"odd \n[a]*?\\ ": []byte("it is odd\n"),
 		},
 	})
-	f.wantSaid(tag, `cd /context && cat bytes empty deep/er/file Dockerfile "two words" hidden ignored beneath /added`,
-		string(all)+"it is deep\nit is no Dockerfile\nit has two words\r\nit hides\nit is not ignored\nit is beneath\nit is deep\n")
+	f.wantSaid(tag, `cd /context && cat bytes empty deep/er/file Dockerfile "two words" hidden ignored beneath odd* /added`,
+		string(all)+"it is deep\nit is no Dockerfile\nit has two words\r\nit hides\nit is not ignored\nit is beneath\nit is odd\nit is deep\n")
 }
 
 func contextFolder(f *fixture) {

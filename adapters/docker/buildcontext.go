@@ -18,6 +18,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/moatproject/moat/core"
 	"github.com/moby/patternmatcher"
@@ -81,9 +82,16 @@ func (b *build) context() (buildContext, []byte, error) {
 	return all, patterns, nil
 }
 
-// patternFor returns the pattern that a name matches, and no other.
+// patternFor returns a pattern that a name matches, and no other of the same letters: a
+// line of patterns has no white space at its ends.
 func patternFor(name string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(name)
+	escaped := strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(name)
+	return strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) {
+			return '?'
+		}
+		return r
+	}, escaped)
 }
 
 // ignoreFile returns the content of the context's file of that name, nil where it has none,
