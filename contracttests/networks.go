@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -42,6 +45,10 @@ func networkManagerCases() []Case {
 		},
 		one("NM-08", "forty networks at once", manyNetworks),
 		{Number: "NM-09", Title: "networks to measure", check: measuredNetworks, ability: creates, unsupported: noPort},
+		{
+			Number: "NM-10", Title: "containers on an isolated network do not find each other", check: isolatedNetwork, fields: []string{"NetworkMode"},
+			ability: connected, unsupported: noPort,
+		},
 	}
 }
 
@@ -213,8 +220,36 @@ func strangers(f *fixture) {
 	}
 	details, err := inspector.Inspect(f.ctx, cfg.Name)
 	f.must(err)
-	script = fmt.Sprintf(`nc -w 2 %s %d </dev/null 2>/dev/null || echo "no answer"`, details.IPAddress, containerPort)
-	want(f, "what an address of another network answers", f.output(f.onNetwork(f.shell(script), there)), "no answer\n")
+	want(f, "what an address of another network answers", f.output(f.onNetwork(f.shell(asksAddress(details.IPAddress)), there)), "no answer\n")
+}
+
+func isolatedNetwork(f *fixture) {
+	creator, canCreate := f.networks().(core.NetworkCreator)
+	inspector, canInspect := core.As[core.Inspector](f.rt)
+	if !canCreate || !canInspect {
+		return
+	}
+	network, err := creator.CreateNetworkFrom(f.ctx, core.NetworkConfig{Name: f.runID, Isolated: true})
+	f.must(err)
+	f.joined = append(f.joined, network)
+	// A runtime whose name server would have to be on the network demands it.
+	names := filepath.Join(f.TempDir(), "resolv.conf")
+	f.must(os.WriteFile(names, nil, 0o644))
+	on := func(script string) core.Config {
+		cfg := f.onNetwork(f.shell(script), network)
+		cfg.Mounts = []core.MountConfig{{Source: names, Target: "/etc/resolv.conf", ReadOnly: true}}
+		return cfg
+	}
+	server := f.ready(on(fmt.Sprintf(
+		`(while true; do echo hello | nc -l -p %d; done) & until nc 127.0.0.1 %[1]d </dev/null | grep -q hello; do sleep 0.1; done; echo ready; wait`, containerPort)))
+	details, err := inspector.Inspect(f.ctx, server)
+	f.must(err)
+	want(f, "what another container on the network hears", f.output(on(asksAddress(details.IPAddress))), "no answer\n")
+}
+
+// asksAddress is a script that tells what who listens at an address says.
+func asksAddress(address string) string {
+	return fmt.Sprintf(`nc -w 2 %s %d </dev/null 2>/dev/null || echo "no answer"`, address, containerPort)
 }
 
 // manyAtOnce is more networks than the default pools of Docker have.
@@ -256,6 +291,12 @@ func measuredNetworks(f *fixture) {
 		_, err := creator.CreateNetworkFrom(f.ctx, core.NetworkConfig{Name: f.runID + "-3", Subnet: subnet})
 		f.wantField("the subnet "+subnet, err, "Subnet")
 	}
+	chosen := fmt.Sprintf("203.0.113.%d/29", 8*rand.IntN(32))
+	id, err = creator.CreateNetworkFrom(f.ctx, core.NetworkConfig{Name: f.runID + "-5", Subnet: chosen})
+	f.must(err)
+	f.joined = append(f.joined, id)
+	info, _ = f.listedNetwork(id)
+	want(f, "Subnet", info.Subnet, chosen)
 	_, err = creator.CreateNetworkFrom(f.ctx, core.NetworkConfig{Name: f.runID + "-4", Labels: map[string]string{"moat.managed": "false"}})
 	f.wantField("a label of Moat's", err, "Labels")
 }

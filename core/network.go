@@ -46,6 +46,7 @@ type NetworkCreator interface {
 	//   - NM-09: Subnet, Internal, Labels and RunID hold; a subnet that overlaps
 	//     another network's: [ErrInUse], field Subnet; what is no subnet:
 	//     [ErrInvalidConfig], field Subnet.
+	//   - NM-10: Isolated holds.
 	CreateNetworkFrom(ctx context.Context, cfg NetworkConfig) (string, error)
 }
 
@@ -53,7 +54,7 @@ type NetworkCreator interface {
 type NetworkConfig struct {
 	Name     string
 	Subnet   string            // "192.0.2.0/26"; empty: a small one that is free
-	Internal bool              // no way out of it
+	Internal bool              // no way out of it, not even to the engine's host
 	Isolated bool              // its containers do not reach each other, nor a name server among them
 	RunID    string            // the run it belongs to, for [LabelRunID]
 	Labels   map[string]string // beside Moat's own, which they cannot replace

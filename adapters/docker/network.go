@@ -30,8 +30,11 @@ var defaultPool = netip.MustParsePrefix("10.210.0.0/16")
 // subnetBits leaves a network 61 addresses for containers.
 const subnetBits = 26
 
-// optionICC is a network's option that its containers reach each other.
-const optionICC = "com.docker.network.bridge.enable_icc"
+// Options of a network.
+const (
+	optionICC    = "com.docker.network.bridge.enable_icc"   // its containers reach each other
+	optionNoHost = "com.docker.network.bridge.inhibit_ipv4" // the engine's host has no address on it
+)
 
 // NetworkManager returns the runtime's one network manager. Docker Engine 20.10 parts
 // networks by a rule that it takes away and puts back whenever it creates one: for these
@@ -82,9 +85,13 @@ func (r *Runtime) createNetwork(c *call, cfg core.NetworkConfig, subnet netip.Pr
 		IPAM:       &network.IPAM{Config: []network.IPAMConfig{{Subnet: subnet.String()}}},
 		Internal:   cfg.Internal,
 		Labels:     maps.Clone(cfg.Labels),
+		Options:    map[string]string{},
 	}
 	if cfg.Isolated {
-		options.Options = map[string]string{optionICC: "false"}
+		options.Options[optionICC] = "false"
+	}
+	if cfg.Internal {
+		options.Options[optionNoHost] = "true" // else that is a way out
 	}
 	if options.Labels == nil {
 		options.Labels = map[string]string{}

@@ -166,7 +166,8 @@ func TestCreateNetworkFrom(t *testing.T) {
 	}
 	engine.wantRequests(t, "POST /networks/create")
 	body := bodies[0]
-	if body.Name != "net" || !body.Internal || body.Options["com.docker.network.bridge.enable_icc"] != "false" || body.IPAM.Config[0].Subnet != "192.0.2.0/24" ||
+	if body.Name != "net" || !body.Internal || body.Options["com.docker.network.bridge.enable_icc"] != "false" ||
+		body.Options["com.docker.network.bridge.inhibit_ipv4"] != "true" || body.IPAM.Config[0].Subnet != "192.0.2.0/24" ||
 		body.Labels["team"] != "blue" || body.Labels[core.LabelRunID] != "run" || body.Labels[core.LabelManaged] != "true" {
 		t.Errorf("it asked for %+v", body)
 	}

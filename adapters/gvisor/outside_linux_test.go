@@ -52,8 +52,8 @@ func TestOutsideNames(t *testing.T) {
 			// That there is no such name is an answer: who gets none says something else.
 			outside := []string{"reach=" + dockertest.OutsideName + ":80", "text=" + dockertest.BigName, "reach=nowhere.example:80"}
 			all := slices.Concat(outside, []string{"reach=moat-test-sandboxed:8080", "reach=moat-test-plain:8080"})
-			answer := fmt.Sprintf("%s%d\nno such name\n", dockertest.Greeting, dockertest.BigLength)
-			answers := answer + "hello from sandboxed\nhello from plain\n"
+			outsideAnswer := fmt.Sprintf("%s%d\nno such name\n", dockertest.Greeting, dockertest.BigLength)
+			answers := outsideAnswer + "hello from sandboxed\nhello from plain\n"
 			for name, rt := range rts {
 				first := create(t, rt, asking(on, all...))
 				mustAnswer(t, rt, first, name+" on a network", answers)
@@ -61,17 +61,17 @@ func TestOutsideNames(t *testing.T) {
 				mustAnswer(t, rt, later, name+" that has joined later", answers)
 				mustAnswer(t, rt, first, name+" that was started again", answers+answers)
 				without := create(t, rt, asking("", outside...))
-				mustAnswer(t, rt, without, name+" on none", answer)
+				mustAnswer(t, rt, without, name+" on none", outsideAnswer)
 				for _, id := range []string{first, later, without} {
 					mustLeave(t, rt, id)
 				}
 			}
 
 			kept := create(t, rts["sandboxed"], asking(on, outside...))
-			mustAnswer(t, rts["sandboxed"], kept, "before the engine dies", answer)
+			mustAnswer(t, rts["sandboxed"], kept, "before the engine dies", outsideAnswer)
 			killDaemon(t, e)
 			e.Up()
-			mustAnswer(t, rts["sandboxed"], kept, "after the engine's death", answer+answer)
+			mustAnswer(t, rts["sandboxed"], kept, "after the engine's death", outsideAnswer+outsideAnswer)
 			mustLeave(t, rts["sandboxed"], kept)
 
 			for _, id := range peers {
@@ -85,6 +85,42 @@ func TestOutsideNames(t *testing.T) {
 			must(t, err)
 			if len(containers) != 0 || len(left) != 3 { // bridge, host and none
 				t.Errorf("left are %+v, %+v", containers, left)
+			}
+		})
+	}
+}
+
+// TestInternalNetwork lets containers try what leads out of a network without a way out.
+func TestInternalNetwork(t *testing.T) {
+	for adapter, like := range map[string]string{harnessName: "main", harnessName + "-current": "current"} {
+		t.Run(adapter, func(t *testing.T) {
+			e := &dockertest.Throwaway{TB: t, Adapter: adapter, Like: like, Flags: "--dns=" + dockertest.NameServer}
+			e.Start()
+			e.Connect()
+			program := buildAsks(t)
+			for name, rt := range map[string]*docker.Runtime{"sandboxed": sandboxedOn(t, e.Host()), "plain": plainOn(t, e.Host())} {
+				networks := rt.NetworkManager().(core.NetworkCreator)
+				for internal, greetings := range map[bool]int{false: 3, true: 0} {
+					const subnet, gateway = "203.0.113.0/26", "203.0.113.1"
+					on, err := networks.CreateNetworkFrom(t.Context(), core.NetworkConfig{Name: "net", Subnet: subnet, Internal: internal})
+					must(t, err)
+					// The first may be given the gateway's address, where there is none.
+					first := start(t, rt, core.Config{Image: baseImage, NetworkMode: on, Cmd: []string{"sleep", "600"}})
+					id := create(t, rt, core.Config{
+						Image: baseImage, NetworkMode: on, Mounts: []core.MountConfig{{Source: program, Target: "/asks", ReadOnly: true}},
+						Cmd: []string{"/asks", "reach=" + dockertest.OutsideAddress + ":80", "reach=" + dockertest.EngineAddress + ":80", "reach=" + gateway + ":80", "text=" + dockertest.BigName},
+					})
+					said := answer(t, rt, id)
+					if found := strings.Count(said, dockertest.Greeting); found != greetings {
+						t.Errorf("%s, internal %t: %d ways out, want %d: %s", name, internal, found, greetings, said)
+					}
+					if found := strings.Contains(said, fmt.Sprintln(dockertest.BigLength)); found == internal {
+						t.Errorf("%s, internal %t: whether it finds a name of outside is %t: %s", name, internal, found, said)
+					}
+					mustLeave(t, rt, id)
+					mustLeave(t, rt, first)
+					must(t, rt.NetworkManager().RemoveNetwork(t.Context(), on))
+				}
 			}
 		})
 	}
@@ -128,6 +164,14 @@ func mustSay(t *testing.T, rt core.Runtime, id, line string) {
 // mustAnswer starts a container and compares all that it has said so far.
 func mustAnswer(t *testing.T, rt core.Runtime, id, what, answers string) {
 	t.Helper()
+	if said := answer(t, rt, id); said != answers {
+		t.Errorf("%s: the answers are %q, want %q", what, said, answers)
+	}
+}
+
+// answer starts a container and returns all that it has said when it has exited.
+func answer(t *testing.T, rt core.Runtime, id string) string {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	must(t, rt.StartContainer(ctx, id))
@@ -135,7 +179,5 @@ func mustAnswer(t *testing.T, rt core.Runtime, id, what, answers string) {
 	must(t, err)
 	said, err := rt.ContainerLogsAll(ctx, id)
 	must(t, err)
-	if string(said) != answers {
-		t.Errorf("%s: the answers are %q, want %q", what, said, answers)
-	}
+	return string(said)
 }

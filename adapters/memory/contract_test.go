@@ -45,6 +45,7 @@ var unsupported = map[string]string{
 	"RT-85":  noNetwork,
 	"NM-06":  noNetwork,
 	"NM-07":  noNetwork,
+	"NM-10":  noNetwork,
 	"RT-140": noFiles,
 	"RT-141": noFiles,
 	"RT-142": noFiles,

@@ -129,7 +129,7 @@ var buildBreakages = []breakage{
 			file.Mode &^= 0o111
 		}
 	})},
-	{number: "BM-03", how: "nothing is ignored", do: contextOf(func(files fstest.MapFS) { delete(files, ".dockerignore") })},
+	{number: "BM-03", how: "nothing is ignored", also: []string{"BM-17"}, do: contextOf(func(files fstest.MapFS) { delete(files, ".dockerignore") })},
 	{number: "BM-03", how: "empty folders are dropped", do: contextOf(func(files fstest.MapFS) { delete(files, "folder") })},
 	{number: "BM-04", how: "the Dockerfile is to blame", do: built(func(_ *hooks, tag string, err error) error {
 		if failed, ok := failedStep(err); ok {

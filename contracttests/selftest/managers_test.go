@@ -209,13 +209,12 @@ var managerBreakages = []breakage{
 			return create(ctx, cfg)
 		}
 	})},
-	{number: "NM-09", how: "Internal is dropped", do: networking(func(n *networkHooks) {
-		create := n.create
-		n.create = func(ctx context.Context, cfg core.NetworkConfig) (string, error) {
-			cfg.Internal = false
-			return create(ctx, cfg)
+	{number: "NM-09", how: "Subnet is another", do: networkOf(func(cfg *core.NetworkConfig) {
+		if strings.HasPrefix(cfg.Subnet, "203.") {
+			cfg.Subnet = ""
 		}
 	})},
+	{number: "NM-09", how: "Internal is dropped", do: networkOf(func(cfg *core.NetworkConfig) { cfg.Internal = false })},
 
 	{number: "SM-01", how: "a name is made up", do: withSidecars(func(_ *hooks, s *sidecarHooks) {
 		s.start = func(ctx context.Context, cfg core.SidecarConfig) (string, error) {
@@ -369,6 +368,17 @@ var managerBreakages = []breakage{
 	})},
 }
 
+// networkOf changes what is asked for of a network.
+func networkOf(change func(*core.NetworkConfig)) func(*hooks) {
+	return networking(func(n *networkHooks) {
+		create := n.create
+		n.create = func(ctx context.Context, cfg core.NetworkConfig) (string, error) {
+			change(&cfg)
+			return create(ctx, cfg)
+		}
+	})
+}
+
 var managerImitations = []imitation{
 	{"NM-06", "nobody answers", networked("hello\n", "", ""), networked("", "", "")},
 	{"NM-06", "who is started again hears nobody", networked("hello\n", "", ""), func(w *world) {
@@ -384,6 +394,7 @@ var managerImitations = []imitation{
 	}},
 	{"NM-07", "a name is known elsewhere", networked("hello\n", "", "no answer\n"), networked("hello\n", "found\n", "no answer\n")},
 	{"NM-07", "an address answers elsewhere", networked("hello\n", "", "no answer\n"), networked("hello\n", "", "hello\n")},
+	{"NM-10", "an address answers", networked("", "", "no answer\n"), networked("", "", "hello\n")},
 }
 
 // networked imitates what containers hear: on their own network, when they look a name
@@ -393,7 +404,7 @@ func networked(here, name, address string) func(*world) {
 		w.claims("NetworkPeers")
 		var said sync.Map
 		w.create = func(ctx context.Context, cfg core.Config) (string, error) {
-			id, err := w.full.CreateContainer(ctx, core.Config{Name: cfg.Name, Image: cfg.Image, Cmd: []string{"true"}, RunID: cfg.RunID})
+			id, err := w.full.CreateContainer(ctx, core.Config{Name: cfg.Name, Image: cfg.Image, Cmd: []string{"echo", "ready"}, RunID: cfg.RunID})
 			switch script := fmt.Sprint(cfg.Cmd); {
 			case strings.Contains(script, "echo found"):
 				said.Store(id, name)

@@ -20,8 +20,9 @@ const (
 	BigName     = "big.example" // has a TXT record that no datagram holds
 	BigLength   = 8000
 
-	engineAddress  = "192.0.2.1"
-	outsideAddress = "198.51.100.7"
+	OutsideAddress = "198.51.100.7" // of that server
+	EngineAddress  = "192.0.2.1"    // of the engine's host, which greets on port 80 of all of its addresses
+
 )
 
 // Connect gives the engine an uplink, to a network namespace of the test's own: beyond
@@ -35,19 +36,19 @@ func (e *Throwaway) Connect() {
 	for _, args := range []string{
 		"netns add " + internet,
 		"-n " + engine + " link add uplink type veth peer name uplink netns " + internet,
-		"-n " + engine + " addr add " + engineAddress + "/24 dev uplink",
+		"-n " + engine + " addr add " + EngineAddress + "/24 dev uplink",
 		"-n " + engine + " link set uplink up",
 		"-n " + engine + " route add default via " + NameServer,
 		"-n " + internet + " addr add " + NameServer + "/24 dev uplink",
-		"-n " + internet + " addr add " + outsideAddress + "/32 dev uplink",
+		"-n " + internet + " addr add " + OutsideAddress + "/32 dev uplink",
 		"-n " + internet + " link set uplink up",
 	} {
 		e.command("ip", strings.Fields(args)...)
 	}
-	var greeter, overTCP net.Listener
+	var greeter, host, overTCP net.Listener
 	var overUDP net.PacketConn
 	err := inside("/run/netns/"+internet, func() (err error) {
-		if greeter, err = net.Listen("tcp", outsideAddress+":80"); err != nil {
+		if greeter, err = net.Listen("tcp", OutsideAddress+":80"); err != nil {
 			return err
 		}
 		if overTCP, err = net.Listen("tcp", NameServer+":53"); err != nil {
@@ -56,11 +57,19 @@ func (e *Throwaway) Connect() {
 		overUDP, err = net.ListenPacket("udp", NameServer+":53")
 		return err
 	})
+	if err == nil {
+		err = inside("/run/netns/"+engine, func() (err error) {
+			host, err = net.Listen("tcp4", ":80")
+			return err
+		})
+	}
 	if err != nil {
 		e.Fatal(err)
 	}
-	e.Cleanup(func() { _ = errors.Join(greeter.Close(), overTCP.Close(), overUDP.Close()) })
-	go accept(greeter, func(conn net.Conn) { _, _ = io.WriteString(conn, Greeting) })
+	e.Cleanup(func() { _ = errors.Join(greeter.Close(), host.Close(), overTCP.Close(), overUDP.Close()) })
+	for _, greets := range []net.Listener{greeter, host} {
+		go accept(greets, func(conn net.Conn) { _, _ = io.WriteString(conn, Greeting) })
+	}
 	go accept(overTCP, answerStream)
 	go answerDatagrams(overUDP)
 }
@@ -126,7 +135,7 @@ func answer(query []byte, limit int) ([]byte, error) {
 	switch strings.ToLower(asked.Name.String()) {
 	case OutsideName + ".":
 		if asked.Type == dnsmessage.TypeA {
-			address := [4]byte(net.ParseIP(outsideAddress).To4())
+			address := [4]byte(net.ParseIP(OutsideAddress).To4())
 			message.Answers = []dnsmessage.Resource{{Header: header, Body: &dnsmessage.AResource{A: address}}}
 		}
 	case BigName + ".":

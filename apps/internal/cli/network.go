@@ -94,7 +94,7 @@ func (a *app) networkCreateCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVar(&config.Internal, "internal", false, "no way out of it")
+	flags.BoolVar(&config.Internal, "internal", false, "no way out of it, not even to the engine's host")
 	flags.BoolVar(&config.Isolated, "isolated", false, "its containers do not reach each other")
 	flags.StringVar(&config.Subnet, "subnet", "", "IPv4 `subnet`, such as 192.0.2.0/26 (default: a small one that is free)")
 	flags.StringArrayVarP(&labels, "label", "l", nil, "label `KEY=value`")
