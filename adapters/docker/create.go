@@ -113,6 +113,7 @@ func (r *Runtime) requestFor(c *call, cfg core.Config) (request, error) {
 		return request{}, c.failed(err)
 	}
 	asked := createRequest(cfg, ociRuntime)
+	asked.hostConfig.DNS = nameServers(joined, cfg.DNS)
 	if !sandboxed || !cfg.OnNamedNetwork() {
 		return asked, nil
 	}
@@ -200,6 +201,16 @@ func (r *Runtime) checkNetwork(c *call, mode string) (network.Inspect, error) {
 	return ask(c.ctx, r, "find network", mode, func(ctx context.Context) (network.Inspect, error) {
 		return r.engine.NetworkInspect(ctx, mode, network.InspectOptions{})
 	})
+}
+
+// nameServers returns those that the engine is to ask for a container on a network: its
+// host's where there are none. Out of an internal network that would be a way, which
+// Docker Engine 20.10 takes where its host is its own name server.
+func nameServers(joined network.Inspect, chosen []string) []string {
+	if joined.Internal && len(chosen) == 0 {
+		return []string{"0.0.0.1"} // an address that no kernel sends to
+	}
+	return chosen
 }
 
 // createRequest is the pure mapping of a valid configuration.

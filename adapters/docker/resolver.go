@@ -194,6 +194,7 @@ func (r *Runtime) createResolver(ctx context.Context, name string, found network
 		CapDrop:       []string{"ALL"},
 		CapAdd:        []string{"NET_BIND_SERVICE"},
 		SecurityOpt:   []string{"no-new-privileges"},
+		DNS:           nameServers(found, nil),
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyOnFailure, MaximumRetryCount: resolverRestarts},
 		LogConfig:     logConfig,
 		Resources:     container.Resources{PidsLimit: &pids},

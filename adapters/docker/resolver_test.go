@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -35,6 +36,38 @@ func resolverEngine(t *testing.T, managed bool) (engine *fakeEngine, bodies *[]c
 	bodies = &[]container.CreateRequest{}
 	engine.on("POST /containers/create", recorded(bodies, answer(http.StatusCreated, container.CreateResponse{ID: testID})))
 	return engine, bodies
+}
+
+// TestInternalNames creates containers on networks from which no name leads out.
+func TestInternalNames(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		internal bool
+		options  []func(*Options)
+		dns      []string
+		want     [][]string // of each container
+	}{
+		{"on a network", false, nil, nil, [][]string{nil}},
+		{"on an internal one", true, nil, nil, [][]string{{"0.0.0.1"}}},
+		{"with a name server", true, nil, []string{"192.0.2.53"}, [][]string{{"192.0.2.53"}}},
+		{"in a sandbox", true, []func(*Options){sandboxedBy(&fakeSandbox{name: "sandbox"})}, nil, [][]string{{"0.0.0.1"}, {"0.0.0.1"}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			engine, bodies := resolverEngine(t, true)
+			engine.on("GET /networks/{name}", answer(http.StatusOK, network.Inspect{ID: testID, Name: "net", Internal: test.internal}))
+			cfg := core.Config{Image: "image", NetworkMode: "net", DNS: test.dns}
+			if _, err := engine.runtime(t, test.options...).CreateContainer(t.Context(), cfg); err != nil {
+				t.Fatal(err)
+			}
+			var got [][]string
+			for _, body := range *bodies {
+				got = append(got, body.HostConfig.DNS)
+			}
+			if !reflect.DeepEqual(got, test.want) {
+				t.Errorf("they ask %q, want %q", got, test.want)
+			}
+		})
+	}
 }
 
 func TestResolver(t *testing.T) {
