@@ -179,6 +179,41 @@ func TestClassicAnswerCutShort(t *testing.T) {
 	}
 }
 
+// TestClassicSiblingGone removes an image while the classic builder looks at it.
+func TestClassicSiblingGone(t *testing.T) {
+	const begun = `{"stream":"Step 1/1 : FROM scratch"}`
+	gone := raw(begun + `{"error":"unable to find image \"sha256:0123\""}`)
+	for _, test := range []struct {
+		name    string
+		answers []http.HandlerFunc
+		class   error
+		failed  int // steps
+	}{
+		{"once", []http.HandlerFunc{gone, raw(begun)}, nil, 0},
+		{"always", []http.HandlerFunc{gone, gone, gone, gone, gone}, errAny, 1},
+		{"another failure", []http.HandlerFunc{raw(begun + `{"error":"no 'unable to find image \"sha256:0123\"'"}`)}, errAny, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			engine := startFake(t)
+			engine.on("POST /build", inOrder(test.answers...))
+			failed := 0
+			err := engine.runtime(t, func(o *Options) { o.ClassicBuilder = true }).BuildManager().BuildImage(t.Context(), "FROM scratch", builtTag, core.BuildOptions{
+				Progress: func(p core.BuildProgress) {
+					if p.Status == core.BuildFailed {
+						failed++
+					}
+				},
+			})
+			if !matches(err, test.class) || failed != test.failed {
+				t.Errorf("it returned %v, and %d steps failed", err, failed)
+			}
+			if asked := len(engine.requests()); asked != len(test.answers) {
+				t.Errorf("it asked %d times: %q", asked, engine.requests())
+			}
+		})
+	}
+}
+
 func FuzzClassicProgress(f *testing.F) {
 	f.Add([]byte(`{"stream":"Step 1/3 : RUN x"}{"stream":"Step 99999999999999999999/1 : y"}`))
 	f.Add([]byte(`{"stream":"Step 2/3 : RUN x"}{"stream":"x"}{"error":"y"}`))

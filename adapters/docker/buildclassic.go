@@ -23,12 +23,28 @@ import (
 // has no other place for it.
 const classicDockerfile = ".moat.dockerfile"
 
+// classicTries is how often a build may lose its step to a removal.
+const classicTries = 5
+
+// errSiblingGone is a step that failed only because somebody removed another image
+// meanwhile: the builder looks at all that have the same parent, for one to reuse.
+var errSiblingGone = errors.New("an image was removed meanwhile")
+
 // classic builds with the engine's builder of before BuildKit.
 func (b *build) classic() error {
 	files, err := b.classicContext()
 	if err != nil {
 		return err
 	}
+	for try := 1; ; try++ {
+		progress := classicProgress{sink: b.opts.Progress, steps: steps(b.dockerfile), last: try == classicTries}
+		if err := b.classicTry(files, &progress); !errors.Is(err, errSiblingGone) {
+			return err
+		}
+	}
+}
+
+func (b *build) classicTry(files fsutil.FS, progress *classicProgress) error {
 	ctx, cancel := context.WithCancel(b.ctx)
 	defer cancel()
 	archive, writer := io.Pipe()
@@ -56,8 +72,9 @@ func (b *build) classic() error {
 		return b.failure(err, 0, "", "")
 	}
 	defer response.Body.Close()
-	progress := classicProgress{sink: b.opts.Progress, steps: steps(b.dockerfile)}
-	if err := progress.read(response.Body); err != nil {
+	if err := progress.read(response.Body); errors.Is(err, errSiblingGone) {
+		return err
+	} else if err != nil {
 		return b.failure(err, progress.line(), progress.name, tailOf(progress.output))
 	}
 	return nil
@@ -93,6 +110,7 @@ type classicProgress struct {
 	name   string
 	cached bool
 	output []byte // its end
+	last   bool   // there is no other try
 }
 
 // The builder's own words stand between what the steps write. A step that imitates them
@@ -126,6 +144,9 @@ func (p *classicProgress) read(body io.Reader) error {
 		}
 		if failure := cmp.Or(message.ErrorDetail.Message, message.Error); failure != "" {
 			err = errors.New(failure)
+			if !p.last && isSiblingGone(failure) {
+				return errSiblingGone
+			}
 		}
 		if err != nil {
 			p.end(core.BuildFailed)

@@ -277,6 +277,11 @@ func noSuchImage(err error) bool {
 	return errdefs.IsNotFound(err) && strings.Contains(strings.ToLower(err.Error()), "no such image")
 }
 
+// isSiblingGone tells the classic builder's look at an image that has just been removed.
+func isSiblingGone(failure string) bool {
+	return strings.HasPrefix(failure, `unable to find image "sha256:`)
+}
+
 // isAddressTaken tells the start of a container whose address on its network another
 // has: of one that publishes no ports.
 func isAddressTaken(err error) bool {
