@@ -113,7 +113,7 @@ func (r *Runtime) requestFor(c *call, cfg core.Config) (request, error) {
 		return request{}, c.failed(err)
 	}
 	asked := createRequest(cfg, ociRuntime)
-	asked.hostConfig.DNS = nameServers(joined, cfg.DNS)
+	asked.hostConfig.DNS = nameServers(joined, asked.hostConfig.DNS)
 	if !sandboxed || !cfg.OnNamedNetwork() {
 		return asked, nil
 	}

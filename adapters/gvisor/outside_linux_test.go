@@ -24,106 +24,107 @@ import (
 // TestOutsideNames lets containers look up what only the engine's name server knows, on
 // engines whose uplink leads to an internet of the test's own.
 func TestOutsideNames(t *testing.T) {
+	onInternets(t, func(t *testing.T, e *dockertest.Throwaway, program string, rts map[string]*docker.Runtime) {
+		networks := rts["sandboxed"].NetworkManager()
+		on, err := networks.CreateNetwork(t.Context(), "outside")
+		must(t, err)
+		asking := func(network string, args ...string) core.Config {
+			return core.Config{
+				Image: baseImage, NetworkMode: network, Cmd: append([]string{"/asks"}, args...),
+				Mounts: []core.MountConfig{{Source: program, Target: "/asks", ReadOnly: true}},
+			}
+		}
+
+		var peers []string
+		for name, rt := range rts {
+			cfg := asking(on, "serve=hello from "+name)
+			cfg.Name = "moat-test-" + name
+			id := start(t, rt, cfg)
+			mustSay(t, rt, id, "ready")
+			peers = append(peers, id)
+		}
+		// That there is no such name is an answer: who gets none says something else.
+		outside := []string{"reach=" + dockertest.OutsideName + ":80", "text=" + dockertest.BigName, "reach=nowhere.example:80"}
+		all := slices.Concat(outside, []string{"reach=moat-test-sandboxed:8080", "reach=moat-test-plain:8080"})
+		outsideAnswer := fmt.Sprintf("%s%d\nno such name\n", dockertest.Greeting, dockertest.BigLength)
+		answers := outsideAnswer + "hello from sandboxed\nhello from plain\n"
+		for name, rt := range rts {
+			first := create(t, rt, asking(on, all...))
+			mustAnswer(t, rt, first, name+" on a network", answers)
+			later := create(t, rt, asking(on, all...))
+			mustAnswer(t, rt, later, name+" that has joined later", answers)
+			mustAnswer(t, rt, first, name+" that was started again", answers+answers)
+			without := create(t, rt, asking("", outside...))
+			mustAnswer(t, rt, without, name+" on none", outsideAnswer)
+			for _, id := range []string{first, later, without} {
+				mustLeave(t, rt, id)
+			}
+		}
+
+		kept := create(t, rts["sandboxed"], asking(on, outside...))
+		mustAnswer(t, rts["sandboxed"], kept, "before the engine dies", outsideAnswer)
+		killDaemon(t, e)
+		e.Up()
+		mustAnswer(t, rts["sandboxed"], kept, "after the engine's death", outsideAnswer+outsideAnswer)
+		mustLeave(t, rts["sandboxed"], kept)
+
+		for _, id := range peers {
+			mustLeave(t, rts["sandboxed"], id)
+		}
+		must(t, networks.RemoveNetwork(t.Context(), on))
+		engine := e.Client(e.Host())
+		containers, err := engine.ContainerList(t.Context(), container.ListOptions{All: true})
+		must(t, err)
+		left, err := engine.NetworkList(t.Context(), network.ListOptions{})
+		must(t, err)
+		if len(containers) != 0 || len(left) != 3 { // bridge, host and none
+			t.Errorf("left are %+v, %+v", containers, left)
+		}
+	})
+}
+
+// onInternets runs a test on each engine, with an uplink to an internet of the test's own.
+func onInternets(t *testing.T, test func(*testing.T, *dockertest.Throwaway, string, map[string]*docker.Runtime)) {
+	t.Helper()
 	for adapter, like := range map[string]string{harnessName: "main", harnessName + "-current": "current"} {
 		t.Run(adapter, func(t *testing.T) {
 			e := &dockertest.Throwaway{TB: t, Adapter: adapter, Like: like, Flags: "--dns=" + dockertest.NameServer}
 			e.Start()
 			e.Connect()
-			program := buildAsks(t)
 			rts := map[string]*docker.Runtime{"sandboxed": sandboxedOn(t, e.Host()), "plain": plainOn(t, e.Host())}
-			networks := rts["sandboxed"].NetworkManager()
-			on, err := networks.CreateNetwork(t.Context(), "outside")
-			must(t, err)
-			asking := func(network string, args ...string) core.Config {
-				return core.Config{
-					Image: baseImage, NetworkMode: network, Cmd: append([]string{"/asks"}, args...),
-					Mounts: []core.MountConfig{{Source: program, Target: "/asks", ReadOnly: true}},
-				}
-			}
-
-			var peers []string
-			for name, rt := range rts {
-				cfg := asking(on, "serve=hello from "+name)
-				cfg.Name = "moat-test-" + name
-				id := start(t, rt, cfg)
-				mustSay(t, rt, id, "ready")
-				peers = append(peers, id)
-			}
-			// That there is no such name is an answer: who gets none says something else.
-			outside := []string{"reach=" + dockertest.OutsideName + ":80", "text=" + dockertest.BigName, "reach=nowhere.example:80"}
-			all := slices.Concat(outside, []string{"reach=moat-test-sandboxed:8080", "reach=moat-test-plain:8080"})
-			outsideAnswer := fmt.Sprintf("%s%d\nno such name\n", dockertest.Greeting, dockertest.BigLength)
-			answers := outsideAnswer + "hello from sandboxed\nhello from plain\n"
-			for name, rt := range rts {
-				first := create(t, rt, asking(on, all...))
-				mustAnswer(t, rt, first, name+" on a network", answers)
-				later := create(t, rt, asking(on, all...))
-				mustAnswer(t, rt, later, name+" that has joined later", answers)
-				mustAnswer(t, rt, first, name+" that was started again", answers+answers)
-				without := create(t, rt, asking("", outside...))
-				mustAnswer(t, rt, without, name+" on none", outsideAnswer)
-				for _, id := range []string{first, later, without} {
-					mustLeave(t, rt, id)
-				}
-			}
-
-			kept := create(t, rts["sandboxed"], asking(on, outside...))
-			mustAnswer(t, rts["sandboxed"], kept, "before the engine dies", outsideAnswer)
-			killDaemon(t, e)
-			e.Up()
-			mustAnswer(t, rts["sandboxed"], kept, "after the engine's death", outsideAnswer+outsideAnswer)
-			mustLeave(t, rts["sandboxed"], kept)
-
-			for _, id := range peers {
-				mustLeave(t, rts["sandboxed"], id)
-			}
-			must(t, networks.RemoveNetwork(t.Context(), on))
-			engine := e.Client(e.Host())
-			containers, err := engine.ContainerList(t.Context(), container.ListOptions{All: true})
-			must(t, err)
-			left, err := engine.NetworkList(t.Context(), network.ListOptions{})
-			must(t, err)
-			if len(containers) != 0 || len(left) != 3 { // bridge, host and none
-				t.Errorf("left are %+v, %+v", containers, left)
-			}
+			test(t, e, buildAsks(t), rts)
 		})
 	}
 }
 
 // TestInternalNetwork lets containers try what leads out of a network without a way out.
 func TestInternalNetwork(t *testing.T) {
-	for adapter, like := range map[string]string{harnessName: "main", harnessName + "-current": "current"} {
-		t.Run(adapter, func(t *testing.T) {
-			e := &dockertest.Throwaway{TB: t, Adapter: adapter, Like: like, Flags: "--dns=" + dockertest.NameServer}
-			e.Start()
-			e.Connect()
-			program := buildAsks(t)
-			for name, rt := range map[string]*docker.Runtime{"sandboxed": sandboxedOn(t, e.Host()), "plain": plainOn(t, e.Host())} {
-				networks := rt.NetworkManager().(core.NetworkCreator)
-				for internal, greetings := range map[bool]int{false: 3, true: 0} {
-					const subnet, gateway = "203.0.113.0/26", "203.0.113.1"
-					on, err := networks.CreateNetworkFrom(t.Context(), core.NetworkConfig{Name: "net", Subnet: subnet, Internal: internal})
-					must(t, err)
-					// The first may be given the gateway's address, where there is none.
-					first := start(t, rt, core.Config{Image: baseImage, NetworkMode: on, Cmd: []string{"sleep", "600"}})
-					id := create(t, rt, core.Config{
-						Image: baseImage, NetworkMode: on, Mounts: []core.MountConfig{{Source: program, Target: "/asks", ReadOnly: true}},
-						Cmd: []string{"/asks", "reach=" + dockertest.OutsideAddress + ":80", "reach=" + dockertest.EngineAddress + ":80", "reach=" + gateway + ":80", "text=" + dockertest.BigName},
-					})
-					said := answer(t, rt, id)
-					if found := strings.Count(said, dockertest.Greeting); found != greetings {
-						t.Errorf("%s, internal %t: %d ways out, want %d: %s", name, internal, found, greetings, said)
-					}
-					if found := strings.Contains(said, fmt.Sprintln(dockertest.BigLength)); found == internal {
-						t.Errorf("%s, internal %t: whether it finds a name of outside is %t: %s", name, internal, found, said)
-					}
-					mustLeave(t, rt, id)
-					mustLeave(t, rt, first)
-					must(t, rt.NetworkManager().RemoveNetwork(t.Context(), on))
+	onInternets(t, func(t *testing.T, e *dockertest.Throwaway, program string, rts map[string]*docker.Runtime) {
+		for name, rt := range rts {
+			networks := rt.NetworkManager().(core.NetworkCreator)
+			for internal, greetings := range map[bool]int{false: 3, true: 0} {
+				const subnet, gateway = "203.0.113.0/26", "203.0.113.1"
+				on, err := networks.CreateNetworkFrom(t.Context(), core.NetworkConfig{Name: "net", Subnet: subnet, Internal: internal})
+				must(t, err)
+				// The first may be given the gateway's address, where there is none.
+				first := start(t, rt, core.Config{Image: baseImage, NetworkMode: on, Cmd: []string{"sleep", "600"}})
+				id := create(t, rt, core.Config{
+					Image: baseImage, NetworkMode: on, Mounts: []core.MountConfig{{Source: program, Target: "/asks", ReadOnly: true}},
+					Cmd: []string{"/asks", "reach=" + dockertest.OutsideAddress + ":80", "reach=" + dockertest.EngineAddress + ":80", "reach=" + gateway + ":80", "text=" + dockertest.BigName},
+				})
+				said := answer(t, rt, id)
+				if found := strings.Count(said, dockertest.Greeting); found != greetings {
+					t.Errorf("%s, internal %t: %d ways out, want %d: %s", name, internal, found, greetings, said)
 				}
+				if found := strings.Contains(said, fmt.Sprintln(dockertest.BigLength)); found == internal {
+					t.Errorf("%s, internal %t: whether it finds a name of outside is %t: %s", name, internal, found, said)
+				}
+				mustLeave(t, rt, id)
+				mustLeave(t, rt, first)
+				must(t, rt.NetworkManager().RemoveNetwork(t.Context(), on))
 			}
-		})
-	}
+		}
+	})
 }
 
 // buildAsks returns the program of testdata/asks, which needs no library: busybox's own
