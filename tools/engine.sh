@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Private container engines for Moat's own tests and demo: engine.sh up|down|status|env|help [NAME]…
 #
-# An engine here shares nothing with one that the machine may already run: it has its own dockerd and containerd, folders, socket
+# An engine here shares nothing with one that the machine may already run: it has its own daemons, directories, socket
 # and network namespace, and an image registry on that namespace's 127.0.0.1:5000. The namespace has no way out, on purpose:
 # nothing that a test container sends can leave the machine.
 set -euo pipefail
@@ -16,15 +16,16 @@ export DOCKER_CONFIG=/run/moat-engine/no-client-settings
 
 usage() {
 	cat <<-'END'
-		usage: engine.sh COMMAND [NAME]…      (without NAME: main and current; down: every one)
+		usage: engine.sh COMMAND [NAME]…      (without NAME: main, current and podman; down: every one)
 		  up      start what is not running, repair what was killed
 		  down    end it with its containers; images stay (down --purge: they go too)
 		  status  what runs; exit status 1 unless all of it does
 		  env     shell lines that tell the tests where the engines are, for those that answer
 		  exec    run a command in the engine's network: engine.sh exec NAME COMMAND…
-		NAME: main (the distribution's dockerd) or current (Docker Engine 29); a test that has to kill its engine
-		takes one of its own, main-ANYTHING or current-ANYTHING. It may set MOAT_DOCKERD_FLAGS to what dockerd is to be
-		started with, and mount a disk at /var/lib/moat-engine/NAME before, which goes when the engine is taken down.
+		NAME: main (the distribution's dockerd), current (Docker Engine 29) or podman (the distribution's Podman); a test
+		that has to kill its engine takes one of its own, such as main-ANYTHING. It may set MOAT_DOCKERD_FLAGS to what
+		dockerd is to be started with, and mount a disk at /var/lib/moat-engine/NAME before, which goes when the engine
+		is taken down.
 	END
 }
 
@@ -34,14 +35,18 @@ need_root() { [[ $(id -u) == 0 ]] || die "'$1' needs root: network namespaces an
 
 use() { # use NAME: where this engine lives, from here on
 	name=$1
-	[[ $name =~ ^(main|current)(-[a-z0-9]{1,20})?$ ]] || die "no engine can be called '$name' (see engine.sh help)"
+	[[ $name =~ ^(main|current|podman)(-[a-z0-9]{1,20})?$ ]] || die "no engine can be called '$name' (see engine.sh help)"
 	run=/run/moat-engine/$name      # sockets, settings: gone after `down`
 	data=/var/lib/moat-engine/$name # images, registry, logs: kept until `down --purge`
 	sock=$run/docker.sock
 	netns=moat-$name
 	dockerd=$(command -v dockerd || true)
-	[[ $name == main* ]] || dockerd=$bin/dockerd-$DOCKERD_VERSION
+	[[ $name != current* ]] || dockerd=$bin/dockerd-$DOCKERD_VERSION
+	registry=$bin/registry-$REGISTRY_VERSION
 }
+is_podman() { [[ $name == podman* ]]; }
+# shellcheck source=podman.sh
+. "$tools/podman.sh"
 
 engine() { timeout 60 docker -H "unix://$sock" "$@"; }
 # Also takes the place of a ping. Five seconds: a busy machine with two cores is slow, not dead.
@@ -55,6 +60,7 @@ pid_of() {
 	containerd) pids_with "--config=$run/containerd.toml" ;;
 	dockerd) pids_with "--config-file=$run/dockerd.json" ;;
 	registry) pids_with "$run/registry.yml" ;;
+	podman) pids_with "--tmpdir=$run/tmp" ;;
 	esac
 }
 
@@ -72,7 +78,23 @@ stop() { # stop ROLE SECONDS: TERM, and KILL when that did not help in time
 
 descendants() { local p; for p in $(ps -o pid= --ppid "$1"); do descendants "$p"; echo "$p"; done; }
 
-settings() { # writes the settings of all three daemons into the folder $1
+settings() { # writes the settings of all daemons into the directory $1
+	if is_podman; then
+		podman_settings "$1"
+	else
+		docker_settings "$1"
+	fi
+	cat >"$1/registry.yml" <<-END
+		version: 0.1
+		log: {level: warn, accesslog: {disabled: true}}
+		storage:
+		  filesystem: {rootdirectory: $data/registry}
+		  delete: {enabled: true}
+		http: {addr: "127.0.0.1:5000"}
+	END
+}
+
+docker_settings() {
 	cat >"$1/containerd.toml" <<-END
 		version = 2
 		root = "$data/containerd"
@@ -85,6 +107,7 @@ settings() { # writes the settings of all three daemons into the folder $1
 	END
 	# runsc ignores set-user-ID bits unless told, and then refuses nothing that Config.AllowNewPrivileges asks for.
 	# moat-sandbox: people give the runtime other names. runsc-broken and runsc-missing: a runtime that is listed need not work.
+	# runsc-alone wants the helper programs of gVisor's archive, which a runsc that "go install" built lacks.
 	cat >"$1/dockerd.json" <<-END
 		{
 		  "hosts": ["unix://$sock"],
@@ -95,18 +118,11 @@ settings() { # writes the settings of all three daemons into the folder $1
 		  "runtimes": {
 		    "runsc": {"path": "$bin/runsc-$RUNSC_VERSION", "runtimeArgs": ["--allow-suid"]},
 		    "moat-sandbox": {"path": "$bin/runsc-$RUNSC_VERSION"},
+		    "runsc-alone": {"path": "$bin/runsc-$RUNSC_VERSION", "runtimeArgs": ["--sidecar-usage-policy=STRICT"]},
 		    "runsc-broken": {"path": "/bin/false"},
 		    "runsc-missing": {"path": "/nonexistent/runsc"}
 		  }
 		}
-	END
-	cat >"$1/registry.yml" <<-END
-		version: 0.1
-		log: {level: warn, accesslog: {disabled: true}}
-		storage:
-		  filesystem: {rootdirectory: $data/registry}
-		  delete: {enabled: true}
-		http: {addr: "127.0.0.1:5000"}
 	END
 	echo "$dockerd ${MOAT_DOCKERD_FLAGS:-} $RUNC_VERSION $REGISTRY_VERSION" >"$1/versions"
 }
@@ -145,17 +161,20 @@ lock() { # two at once wait for each other
 }
 
 stale() { # stale SETTINGS: is it half there, or was it started with other settings?
-	[[ -d $run || $(pid_of containerd)$(pid_of dockerd)$(pid_of registry) || -e /run/netns/$netns ]] || return 1
+	[[ -d $run || $(pid_of containerd)$(pid_of dockerd)$(pid_of podman)$(pid_of registry) || -e /run/netns/$netns ]] || return 1
 	exec_in true 2>/dev/null || return 0 # after a reboot its file may be there, and empty
 	diff -rq "$1" "$run/settings" >/dev/null 2>&1 || return 0
-	[[ ! $(pid_of dockerd) || -S $sock ]] || return 0
+	[[ ! $(pid_of dockerd)$(pid_of podman) || -S $sock ]] || return 0
+	# Only the service that was killed saw the mounts of its containers' network namespaces.
+	! is_podman || [[ ! -d $run || $(pid_of podman) ]] || return 0
 	[[ ! $(pid_of containerd) || -S $run/containerd.sock ]] || return 0
 	return 1
 }
 
 up() {
-	local new f child=none
-	for f in "$dockerd" containerd ip nsenter docker iptables "$bin"/{runsc-"$RUNSC_VERSION",registry-"$REGISTRY_VERSION"}; do
+	local new f child=none daemons=("$dockerd" containerd "$bin/runsc-$RUNSC_VERSION")
+	! is_podman || daemons=("${podman_needs[@]}")
+	for f in "${daemons[@]}" ip nsenter docker iptables; do
 		command -v "${f:-dockerd}" >/dev/null || die "$name: ${f:-dockerd} is missing: run 'make setup'"
 	done
 	lock
@@ -178,6 +197,19 @@ up() {
 		ln -sfn "$bin/runc-$RUNC_VERSION" "$run/path/runc"
 		ln -sfn "$bin/docker-proxy-$DOCKERD_VERSION" "$run/path/docker-proxy"
 	fi
+	if is_podman; then
+		podman_up
+	else
+		docker_up
+	fi
+	if [[ -x $registry && ! $(pid_of registry) ]]; then # the demo does without, and builds none
+		start registry "$registry" serve "$run/registry.yml"
+		wait_for registry 30 exec_in bash -c ': </dev/tcp/127.0.0.1/5000'
+	fi
+	is_podman || wait_for dockerd 120 engine_version # long: after a kill it first stops the containers that it finds
+}
+
+docker_up() {
 	if [[ ! $(pid_of containerd) ]]; then
 		start containerd containerd --config="$run/containerd.toml"
 		wait_for containerd 30 test -S "$run/containerd.sock"
@@ -187,22 +219,19 @@ up() {
 		# shellcheck disable=SC2086
 		start dockerd "$dockerd" --config-file="$run/dockerd.json" ${MOAT_DOCKERD_FLAGS:-}
 	fi
-	if [[ ! $(pid_of registry) ]]; then
-		start registry "$bin/registry-$REGISTRY_VERSION" serve "$run/registry.yml"
-		wait_for registry 30 exec_in bash -c ': </dev/tcp/127.0.0.1/5000'
-	fi
-	wait_for dockerd 120 engine_version # long: after a kill it first stops the containers that it finds
 }
 
 down() { # with what is left of engines that were killed: shims and their containers, mounts, cgroups
 	local pid ids='' left address mount id
-	if [[ $(pid_of dockerd) ]]; then
+	if [[ $(pid_of dockerd)$(pid_of podman) ]]; then
 		ids=$(engine ps -aq --no-trunc 2>/dev/null || true)
 		# shellcheck disable=SC2086
 		[[ ! $ids ]] || engine rm -fv $ids >/dev/null 2>&1 || say "$name: not all containers could be removed in order; ending them"
 	fi
 	stop dockerd 20
+	stop podman 10
 	stop registry 5
+	! is_podman || ids+=" $(podman_leftovers)"
 	stop containerd 10 # before its shims, or it starts more of them to clean up after those
 	for pid in $(pids_with "$run/containerd.sock"); do
 		ids+=" $(tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -x '[0-9a-f]\{64\}' || true)"
@@ -224,9 +253,10 @@ down() { # with what is left of engines that were killed: shims and their contai
 }
 
 status() {
-	local version part new state=0
+	local version part new state=0 product='Docker Engine' parts=(containerd registry)
+	! is_podman || { product=Podman parts=(registry); }
 	if version=$(engine_version); then
-		echo "$name: Docker Engine $version at unix://$sock"
+		echo "$name: $product $version at unix://$sock"
 	elif [[ -e $sock && ! -w $sock ]]; then
 		echo "$name: no permission for unix://$sock (root, or the group that owns it)"
 		return 1
@@ -234,7 +264,8 @@ status() {
 		echo "$name: not running"
 		return 1
 	fi
-	for part in containerd registry; do
+	for part in "${parts[@]}"; do
+		[[ $part != registry || -x $registry ]] || continue
 		[[ $(pid_of $part) ]] || { echo "$name: $part is not running: engine.sh up $name"; state=1; }
 	done
 	if [[ $(id -u) == 0 ]]; then # others have a cache folder of their own, so other settings
@@ -270,7 +301,7 @@ for arg; do
 	if [[ $arg == --purge ]]; then purge=yes; else names+=("$arg"); fi
 done
 if ((!${#names[@]})); then
-	names=(main current)
+	names=(main current podman)
 	if [[ $command == down ]]; then
 		for folder in /run/moat-engine/*-*/ /var/lib/moat-engine/*-*/; do
 			[[ ! -d $folder ]] || names+=("$(basename "$folder")")

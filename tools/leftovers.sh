@@ -9,13 +9,13 @@ left() {
 	shift 2
 	found=$(docker -H "$engine" "$@" --filter label=moat.managed=true)
 	# The images of helpers and probes stay on purpose: a few kB, one for each program that ever was, that the next run needs again.
-	found=$(grep -vE '^(moat-(resolver|gvisor-probe)|<none>):' <<<"$found" || true)
+	found=$(grep -vE '^((docker.io/library/|localhost/)?moat-(resolver|gvisor-probe)|<none>):' <<<"$found" || true)
 	[[ $found ]] || return 0
 	printf 'left on %s, %s:\n%s\n' "$engine" "$what" "$found" >&2
 	failed=1
 }
 
-for engine in "${MOAT_TEST_ENGINE:-}" "${MOAT_TEST_ENGINE_CURRENT:-}"; do
+for engine in "${MOAT_TEST_ENGINE:-}" "${MOAT_TEST_ENGINE_CURRENT:-}" "${MOAT_TEST_ENGINE_PODMAN:-}"; do
 	[[ $engine ]] || continue # absent, which the tests have said
 	left "$engine" containers ps -a --format '{{.Names}} ({{.Image}}, {{.Status}}) {{.Labels}}'
 	left "$engine" networks network ls --format '{{.Name}} {{.Labels}}'

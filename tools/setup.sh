@@ -1,18 +1,24 @@
 #!/usr/bin/env bash
-# What `make setup` runs: everything that Moat's tests and demo need on this machine. docs/setup.md tells what goes where.
+# Prepares this machine. docs/setup.md lists what goes where.
 #
-#   setup.sh            says what is missing, then installs, builds and starts just that; may be run as often as one likes
-#   setup.sh tool NAME  builds one pinned tool (see tools/versions.env) where it is not there yet, and prints its path
+#   setup.sh            for the tests: says what is missing and how long it takes, then installs, builds and starts that
+#   setup.sh demo       for the demo: only the distribution's engine, gVisor and one image
+#   setup.sh tool NAME  builds one pinned tool (tools/versions.env) or busybox, unless it is there, and prints its path
+#
+# Each may be repeated: it leaves alone what is there already.
 set -euo pipefail
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=versions.env
 . "$tools/versions.env"
+# shellcheck source=podman.sh
+. "$tools/podman.sh"
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/go/bin # sudo leaves these out
 bin=${MOAT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/moat}/bin
 
 die() { echo "setup: $*" >&2; exit 1; }
 say() { echo "setup: $*" >&2; }
 have() { command -v "$1" >/dev/null; }
+about() { if (($1 < 100)); then echo "$1 s"; else echo "$((($1 + 30) / 60)) min"; fi; }
 
 describe() { # describe TOOL: its version, package and build settings, into variables
 	cgo=0 flags=()
@@ -62,12 +68,11 @@ registry_main() {
 build() { # build TOOL: a half-built one never gets the name that the others look for
 	describe "$1"
 	[[ ! -x $target ]] || return 0
-	have go || die "go is missing: install Go 1.26 or newer"
-	local new start=$SECONDS
+	"$tools/need-go.sh"
+	local new
 	new=$(mktemp -d "$bin/.building-XXXXXX")
 	# shellcheck disable=SC2064
 	trap "rm -rf '$new'" EXIT
-	say "building $1 $version"
 	(
 		export GOBIN=$new CGO_ENABLED=$cgo GOFLAGS=-buildvcs=false GOWORK=off
 		cd "$new"
@@ -84,76 +89,13 @@ build() { # build TOOL: a half-built one never gets the name that the others loo
 		else
 			go install "${flags[@]}" "$package@$version"
 		fi
-	) >"$new/log" 2>&1 || { tail -n 30 "$new/log" >&2; die "building $1 failed"; }
+	) >"$new/log" 2>&1 || {
+		tail -n 30 "$new/log" >&2
+		die "building $1 failed; its sources come from the Go module proxy (go env GOPROXY)"
+	}
 	mv -f "$new/$1" "$target"
 	rm -rf "$new"
-	say "built $1 in $((SECONDS - start)) s"
 }
-
-# One at a time: a second run waits, and then finds nothing left to do.
-mkdir -p "$bin"
-exec 8>"$bin/.lock"
-flock -n 8 || { say "another one is running; waiting for it"; flock 8; }
-rm -rf "$bin"/.building-* # of a run that was killed
-
-if [[ ${1:-} == tool ]]; then
-	build "${2:?usage: setup.sh tool NAME}"
-	echo "$target"
-	exit
-fi
-
-[[ $(uname -s) == Linux ]] || die "the test engines need Linux; here Moat uses the container engine that you have (moat doctor)"
-
-# What is missing?
-packages=()
-plan=()
-built=(runsc registry dockerd docker-proxy runc buildkitd)
-to_build=()
-for tool in "${built[@]}"; do
-	describe "$tool"
-	[[ -x $target ]] || to_build+=("$tool")
-done
-have dockerd || packages+=(docker.io)
-have docker || ! have dockerd || packages+=(docker-cli)
-have iptables || packages+=(iptables)
-have ip || packages+=(iproute2)
-have ps || packages+=(procps)
-if [[ " ${to_build[*]} " == *' runc '* ]]; then
-	have gcc || packages+=(gcc libc6-dev)
-	have pkg-config || packages+=(pkg-config)
-	have pkg-config && pkg-config --exists libseccomp || packages+=(libseccomp-dev)
-fi
-((!${#packages[@]})) || plan+=("install the packages: ${packages[*]} (no service of theirs is started)")
-((!${#to_build[@]})) || plan+=("build into $bin: ${to_build[*]} (15 minutes on two cores if it is all of them)")
-[[ -x $bin/busybox ]] || plan+=("put a static busybox into $bin, for the test images")
-# Who cannot start the engines needs nothing to build them with.
-[[ $(id -u) == 0 ]] || plan=()
-for name in main current; do
-	if ! "$tools/engine.sh" status "$name" >/dev/null 2>&1; then
-		plan+=("start the private engine '$name' with its registry: network namespace moat-$name, /run/moat-engine/$name, /var/lib/moat-engine/$name")
-	else
-		url=unix:///run/moat-engine/$name/docker.sock
-		"$tools/images/build.sh" --check "$url" "/var/lib/moat-engine/$name/seeded" || plan+=("build the test images in the engine '$name'")
-		"$tools/images/services.sh" --check "$url" ||
-			plan+=("load PostgreSQL, Redis and MariaDB into the engine '$name' (built once, from Debian's packages)")
-		"$tools/images/registry.sh" --check "$url" || plan+=("build the image of a registry in the engine '$name'")
-		[[ $name == main ]] || "$tools/images/buildkit.sh" --check "$url" || plan+=("build the image of BuildKit in the engine '$name'")
-	fi
-done
-if ((!${#plan[@]})); then
-	say "all is there, nothing to do"
-	exit
-fi
-say "to change on this machine:"
-printf '  - %s\n' "${plan[@]}" >&2
-if [[ $(id -u) != 0 ]]; then
-	die "this needs root, and nothing was changed: run it as root (sudo make setup)"
-fi
-if ((${#packages[@]})) && ! have apt-get; then
-	die "packages can be installed here on Debian and Ubuntu only, and nothing was changed.
-  Install what has these Debian packages' content, then run this again: ${packages[*]}"
-fi
-have go || die "go is missing, and nothing was changed: install Go 1.26 or newer"
 
 install_packages() {
 	# Debian's answer to "may this package start its service?"; without it an engine that nobody asked for would run.
@@ -174,24 +116,30 @@ install_packages() {
 	if [[ " ${packages[*]} " == *' docker.io '* ]] && ! have docker && apt-cache show docker-cli >/dev/null 2>&1; then
 		packages+=(docker-cli)
 	fi
-	"${apt[@]}" install -y --no-install-recommends "${packages[@]}" >/dev/null
+	"${apt[@]}" install -y --no-install-recommends "${packages[@]}" >/dev/null ||
+		die "the packages could not be installed: ${packages[*]}"
 	if [[ " ${packages[*]} " == *' docker.io '* && -d /run/systemd/system ]]; then
 		systemctl disable --quiet docker.service docker.socket containerd.service # nor at the next boot
+	fi
+	if [[ " ${packages[*]} " == *' podman '* && -d /run/systemd/system ]]; then
+		systemctl disable --quiet "${podman_units[@]}"
 	fi
 	! grep -qsF "$ours" "$policy" || rm -f "$policy"
 	trap - EXIT
 }
 
 put_busybox() {
+	[[ ! -x $bin/busybox ]] || return 0
 	local new
 	new=$(mktemp -d "$bin/.building-XXXXXX")
 	# Unpacked, not installed: on many machines busybox-static would push another busybox out.
 	if have apt-get; then
 		(
 			cd "$new"
-			apt-get -qq download busybox-static 2>/dev/null || { apt-get -qq update && apt-get -qq download busybox-static; }
+			apt=(apt-get -qq -o APT::Sandbox::User=root)
+			"${apt[@]}" download busybox-static 2>/dev/null || { "${apt[@]}" update && "${apt[@]}" download busybox-static; }
 			dpkg-deb -x busybox-static_*.deb .
-		)
+		) || die "Debian's package busybox-static, of which the images are made, could not be fetched"
 	else
 		have busybox || die "busybox is missing: install a static one"
 		mkdir "$new/bin"
@@ -201,31 +149,145 @@ put_busybox() {
 	rm -rf "$new"
 }
 
-start_engine() { # start_engine NAME
-	local start=$SECONDS
-	"$tools/engine.sh" up "$1" 8>&-
-	"$tools/images/build.sh" "unix:///run/moat-engine/$1/docker.sock" "/var/lib/moat-engine/$1/seeded"
-	"$tools/images/services.sh" "unix:///run/moat-engine/$1/docker.sock"
-	"$tools/images/registry.sh" "unix:///run/moat-engine/$1/docker.sock"
-	# It needs a privileged container, which old engines cannot start on every machine.
-	[[ $1 == main ]] || "$tools/images/buildkit.sh" "unix:///run/moat-engine/$1/docker.sock"
-	say "engine $1 with its images: $((SECONDS - start)) s"
+start_engine() { # start_engine NAME IMAGES…: starts or repairs it; IMAGES are scripts of tools/images
+	local name=$1 url=unix:///run/moat-engine/$1/docker.sock image
+	shift
+	"$tools/engine.sh" up "$name" >&2 8>&-
+	for image; do
+		# shellcheck disable=SC2046
+		"$tools/images/$image.sh" "$url" $(seeded "$name")
+	done
 }
 
-start=$SECONDS
-if ((${#packages[@]})); then
-	install_packages
-	say "installed packages in $((SECONDS - start)) s"
+# The file that remembers which images to pull are in an engine's registry. The demo's engine has no registry.
+seeded() { [[ $purpose == demo ]] || echo "/var/lib/moat-engine/$1/seeded"; }
+
+trap 'say "interrupted; run it again to go on"; exit 130' INT TERM
+
+purpose=${1:-tests}
+case $purpose in
+tests) built=(runsc registry docker-proxy runc dockerd buildkitd) ;;
+demo) built=(runsc) ;;
+tool) ;;
+*) die "usage: setup.sh [demo | tool NAME]" ;;
+esac
+[[ $purpose == tool || $(uname -s) == Linux ]] ||
+	die "the private engines need Linux; here Moat uses the container engine that you have (moat doctor)"
+
+# One at a time: a second run waits, and then finds nothing left to do.
+mkdir -p "$bin"
+if have flock; then # macOS, where only "tool" works, has none
+	exec 8>"$bin/.lock"
+	flock -n 8 || { say "another one is running; waiting for it"; flock 8; }
 fi
-[[ -x $bin/busybox ]] || put_busybox
+rm -rf "$bin"/.building-* # of a run that was killed
+
+if [[ $purpose == tool ]]; then
+	case ${2:?usage: setup.sh tool NAME} in
+	busybox) target=$bin/busybox && put_busybox ;;
+	*) build "$2" ;;
+	esac
+	echo "$target"
+	exit
+fi
+
+# Each step: how long it takes on two cores that do nothing else, what it does, and the command.
+seconds=() texts=() commands=()
+step() { # step SECONDS TEXT COMMAND…
+	seconds+=("$1")
+	texts+=("$2")
+	shift 2
+	commands+=("$*")
+}
+
+step_build() { # step_build SECONDS TOOL
+	describe "$2"
+	[[ -x $target ]] || step "$1" "build $2 $version into $bin" build "$2"
+}
+
+step_engine() { # step_engine NAME IMAGES…
+	local name=$1 url=unix:///run/moat-engine/$1/docker.sock start='' missing='' time=0 image part
+	shift
+	if ! "$tools/engine.sh" status "$name" >/dev/null 2>&1; then
+		start="start the private engine '$name': network namespace moat-$name, /run/moat-engine/$name, /var/lib/moat-engine/$name"
+		time=5
+	fi
+	for image; do
+		# shellcheck disable=SC2046
+		! "$tools/images/$image.sh" --check "$url" $(seeded "$name") || continue
+		case $image in
+		build) part='images of a static busybox' time=$((time + 3)) ;;
+		services) part="images of Debian's PostgreSQL, Redis and MariaDB" time=$((time + 15)) ;;
+		registry) part='an image of a registry' time=$((time + 2)) ;;
+		buildkit) part='an image of BuildKit' time=$((time + 3)) ;;
+		esac
+		missing+="${missing:+, }$part"
+	done
+	((!time)) || step "$time" "${start:-"make in the engine '$name': $missing"}" start_engine "$name" "$@"
+}
+
+packages=()
+have dockerd || packages+=(docker.io)
+have docker || ! have dockerd || packages+=(docker-cli)
+have iptables || packages+=(iptables)
+have ip || packages+=(iproute2)
+have ps || packages+=(procps)
+[[ $purpose == demo ]] || packages+=($(podman_packages))
+if [[ $purpose != demo ]]; then # for adapters/docker/programs; the machine's own compiler has no prefix in its package's name
+	for target in x86_64:x86-64 aarch64:aarch64; do
+		have "${target%:*}-linux-gnu-gcc" || packages+=("gcc-${target#*:}-linux-gnu")
+	done
+	packages=("${packages[@]/#gcc-$(uname -m | tr _ -)-linux-gnu/gcc}")
+	[[ -e /usr/include/stdio.h ]] || packages+=(libc6-dev)
+fi
+if [[ " ${built[*]} " == *' runc '* ]] && describe runc && [[ ! -x $target ]]; then
+	have pkg-config || packages+=(pkg-config)
+	have pkg-config && pkg-config --exists libseccomp || packages+=(libseccomp-dev)
+fi
+((!${#packages[@]})) || step 40 "install the packages: ${packages[*]} (no service of theirs is started)" install_packages
+[[ -x $bin/busybox ]] || step 2 "put a static busybox into $bin, for the images" put_busybox
+step_build 80 runsc
 # The engine that most tests use comes first: who waits for it need not wait for the other's build.
-build runsc
-build registry
-start_engine main
-build docker-proxy
-build runc
-build dockerd
-build buildkitd
-start_engine current
-"$tools/engine.sh" env
-say "done in $((SECONDS - start)) s"
+if [[ $purpose == demo ]]; then
+	step_engine main build
+else
+	step_build 50 registry
+	step_engine main build services registry
+	step_engine podman build services
+	step_build 5 docker-proxy
+	step_build 20 runc
+	step_build 330 dockerd
+	step_build 150 buildkitd
+	# BuildKit needs a privileged container, which old engines cannot start on every machine.
+	step_engine current build services registry buildkit
+fi
+# Who cannot start engines needs nothing to start them with.
+[[ $(id -u) == 0 || "${commands[*]}" == *start_engine* ]] || commands=()
+
+if ((!${#commands[@]})); then
+	say "all is there, nothing to do"
+	exit
+fi
+left=0
+for time in "${seconds[@]}"; do left=$((left + time)); done
+say "to change on this machine, in about $(about "$left") on two cores:"
+for i in "${!texts[@]}"; do printf '  - %s (%s)\n' "${texts[i]}" "$(about "${seconds[i]}")" >&2; done
+if [[ $(id -u) != 0 ]]; then
+	die "this needs root, and nothing was changed: sudo make ${purpose/tests/setup}"
+fi
+if ((${#packages[@]})) && ! have apt-get; then
+	die "packages can be installed here on Debian and Ubuntu only, and nothing was changed.
+  Install the content of these Debian packages, then run this again: ${packages[*]}"
+fi
+[[ ! " ${commands[*]/#build / build:}" == *' build:'* ]] || "$tools/need-go.sh"
+
+start=$SECONDS
+for i in "${!commands[@]}"; do
+	say "${texts[i]%%[:;]*}: takes $(about "${seconds[i]}"); $(about "$left") to go in all"
+	since=$SECONDS
+	${commands[i]}
+	say "done in $((SECONDS - since)) s"
+	left=$((left - seconds[i]))
+done
+[[ $purpose == demo ]] || "$tools/engine.sh" env
+say "all done in $((SECONDS - start)) s"

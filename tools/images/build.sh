@@ -40,12 +40,13 @@ pack() { # pack FILE FOLDER: a layer, the same bytes every time; all is root's b
 }
 
 load() { # load TAG CONFIG LAYER…: the archive that `docker save` writes; CONFIG is the "config" object's inside
-	local tag=$1 config=$2 dir=$work/image layer sums=() names=()
+	local tag=$1 config=$2 dir=$work/image layer sums=() names=() history=()
 	shift 2
 	rm -rf "$dir" && mkdir "$dir"
 	for layer; do
 		sums+=("\"sha256:$(sha256sum <"$layer" | cut -d' ' -f1)\"")
 		names+=("\"$(basename "$layer")\"")
+		history+=("{\"created\":\"2026-01-01T00:00:00Z\",\"created_by\":\"build.sh\"}") # Podman's builder wants one entry a layer
 		ln "$layer" "$dir"
 	done
 	local IFS=,
@@ -53,7 +54,7 @@ load() { # load TAG CONFIG LAYER…: the archive that `docker save` writes; CONF
 		{"architecture":"$arch","os":"linux","created":"$(date -u +%FT%TZ)",
 		 "config":{"Labels":{"moat.test":"true","$label":"$want"},
 		  "Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"$config},
-		 "rootfs":{"type":"layers","diff_ids":[${sums[*]}]}}
+		 "history":[${history[*]}],"rootfs":{"type":"layers","diff_ids":[${sums[*]}]}}
 	END
 	echo "[{\"Config\":\"config.json\",\"RepoTags\":[\"$tag\"],\"Layers\":[${names[*]}]}]" >"$dir/manifest.json"
 	tar -C "$dir" -c . | engine load -q >/dev/null
