@@ -3,33 +3,50 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-MODULES := core contracttests contracttests/selftest $(wildcard adapters/*) apps e2e tools
-RACE    := core contracttests contracttests/selftest adapters/docker adapters/gvisor adapters/memory apps tools
+MODULES := core contracttests contracttests/selftest $(wildcard adapters/*) $(wildcard adapters/*/contract) apps apps/e2e tools
+RACE    := core contracttests contracttests/selftest adapters/docker adapters/gvisor adapters/memory adapters/memory/contract apps tools
 TOOL    := bash tools/setup.sh tool
+# The suite's own tests take minutes, and apps/e2e is about engines.
+UNIT    := $(filter-out contracttests/selftest apps/e2e,$(MODULES))
+# `make race` runs the suite's own tests.
+TEST    := $(filter-out contracttests/selftest,$(MODULES))
+# sudo leaves Go's usual directory out.
+export PATH := $(PATH):/usr/local/go/bin
 
 include tools/engine.mk
 
-.PHONY: help build test lives race bench lint vuln standalone demo
+.PHONY: help build unit test lives race bench programs programs-check lint vuln standalone demo
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the binaries, into bin/
-	@cd apps && CGO_ENABLED=0 go build -trimpath -o ../bin/ ./cmd/...
+	@bash tools/need-go.sh
+	@cd apps && CGO_ENABLED=0 go build -o ../bin/ ./cmd/...
 
-test: build ## every test against all engines that are present, a table of the contract suite, and whether anything is left on the engines
+unit: ## the tests that need no engine, which takes a minute or two
+	@unset CONTRACT_REQUIRED $${!MOAT_TEST_*}; \
+	for module in $(UNIT); do (cd $$module && go test -timeout 10m -json ./...) || true; done | (cd tools && go run ./summary)
+
+test: build ## the tests against all engines that are present, a table of the contract suite, and whether anything is left on the engines
 	@eval "$$(bash tools/engine.sh env)"; status=0; \
-	for module in $(MODULES); do (cd $$module && go test -count=1 -timeout 30m -json ./...) || true; done | (cd tools && go run ./summary) || status=1; \
+	for module in $(TEST); do (cd $$module && go test -count=1 -timeout 30m -json ./...) || true; done | (cd tools && go run ./summary) || status=1; \
 	bash tools/leftovers.sh || status=1; exit $$status
 
 lives: ## a thousand containers whose only line arrives
-	@eval "$$(bash tools/engine.sh env)"; cd e2e && MOAT_E2E_LIVES=$${MOAT_E2E_LIVES:-1000} go test -count=1 -timeout 30m -run TestStreamsShortLives .
+	@eval "$$(bash tools/engine.sh env)"; cd apps/e2e && MOAT_E2E_LIVES=$${MOAT_E2E_LIVES:-1000} go test -count=1 -timeout 30m -run TestStreamsShortLives .
 
 race: ## the tests that need no engine, under the race detector
 	@for module in $(RACE); do (cd $$module && go test -count=1 -timeout 30m -race ./...); done
 
 bench: build ## Moat beside the raw Engine API and beside docker, against the gates of docs/performance.md
 	@eval "$$(bash tools/engine.sh env)"; cd tools && go run ./bench $(BENCH)
+
+programs: ## build the helper programs, whose binaries are committed
+	@bash adapters/docker/programs/source/build.sh
+
+programs-check: ## the helper programs' binaries are built from their sources, and the resolver withstands fuzzing
+	@bash adapters/docker/programs/source/build.sh check
 
 lint: ## golangci-lint on every module
 	@linter=$$($(TOOL) golangci-lint); \
@@ -41,5 +58,5 @@ vuln: ## govulncheck on every module, where its database can be had
 standalone: ## each module builds, and is tidy, without the workspace
 	@for module in $(MODULES); do (cd $$module && GOWORK=off go build ./... && GOWORK=off go mod tidy -diff); done
 
-demo: ## an untrusted script in the sandbox, on the engine that is there
-	@bash tools/demo.sh
+demo: ## an untrusted script in the sandbox, on the engine that is there, or on a private one (ENGINE=private)
+	@bash tools/demo.sh $(ENGINE)

@@ -7,7 +7,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"strconv"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,8 +43,17 @@ func attachCases() []Case {
 			Number: "RT-114", Title: "how start attached ends", check: startAttachedEnds,
 			ability: attaching, unsupported: refusedStartAttached,
 		},
-		{Number: "RT-115", Title: "a release that fails", check: failedRelease, ability: held, unsupported: refusedHold},
+		{Number: "RT-115", Title: "releasing too late", check: lateRelease, ability: held, unsupported: refusedHold},
 		{Number: "RT-116", Title: "releasing what is not held", check: releaseOfOthers, ability: held, unsupported: refusedHold},
+		{
+			Number: "RT-117", Title: "what ends an attachment leaves stdin open", check: stdinStaysOpen,
+			unsupported: func(f *fixture, created string) error {
+				if core.CapabilitiesOf(f.rt).Attach {
+					return core.ErrUnsupported // there is no call that could be refused
+				}
+				return refusedAttach(f, created)
+			},
+		},
 		{Number: "RT-120", Title: "a firewall holds or is refused", check: firewall},
 	}
 }
@@ -60,7 +70,7 @@ func refusedResize(f *fixture, created string) error { return f.rt.ResizeTTY(f.c
 
 // attaching begins to attach.
 func (f *fixture) attaching(id string, opts core.AttachOptions) *call[struct{}] {
-	return begin("Attach", func() (struct{}, error) { return struct{}{}, f.rt.Attach(f.ctx, id, opts) })
+	return begin("Attach", func() (struct{}, error) { return struct{}{}, f.rt.Attach(f.ctx, id, opts) }).on(id).until("the container exits")
 }
 
 func attach(f *fixture) {
@@ -129,7 +139,7 @@ func (f *fixture) cancelled(id string, attach func(context.Context, string, core
 	output.await(f)
 	attached.goesOn(f)
 	cancel()
-	_, err := attached.result(f)
+	_, err := attached.on(id).until("its context has ended").result(f)
 	f.wantClass("an attachment whose context ended", err, context.Canceled)
 	f.wantState(id, core.StateRunning)
 	const tick = "tick\n"
@@ -137,43 +147,153 @@ func (f *fixture) cancelled(id string, attach func(context.Context, string, core
 	want(f, "how often was written after the return", output.late.Load(), 0)
 }
 
-func attachCancelled(f *fixture) { f.cancelled(f.ready(f.ticking()), f.rt.Attach) }
+func attachCancelled(f *fixture) {
+	f.cancelled(f.ready(f.ticking()), f.rt.Attach)
 
-// stuckWriter blocks its first Write until it is released.
+	// Whoever has only listened leaves stdin to others, and nobody ends a terminal's.
+	cfg := f.answering()
+	id := f.ready(cfg)
+	f.detach(id, nil)
+	f.wantAnswer(id, cfg)
+	if core.CapabilitiesOf(f.rt).TTY {
+		cfg.TTY = true
+		id := f.started(cfg)
+		f.awaitOutput(id, "ready")
+		stdin, typed := io.Pipe()
+		defer typed.Close()
+		f.detach(id, stdin)
+		f.wantAnswer(id, cfg)
+	}
+}
+
+// answering is a configuration of a container that answers each line on its stdin.
+func (f *fixture) answering() core.Config {
+	cfg := f.shell(`echo ready; while read line; do echo "answer to $line"; done; echo the end of stdin`)
+	cfg.Interactive = true
+	return cfg
+}
+
+// detach attaches to a container until the context ends. With which error is another
+// obligation's affair.
+func (f *fixture) detach(id string, stdin io.Reader) {
+	f.Helper()
+	ctx, cancel := context.WithCancel(f.ctx)
+	defer cancel()
+	opts := core.AttachOptions{Stdin: stdin, Stdout: io.Discard}
+	attached := begin("Attach", func() (struct{}, error) { return struct{}{}, f.rt.Attach(ctx, id, opts) }).on(id)
+	attached.goesOn(f)
+	cancel()
+	_, _ = attached.until("its context has ended").result(f)
+}
+
+// wantAnswer checks that an answering container still reads its stdin.
+func (f *fixture) wantAnswer(id string, cfg core.Config) {
+	f.Helper()
+	stdin, typed := io.Pipe()
+	defer typed.Close()
+	ctx, cancel := context.WithCancel(f.ctx)
+	defer cancel()
+	output := newLateWriter()
+	opts := core.AttachOptions{Stdin: stdin, Stdout: output, TTY: cfg.TTY}
+	attached := begin("Attach", func() (struct{}, error) { return struct{}{}, f.rt.Attach(ctx, id, opts) }).on(id)
+	typing := begin("a Write to stdin", func() (int, error) { return io.WriteString(typed, "hello\n") }).on(id)
+	_, err := typing.until("the next attachment reads it").result(f)
+	f.must(err)
+	f.awaitOutput(id, "answer to hello")
+	cancel()
+	_, _ = attached.until("its context has ended").result(f)
+}
+
+func stdinStaysOpen(f *fixture) {
+	cfg := f.answering()
+	stdin, typed := io.Pipe() // stays open
+	defer typed.Close()
+
+	id := f.ready(cfg)
+	f.detach(id, stdin)
+	f.wantAnswer(id, cfg)
+
+	id = f.ready(cfg)
+	broken := f.attaching(id, core.AttachOptions{Stdin: io.MultiReader(strings.NewReader("one\n"), stdin), Stdout: brokenWriter{}})
+	_, _ = broken.until("its writer fails").result(f)
+	f.wantAnswer(id, cfg)
+
+	id = f.create(cfg)
+	ctx, cancel := context.WithCancel(f.ctx)
+	defer cancel()
+	output := newLateWriter()
+	opts := core.AttachOptions{Stdin: stdin, Stdout: output}
+	started := begin("StartAttached", func() (struct{}, error) { return struct{}{}, f.rt.StartAttached(ctx, id, opts) }).on(id)
+	output.await(f)
+	cancel()
+	_, _ = started.until("its context has ended").result(f)
+	f.wantAnswer(id, cfg)
+}
+
+// stuckWriter blocks its first Write until it is released, or the case ends.
 type stuckWriter struct {
 	stuck, release chan struct{}
 	once           sync.Once
+	ended          <-chan struct{}
+}
+
+func (f *fixture) stuckWriter() *stuckWriter {
+	return &stuckWriter{stuck: make(chan struct{}), release: make(chan struct{}), ended: f.ctx.Done()}
 }
 
 func (w *stuckWriter) Write(p []byte) (int, error) {
 	w.once.Do(func() {
 		close(w.stuck)
-		<-w.release
+		select {
+		case <-w.release:
+		case <-w.ended:
+		}
 	})
 	return len(p), nil
 }
 
-// slowAttachment holds one attachment up while another gets more than pipes and
-// engines keep.
+// slowAttachment holds one attachment up while another, and a reader of the logs, get as
+// much as every runtime keeps for the slow one.
 func slowAttachment(f *fixture) {
-	const lines = 200_000
-	cfg := f.shell(fmt.Sprintf(`echo ready; read line; yes 0123456789abcde | head -n %d`, lines))
+	const line = "0123456789abcde\n"
+	const lines = core.AttachBacklog/len(line) - 1 // the first line counts too
+	expected := "first\n" + strings.Repeat(line, lines)
+	cfg := f.shell(fmt.Sprintf(`echo ready; read line; echo first; read line; yes 0123456789abcde | head -n %d`, lines))
 	cfg.Interactive = true
 	id := f.ready(cfg)
-	slow := &stuckWriter{stuck: make(chan struct{}), release: make(chan struct{})}
+	slow := f.stuckWriter()
 	held := f.attaching(id, core.AttachOptions{Stdout: slow})
 	held.goesOn(f)
+	reader := f.following(id)
 	var stdout bytes.Buffer
-	fast := f.attaching(id, core.AttachOptions{Stdin: strings.NewReader("go\n"), Stdout: &stdout})
-	_, err := fast.result(f)
+	stdin, typed := io.Pipe()
+	defer typed.Close()
+	fast := f.attaching(id, core.AttachOptions{Stdin: stdin, Stdout: &stdout})
+	typing := begin("a Write to stdin", func() (int, error) { return io.WriteString(typed, "go\n") }).on(id)
+	_, err := typing.until("the attachment reads it").result(f)
 	f.must(err)
-	if expected := strings.Repeat("0123456789abcde\n", lines); stdout.String() != expected {
-		f.Errorf("beside a slow attachment: %s", firstDifference(stdout.String(), expected))
+	select {
+	case <-slow.stuck:
+	case <-time.After(patience):
+		f.Fatal("the slow attachment has received nothing of the first line")
 	}
-	<-slow.stuck
+	typing = begin("a Write to stdin", func() (int, error) { return io.WriteString(typed, "go\n") }).on(id)
+	_, err = typing.until("the attachment reads it").result(f)
+	f.must(err)
+	_ = typed.Close()
+	_, err = fast.until("the container exits, although another attachment is stuck").result(f)
+	f.must(err)
+	if stdout.String() != expected {
+		f.Errorf("beside an attachment whose writer is stuck, another got %s", firstDifference(stdout.String(), expected))
+	}
+	out, err := reader.until("the container exits, whoever is attached and slow").result(f)
+	f.must(err)
+	if out != "ready\n"+expected {
+		f.Errorf("beside an attachment whose writer is stuck, a reader of the logs got %s", firstDifference(out, "ready\n"+expected))
+	}
 	held.goesOn(f)
 	close(slow.release)
-	_, err = held.result(f)
+	_, err = held.until("its writer goes on, and the container has exited").result(f)
 	f.must(err)
 }
 
@@ -181,14 +301,54 @@ func failingAttachment(f *fixture) {
 	cfg := f.shell(`echo ready; read line; echo answer; sleep 1000`)
 	cfg.Interactive = true
 	id := f.ready(cfg)
-	_, err := f.attaching(id, core.AttachOptions{Stdin: strings.NewReader("go\n"), Stdout: brokenWriter{}}).result(f)
+	_, err := f.attaching(id, core.AttachOptions{Stdin: strings.NewReader("go\n"), Stdout: brokenWriter{}}).until("its writer fails").result(f)
 	f.wantClass("an attachment to a writer that fails", err, io.ErrClosedPipe)
 	f.wantState(id, core.StateRunning)
+
+	cfg.Cmd = f.shell(`echo ready; cat; echo the end; exit 3`).Cmd
+	id = f.ready(cfg)
+	var stdout bytes.Buffer
+	_, err = f.attaching(id, core.AttachOptions{Stdin: brokenReader("text\n"), Stdout: &stdout}).result(f)
+	f.wantClass("an attachment whose stdin fails", err, io.ErrClosedPipe)
+	want(f, "the output after stdin's failure", stdout.String(), "text\nthe end\n")
+	code, err := f.waiting(f.ctx, id).until("the failure of stdin is its end").result(f)
+	f.must(err)
+	want(f, "the exit code after stdin's failure", code, 3)
+}
+
+// writersTurn counts how often one of its writers is written to while another is.
+type writersTurn struct {
+	busy   atomic.Bool
+	broken atomic.Int32
+}
+
+// watchedWrites is how many of each stream take longer than they need.
+const watchedWrites = 10
+
+func (t *writersTurn) of(w io.Writer) io.Writer { return &turnWriter{turn: t, to: w} }
+
+// turnWriter is a pointer, so that runtimes may compare Stdout with Stderr.
+type turnWriter struct {
+	turn   *writersTurn
+	to     io.Writer
+	writes int
+}
+
+func (w *turnWriter) Write(p []byte) (int, error) {
+	if w.turn.busy.CompareAndSwap(false, true) {
+		defer w.turn.busy.Store(false)
+		if w.writes++; w.writes <= watchedWrites {
+			time.Sleep(moment / watchedWrites) // gives the other one a chance
+		}
+	} else {
+		w.turn.broken.Add(1)
+	}
+	return w.to.Write(p)
 }
 
 // startingAttached begins to start attached.
 func (f *fixture) startingAttached(id string, opts core.AttachOptions) *call[struct{}] {
-	return begin("StartAttached", func() (struct{}, error) { return struct{}{}, f.rt.StartAttached(f.ctx, id, opts) })
+	return begin("StartAttached", func() (struct{}, error) { return struct{}{}, f.rt.StartAttached(f.ctx, id, opts) }).on(id).until("the container exits")
 }
 
 // shortLives is how many containers write a single line and exit at once.
@@ -200,46 +360,78 @@ func startAttached(f *fixture) {
 	for n := range lines {
 		fmt.Fprintln(&expected, n+1)
 	}
-	id := f.create(f.shell(`seq 1 ` + strconv.Itoa(lines) + `; echo last >&2`))
+	id := f.create(f.shell(fmt.Sprintf("seq 1 %d & seq 1 %[1]d >&2; wait", lines)))
 	var stdout, stderr bytes.Buffer
-	_, err := f.startingAttached(id, core.AttachOptions{Stdout: &stdout, Stderr: &stderr}).result(f)
+	var turn writersTurn
+	_, err := f.startingAttached(id, core.AttachOptions{Stdout: turn.of(&stdout), Stderr: turn.of(&stderr)}).result(f)
 	f.must(err)
-	if stdout.String() != expected.String() {
-		f.Errorf("stdout: %s", firstDifference(stdout.String(), expected.String()))
+	for stream, got := range map[string]string{"stdout": stdout.String(), "stderr": stderr.String()} {
+		if got != expected.String() {
+			f.Errorf("%s: %s", stream, firstDifference(got, expected.String()))
+		}
 	}
-	want(f, "stderr", stderr.String(), "last\n")
+	want(f, "how often stdout and stderr were written to at the same time", turn.broken.Load(), 0)
 	want(f, "the exit code", f.wait(id), 0)
 
-	for n := range shortLives {
-		id := f.create(f.shell(fmt.Sprintf("echo line %d", n)))
-		var stdout bytes.Buffer
-		_, err := f.startingAttached(id, core.AttachOptions{Stdout: &stdout}).result(f)
-		f.must(err)
-		want(f, "a short life's output", stdout.String(), fmt.Sprintf("line %d\n", n))
+	const atOnce = 3 // one after the other they take long in sandboxes
+	for first := 0; first < shortLives; first += atOnce {
+		var lives [atOnce]*call[struct{}]
+		var outputs [atOnce]bytes.Buffer
+		for i := range lives {
+			id := f.create(f.shell(fmt.Sprintf("echo line %d", first+i)))
+			lives[i] = f.startingAttached(id, core.AttachOptions{Stdout: &outputs[i]})
+		}
+		for i, life := range lives {
+			_, err := life.result(f)
+			f.must(err)
+			want(f, "a short life's output", outputs[i].String(), fmt.Sprintf("line %d\n", first+i))
+		}
 	}
 }
 
 func startAttachedFails(f *fixture) {
 	f.wantClass("starting attached what is missing", f.rt.StartAttached(f.ctx, f.missing(), core.AttachOptions{}), core.ErrNotFound)
 	id := f.create(f.command("/no-such-program"))
-	_, err := f.startingAttached(id, core.AttachOptions{}).result(f)
+	_, err := f.startingAttached(id, core.AttachOptions{}).until("its program cannot run").result(f)
 	f.wantField("starting attached a program that does not exist", err, "Cmd")
 	f.wantClass("starting attached a program that does not exist", err, fs.ErrNotExist)
+	f.startsUnloadable()
 	if !core.CapabilitiesOf(f.rt).TTY {
 		return
 	}
 	for program, class := range map[string]error{"/no-such-program": fs.ErrNotExist, "no-such-program": fs.ErrNotExist, "/etc/passwd": fs.ErrPermission} {
 		cfg := f.command(program)
 		cfg.TTY = true
-		var screen bytes.Buffer
-		id, opts := f.create(cfg), core.AttachOptions{Stdout: &screen, TTY: true}
-		_, err := f.startingAttached(id, opts).result(f)
+		id, opts := f.create(cfg), core.AttachOptions{Stdout: io.Discard, TTY: true}
+		_, err := f.startingAttached(id, opts).until("its program cannot run").result(f)
 		f.wantField("starting "+program+" on a terminal", err, "Cmd")
 		f.wantClass("starting "+program+" on a terminal", err, class)
-		want(f, "the output of "+program, screen.String(), "")
 		if state := f.state(id); state == core.StateRunning {
 			f.Errorf("%s is running", program)
 		}
+	}
+}
+
+// unloadable are programs of which only loading them shows that they cannot run.
+var unloadable = []struct {
+	name, content string
+	class         error
+}{{"text", "no program\n", fs.ErrPermission}, {"orphan", "#!/no/such/interpreter\n", fs.ErrNotExist}}
+
+// startsUnloadable starts them, where a container can be given files.
+func (f *fixture) startsUnloadable() {
+	f.Helper()
+	if !core.CapabilitiesOf(f.rt).Mounts {
+		return
+	}
+	directory := f.TempDir()
+	for _, program := range unloadable {
+		f.must(os.WriteFile(filepath.Join(directory, program.name), []byte(program.content), 0o755))
+		cfg := f.command("/mnt/" + program.name)
+		cfg.Mounts = []core.MountConfig{{Source: directory, Target: "/mnt"}}
+		_, err := f.startingAttached(f.create(cfg), core.AttachOptions{}).result(f)
+		f.wantField("starting attached "+program.name, err, "Cmd")
+		f.wantClass("starting attached "+program.name, err, program.class)
 	}
 }
 
@@ -250,16 +442,18 @@ func brokenReader(text string) io.Reader {
 
 func startAttachedEnds(f *fixture) {
 	id := f.create(f.shell(`echo ready; sleep 1000`))
-	_, err := f.startingAttached(id, core.AttachOptions{Stdout: brokenWriter{}}).result(f)
+	_, err := f.startingAttached(id, core.AttachOptions{Stdout: brokenWriter{}}).until("its writer fails").result(f)
 	f.wantClass("an attachment to a writer that fails", err, io.ErrClosedPipe)
 	f.wantState(id, core.StateRunning)
 
-	cfg := f.shell(`cat; echo the end`)
+	cfg := f.shell(`cat; echo the end; exit 3`)
 	cfg.Interactive = true
 	var stdout bytes.Buffer
-	_, err = f.startingAttached(f.create(cfg), core.AttachOptions{Stdin: brokenReader("text\n"), Stdout: &stdout}).result(f)
+	id = f.create(cfg)
+	_, err = f.startingAttached(id, core.AttachOptions{Stdin: brokenReader("text\n"), Stdout: &stdout}).result(f)
 	f.wantClass("an attachment whose stdin fails", err, io.ErrClosedPipe)
 	want(f, "the output after stdin's failure", stdout.String(), "text\nthe end\n")
+	want(f, "the exit code after stdin's failure", f.wait(id), 3)
 
 	f.cancelled(f.create(f.ticking()), f.rt.StartAttached)
 }
@@ -294,7 +488,7 @@ func stdinUnchanged(f *fixture) {
 	_, err := f.startingAttached(f.create(cfg), core.AttachOptions{Stdin: strings.NewReader(sent), Stdout: &stdout}).result(f)
 	f.must(err)
 	if expected := sent + "the end\n"; stdout.String() != expected {
-		f.Error(firstDifference(stdout.String(), expected))
+		f.Errorf("what cat has read of a megabyte on stdin, and a last line, came back as %s", firstDifference(stdout.String(), expected))
 	}
 }
 

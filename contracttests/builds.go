@@ -168,6 +168,17 @@ func builtImage(f *fixture) {
 		core.LabelManaged: "true", core.LabelRunID: f.runID, core.LabelRole: core.RoleMain,
 	})
 
+	twin := f.tag()
+	f.must(f.tryBuild(twin, f.dockerfile("RUN true"), core.BuildOptions{}))
+	other := f.build(f.dockerfile("RUN true"), core.BuildOptions{})
+	all, err = f.rt.ListImages(f.ctx)
+	f.must(err)
+	for _, tag := range []string{twin, other} { // maybe of one image
+		if !slices.ContainsFunc(all, func(info core.ImageInfo) bool { return info.Tag == tag }) {
+			f.Errorf("one of two tags of the same Dockerfile is not listed: %s", tag)
+		}
+	}
+
 	// What is built is a base, which no registry has. An entrypoint of a stage of its own
 	// is for the command of that.
 	again := f.build("FROM "+base+"\nENTRYPOINT []\nCMD echo \"$GREETING again from $(id -u)\"\n", core.BuildOptions{})
@@ -285,6 +296,14 @@ func unreadableContext(f *fixture) {
 		files[".dockerignore"] = &fstest.MapFile{Mode: 0o644, Data: []byte(test.name + "\n")}
 		f.wantSaid(f.build(f.dockerfile("COPY . /context/"), core.BuildOptions{Context: of}), "cd /context && cat a && ls", "it is there\na\nz\n")
 	}
+	misnamed := fstest.MapFS{"a": {Mode: 0o644}, "not-UTF-8-\xff": {Mode: 0o644, Data: []byte("it is lost\n")}}
+	err := f.tryBuild(f.tag(), f.dockerfile("COPY . /context/"), core.BuildOptions{Context: misnamed})
+	f.wantField("a file with a name that is not UTF-8", err, "Context")
+	if err != nil && !strings.Contains(err.Error(), "not-UTF-8-") {
+		f.Errorf("a file with a name that is not UTF-8: %v does not name it", err)
+	}
+	misnamed[".dockerignore"] = &fstest.MapFile{Mode: 0o644, Data: []byte("not-UTF-8-?\n")}
+	f.wantSaid(f.build(f.dockerfile("COPY . /context/"), core.BuildOptions{Context: misnamed}), "ls /context", "a\n")
 	piped := &pipedContext{StatFS: fstest.MapFS{".dockerignore": {Mode: fs.ModeNamedPipe | 0o644}}}
 	f.wantField("a .dockerignore that is a named pipe", f.tryBuild(f.tag(), f.dockerfile("COPY . /context/"), core.BuildOptions{Context: piped}), "Context")
 	want(f, "whether that is opened, which waits for who writes into it", piped.opened.Load(), false)
@@ -349,6 +368,7 @@ func noDockerfile(f *fixture) {
 		{"an unknown instruction", f.dockerfile("", "BUILD everything"), 3},
 		{"an instruction without arguments", f.dockerfile("RUN true", "ENV"), 3},
 		{"an empty Dockerfile", "", 0},
+		{"a command that is not UTF-8", f.dockerfile("RUN true", "RUN echo a\xffb"), 3},
 	} {
 		tag := f.tag()
 		err := f.tryBuild(tag, test.dockerfile, core.BuildOptions{})
@@ -502,7 +522,7 @@ func cancelledBuild(f *fixture) {
 			f.Fatalf("the step's output has not been told after %s", patience)
 		}
 		cancel()
-		_, err := building.result(f)
+		_, err := building.until("its context has ended").result(f)
 		f.wantClass("a build whose context ended meanwhile", err, context.Canceled)
 		f.wantImage(tag, tag == old)
 	}
@@ -541,6 +561,15 @@ func imageExists(f *fixture) {
 	f.must(f.tryBuild(tag, f.dockerfile("RUN true"), core.BuildOptions{}))
 	f.wantImage(tag, true)
 	f.must(f.rt.RemoveImage(f.ctx, tag))
+	f.wantImage(tag, false)
+	tag = f.build(f.dockerfile("RUN echo "+f.runID), core.BuildOptions{})
+	all, err := f.rt.ListImages(f.ctx)
+	f.must(err)
+	for _, info := range all {
+		if info.Tag == tag {
+			f.must(f.rt.RemoveImage(f.ctx, info.ID))
+		}
+	}
 	f.wantImage(tag, false)
 	if f.h.Unreachable == nil {
 		return

@@ -3,6 +3,7 @@ package contracttests
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -35,6 +36,12 @@ type ability struct {
 	of   func(core.Runtime) bool
 }
 
+// serially makes a case Serial.
+func serially(c Case) Case {
+	c.Serial = true
+	return c
+}
+
 // Cases returns all cases, ordered by number.
 func Cases() []Case {
 	all := slices.Concat(
@@ -58,6 +65,7 @@ func (c Case) Name() string { return c.Number + " " + c.Title }
 
 // Run runs the case. A failure is t's.
 func (c Case) Run(t testing.TB, h Harness) {
+	c.citeOnFailure(t)
 	f := newFixture(t, h)
 	if c.ability != nil && !c.ability.of(f.rt) {
 		f.Fatalf("%s is not declared unsupported, but %s says that it is", c.Name(), c.ability.name)
@@ -68,24 +76,69 @@ func (c Case) Run(t testing.TB, h Harness) {
 // RunUnsupported checks that the runtime refuses what the case is about, and that
 // the refused call changes nothing.
 func (c Case) RunUnsupported(t testing.TB, h Harness) {
+	c.citeOnFailure(t)
 	f := newFixture(t, h)
 	if c.ability != nil && c.ability.of(f.rt) {
 		f.Errorf("%s is declared unsupported, but %s says that it is supported", c.Name(), c.ability.name)
 	}
-	f.refuses(c)
+	f.refuse([]Case{c})
 }
 
-// refuses makes the case's call, which must do nothing but fail.
-func (f *fixture) refuses(c Case) {
+// citeOnFailure ends the output of a failed case with the obligation's words.
+func (c Case) citeOnFailure(t testing.TB) {
+	t.Cleanup(func() {
+		if words, known := obligations[c.Number]; known && t.Failed() {
+			t.Logf("the contract (package core, %s) says: %s: %s", words.of, c.Number, words.text)
+		}
+	})
+}
+
+// refuse makes the call of each case, which must do nothing but fail.
+func (f *fixture) refuse(cases []Case) {
 	f.Helper()
-	created := f.create(f.command("true"))
-	before := f.runStates()
-	if err := c.unsupported(f, created); !errors.Is(err, core.ErrUnsupported) {
-		f.Errorf("%s: the call returned %v, want %v", c.Name(), err, core.ErrUnsupported)
+	if len(cases) == 0 {
+		return
 	}
-	if after := f.runStates(); !maps.Equal(after, before) {
-		f.Errorf("%s: the refused call changed the containers from %v to %v", c.Name(), before, after)
+	created := f.create(f.command("true")) // one for all: the cost of a list grows with the containers
+	before := f.objects()
+	for _, c := range cases {
+		if err := c.unsupported(f, created); !errors.Is(err, core.ErrUnsupported) {
+			f.Errorf("%s: the call returned %v, want %v", c.Name(), err, core.ErrUnsupported)
+		}
+		after := f.objects()
+		if changes := differences(before, after); len(changes) > 0 {
+			f.Errorf("%s: the refused call changed something:\n\t%s", c.Name(), strings.Join(changes, "\n\t"))
+		}
+		before = after
 	}
+}
+
+// objects returns the states of the case's containers and networks.
+func (f *fixture) objects() map[string]string {
+	f.Helper()
+	objects := map[string]string{}
+	for _, info := range f.list() {
+		objects["container "+info.ID] = info.Status
+	}
+	networks, err := f.networksOf(f.ctx, f.rt)
+	f.must(err)
+	for _, info := range networks {
+		objects["network "+info.Name] = "there"
+	}
+	return objects
+}
+
+// differences tells what has changed between two sets of states, one change a line.
+func differences(before, after map[string]string) (changes []string) {
+	all := maps.Clone(before)
+	maps.Copy(all, after)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		was, is := cmp.Or(before[name], "missing"), cmp.Or(after[name], "missing")
+		if was != is {
+			changes = append(changes, fmt.Sprintf("%s was %s and is %s", name, was, is))
+		}
+	}
+	return changes
 }
 
 // capability is the ability that a field of core.Capabilities tells.

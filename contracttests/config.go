@@ -1,7 +1,9 @@
 package contracttests
 
 import (
+	"context"
 	"errors"
+	"maps"
 	"math/bits"
 	"os"
 	"path/filepath"
@@ -9,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/moatproject/moat/core"
@@ -20,6 +23,8 @@ func configCases() []Case {
 		{Number: "CF-02", Title: "Image says what Config does not", check: imageDefaults, fields: []string{"Image"}},
 		{Number: "CF-03", Title: "Cmd arrives word for word", check: commandWords, fields: []string{"Cmd"}},
 		{Number: "CF-04", Title: "Env arrives unchanged", check: environment, fields: []string{"Env"}},
+		// Serial: it changes this process's environment.
+		{Number: "CF-36", Title: "no variable of others is passed on", Serial: true, check: foreignEnvironment, fields: []string{"Env"}},
 		{Number: "CF-05", Title: "WorkingDir is the process's", check: workingDir, fields: []string{"WorkingDir"}},
 		{Number: "CF-06", Title: "User is the process's", check: user, fields: []string{"User"}},
 		{
@@ -58,7 +63,10 @@ func configCases() []Case {
 			Number: "CF-30", Title: "AllowNewPrivileges lets them", check: newPrivileges, fields: []string{"AllowNewPrivileges"},
 			unsupported: refusedConfig(func(c *core.Config) { c.AllowNewPrivileges = true }),
 		},
-		{Number: "CF-31", Title: "Hostname is the container's", check: hostname, fields: []string{"Hostname"}},
+		{
+			Number: "CF-31", Title: "Hostname is the container's", check: hostname, fields: []string{"Hostname"},
+			unsupported: refusedConfig(func(c *core.Config) { c.Hostname = chosenHostname }),
+		},
 		{
 			Number: "CF-32", Title: "Held holds the program until its release", check: heldStart, fields: []string{"Held"},
 			ability: held, unsupported: refusedConfig(func(c *core.Config) { c.Held = true }),
@@ -76,12 +84,71 @@ func names(f *fixture) {
 	f.must(f.rt.RemoveContainer(f.ctx, cfg.Name))
 	_, err := f.rt.ContainerState(f.ctx, id)
 	f.wantClass("the state of what was removed by name", err, core.ErrNotFound)
+
+	// The rest, in an order that lets each call succeed.
+	byName := f.shell(`trap : USR1; trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done`)
+	byName.Name, byName.TTY = "every-call-"+f.runID, core.CapabilitiesOf(f.rt).TTY
+	id = f.started(byName)
+	f.awaitOutput(byName.Name, "ready")
+	var live []*call[struct{}]
+	stop := map[string]func(context.Context, string) error{}
+	for _, call := range containerCalls(f) {
+		switch call.name {
+		case "StartAttached": // of what runs it is another call
+		case "StopContainer", "StopContainerTimeout":
+			stop[call.name] = call.do
+		case "WaitContainer", "ContainerLogs", "StreamLogs", "Attach":
+			live = append(live, begin(call.name, func() (struct{}, error) { return struct{}{}, call.do(f.ctx, byName.Name) }).on(id))
+		default:
+			if err := call.do(f.ctx, byName.Name); err != nil {
+				f.Errorf("%s by name returned %v", call.name, err)
+			}
+		}
+	}
+	for _, stream := range live {
+		stream.goesOn(f)
+	}
+	for _, name := range slices.Sorted(maps.Keys(stop)) {
+		if err := stop[name](f.ctx, byName.Name); err != nil {
+			f.Errorf("%s by name returned %v", name, err)
+		}
+	}
+	for _, stream := range live {
+		if _, err := stream.until("the container was stopped").result(f); err != nil {
+			f.Errorf("%s by name returned %v", stream.what, err)
+		}
+	}
+	if core.CapabilitiesOf(f.rt).Attach {
+		f.remove(id)
+		f.create(byName)
+		attached := begin("StartAttached", func() (struct{}, error) {
+			return struct{}{}, f.rt.StartAttached(f.ctx, byName.Name, core.AttachOptions{TTY: byName.TTY})
+		})
+		f.awaitOutput(byName.Name, "ready")
+		attached.goesOn(f)
+		f.must(f.rt.StopContainer(f.ctx, byName.Name))
+		_, err := attached.until("the container was stopped").result(f)
+		f.must(err)
+	}
 }
 
+const chosenHostname = "host-of-it"
+
 func hostname(f *fixture) {
-	cfg := f.shell(`hostname; cat /etc/hostname; grep -c "host-of-it$" /etc/hosts`)
-	cfg.Hostname = "host-of-it"
-	want(f, "what the container is called", f.output(cfg), "host-of-it\nhost-of-it\n1\n")
+	cfg := f.shell(`hostname; echo "$(cat /etc/hostname)"; cat /etc/hosts`)
+	cfg.Hostname = chosenHostname
+	out := f.output(cfg)
+	called, hosts, _ := strings.Cut(out, "\n")
+	file, hosts, _ := strings.Cut(hosts, "\n")
+	want(f, "the output of hostname", called, chosenHostname)
+	want(f, "the name in /etc/hostname", file, chosenHostname)
+	if !slices.ContainsFunc(strings.Split(hosts, "\n"), func(line string) bool {
+		line, _, _ = strings.Cut(line, "#")
+		words := strings.Fields(line)
+		return len(words) > 1 && slices.Contains(words[1:], chosenHostname)
+	}) {
+		f.Errorf("no line of /etc/hosts has an address for %s:\n%s", chosenHostname, hosts)
+	}
 }
 
 func imageDefaults(f *fixture) {
@@ -104,6 +171,68 @@ func environment(f *fixture) {
 	cfg.Image = f.h.ConfigImage
 	cfg.Env = []string{"PLAIN=x", "BLANKS= a  b ", "EQUALS=a=b", "LINES2=a\nb", "EMPTY=", "FROM_IMAGE=replaced"}
 	want(f, "the environment", f.output(cfg), "<x>< a  b ><a=b><a\nb><><replaced>")
+}
+
+// ownVariables are those that engines and shells make for each container.
+var ownVariables = []string{"HOME", "HOSTNAME", "OLDPWD", "PATH", "PWD", "SHLVL", "TERM", "_", "container"}
+
+// foreignVariables is for whoever sets variables of this process: cases may run beside each
+// other, other than by Run.
+var foreignVariables sync.Mutex
+
+// setenv sets a variable of this process, and returns what restores it.
+func (f *fixture) setenv(name, value string) (restore func()) {
+	f.Helper()
+	old, was := os.LookupEnv(name)
+	f.must(os.Setenv(name, value))
+	return func() {
+		if was {
+			_ = os.Setenv(name, old)
+		} else {
+			_ = os.Unsetenv(name)
+		}
+	}
+}
+
+// foreignEnvironment gives this process variables that no workload may see: a runtime that
+// runs a command-line tool hands them to it.
+func foreignEnvironment(f *fixture) {
+	foreignVariables.Lock()
+	defer foreignVariables.Unlock()
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "MOAT_CONTRACT_FOREIGN", "NO_PROXY"} {
+		value := "http://user:secret@proxy.invalid:3128"
+		if name == "NO_PROXY" {
+			value = "*" // whatever else this process does goes on without a proxy
+		}
+		for _, name := range []string{name, strings.ToLower(name)} {
+			defer f.setenv(name, value)()
+		}
+	}
+	rt := f.another()
+	cfg := f.command("env")
+	cfg.Env = []string{"ASKED_FOR=yes"}
+	id, err := rt.CreateContainer(f.ctx, cfg)
+	f.must(err)
+	f.created = append(f.created, id)
+	f.must(rt.StartContainer(f.ctx, id))
+	code, err := rt.WaitContainer(f.ctx, id)
+	f.must(err)
+	want(f, "the exit code of env", code, 0)
+	out, err := rt.ContainerLogsAll(f.ctx, id)
+	f.must(err)
+	var foreign []string
+	for line := range strings.Lines(string(out)) {
+		name, _, _ := strings.Cut(line, "=")
+		if name != "ASKED_FOR" && !slices.Contains(ownVariables, name) {
+			foreign = append(foreign, name)
+		}
+	}
+	if len(foreign) > 0 {
+		f.Errorf("a workload has variables that neither its Config nor the image %s has set: %s", f.h.Image, strings.Join(foreign, ", "))
+	}
+	if !strings.Contains(string(out), "ASKED_FOR=yes\n") {
+		f.Errorf("a workload lacks the variable that its Config has set:\n%s", out)
+	}
 }
 
 func workingDir(f *fixture) {
@@ -254,7 +383,7 @@ func autoRemove(f *fixture) {
 	waiter := f.waiting(f.ctx, id)
 	waiter.goesOn(f)
 	f.start(id)
-	code, err := waiter.result(f)
+	code, err := waiter.until("the container has exited, which removes it").result(f)
 	f.must(err)
 	want(f, "the exit code", code, 5)
 	if !eventually(func() bool {

@@ -3,10 +3,17 @@ package contracttests
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/moatproject/moat/core"
 )
@@ -22,6 +29,9 @@ func copyCases() []Case {
 		c("RT-143", "files come out of a container", copyFrom),
 		c("RT-144", "copying what is missing", copyFromNowhere),
 		c("RT-145", "what a path is", statPath),
+		c("RT-146", "a copy that is not whole fails", copyShrinking),
+		c("RT-147", "files of a container that has ended", copyFromEnded),
+		c("RT-148", "a copy ends with its context", copyToEndsWithContext),
 	}
 }
 
@@ -62,22 +72,39 @@ func files() []entry {
 	}
 }
 
+// large has what an archive of tar's first format cannot tell.
+func large(f *fixture) entry {
+	e := file(strings.Repeat("n", 120), 0o644, "")
+	e.Format, e.ModTime = tar.FormatPAX, time.Unix(1_000_000_000, 999_999_999)
+	if !core.CapabilitiesOf(f.rt).UserNamespaces { // which map few owners
+		e.Uid, e.Gid = 3_000_000, 4_000_000
+	}
+	return e
+}
+
+// showLarge shows it in /tmp.
+const showLarge = `cd /tmp && stat -c '%u %g %Y' nnn*`
+
+func (e entry) shown() string { return fmt.Sprintf("%d %d %d\n", e.Uid, e.Gid, e.ModTime.Unix()) }
+
 const showFiles = `cd /tmp/sub && cat text && cat link && test -x empty && test ! -s empty && stat -c '%a %u %g' text`
 
 const shownFiles = "the content\nthe content\n640 1000 1000\n"
 
 func copyTo(f *fixture) {
 	copier := portOf[core.Copier](f)
-	created := f.create(f.shell(showFiles))
-	f.must(copier.CopyTo(f.ctx, created, "/tmp", archive(f, files()...)))
+	entries := append(files(), large(f))
+	show, shown := showFiles+" && "+showLarge, shownFiles+large(f).shown()
+	created := f.create(f.shell(show))
+	f.must(copier.CopyTo(f.ctx, created, "/tmp", archive(f, entries...)))
 	f.start(created)
 	want(f, "the exit code", f.wait(created), 0)
-	want(f, "what was copied into a created container", f.logs(created), shownFiles)
+	want(f, "what was copied into a created container", f.logs(created), shown)
 
-	running := f.ready(f.shell(`echo ready; while ! test -e /tmp/sub/link; do sleep 0.1; done; sleep 1; ` + showFiles))
-	f.must(copier.CopyTo(f.ctx, running, "/tmp", archive(f, files()...)))
+	running := f.ready(f.shell(`echo ready; while ! test -e /tmp/nnn*; do sleep 0.1; done; sleep 1; ` + show))
+	f.must(copier.CopyTo(f.ctx, running, "/tmp", archive(f, entries...)))
 	want(f, "the exit code", f.wait(running), 0)
-	want(f, "what was copied into a running container", f.logs(running), "ready\n"+shownFiles)
+	want(f, "what was copied into a running container", f.logs(running), "ready\n"+shown)
 }
 
 func copyToNowhere(f *fixture) {
@@ -85,9 +112,21 @@ func copyToNowhere(f *fixture) {
 	f.wantClass("copying to no container", copier.CopyTo(f.ctx, f.missing(), "/tmp", archive(f)), core.ErrNotFound)
 	for _, id := range []string{f.create(f.idle()), f.started(f.idle())} {
 		f.wantClass("copying to no folder", copier.CopyTo(f.ctx, id, "/no/folder", archive(f, files()...)), core.ErrNotFound)
+		f.wantClass("copying to below a file", copier.CopyTo(f.ctx, id, "/etc/passwd/folder", archive(f, files()...)), core.ErrNotFound)
 		f.wantField("copying to a file", copier.CopyTo(f.ctx, id, "/etc/passwd", archive(f, files()...)), "dir")
 		f.wantField("copying to a relative path", copier.CopyTo(f.ctx, id, "tmp", archive(f, files()...)), "dir")
 	}
+}
+
+// compressed is an archive that whoever extracts it would have to decompress.
+func compressed(f *fixture) io.Reader {
+	f.Helper()
+	var buffer bytes.Buffer
+	out := gzip.NewWriter(&buffer)
+	_, err := io.Copy(out, archive(f, file("escaped", 0o644, "x")))
+	f.must(err)
+	f.must(out.Close())
+	return &buffer
 }
 
 func copyEscapes(f *fixture) {
@@ -103,6 +142,7 @@ func copyEscapes(f *fixture) {
 	} {
 		f.wantField(what, copier.CopyTo(f.ctx, id, "/tmp", archive(f, entries...)), "archive")
 	}
+	f.wantField("a compressed archive", copier.CopyTo(f.ctx, id, "/tmp", compressed(f)), "archive")
 	f.wantField("what is no archive", copier.CopyTo(f.ctx, id, "/tmp", strings.NewReader(strings.Repeat("no archive", 100))), "archive")
 	_, err := copier.StatPath(f.ctx, id, "/escaped")
 	f.wantClass("what escaped", err, core.ErrNotFound)
@@ -165,8 +205,10 @@ func copyFromNowhere(f *fixture) {
 	_, err := copier.CopyFrom(f.ctx, f.missing(), "/etc/passwd")
 	f.wantClass("copying from no container", err, core.ErrNotFound)
 	for _, id := range []string{f.create(f.idle()), f.started(f.idle())} {
-		_, err = copier.CopyFrom(f.ctx, id, "/no/such/file")
-		f.wantClass("copying what is missing", err, core.ErrNotFound)
+		for _, path := range []string{"/no/such/file", "/etc/passwd/file"} {
+			_, err = copier.CopyFrom(f.ctx, id, path)
+			f.wantClass("copying what is missing, "+path, err, core.ErrNotFound)
+		}
 		_, err = copier.CopyFrom(f.ctx, id, "relative")
 		f.wantField("copying from a relative path", err, "path")
 	}
@@ -194,9 +236,116 @@ func statPath(f *fixture) {
 				f.Errorf("%s is %+v, want %+v", path, stat, expected)
 			}
 		}
-		_, err := copier.StatPath(f.ctx, id, "/tmp/missing")
-		f.wantClass("the stat of what is missing", err, core.ErrNotFound)
+		for _, path := range []string{"/tmp/missing", "/etc/passwd/file"} {
+			_, err := copier.StatPath(f.ctx, id, path)
+			f.wantClass("the stat of what is missing, "+path, err, core.ErrNotFound)
+		}
 	}
 	_, err := copier.StatPath(f.ctx, f.missing(), "/")
 	f.wantClass("a stat in no container", err, core.ErrNotFound)
+}
+
+// copyShrinking copies a file that is larger than all buffers on the way, and makes it
+// shrink when the copy has begun.
+func copyShrinking(f *fixture) {
+	copier := portOf[core.Copier](f)
+	dir := f.TempDir()
+	cfg := f.shell(`dd if=/dev/zero of=/tmp/large bs=1048576 count=0 seek=256 2>/dev/null
+		echo ready; while ! test -e /host/go; do sleep 0.1; done; : >/tmp/large; : >/host/done; sleep 1000`)
+	cfg.Mounts = []core.MountConfig{{Source: dir, Target: "/host"}} // an engine may let nothing else to a container that it copies from
+	id := f.ready(cfg)
+	stream, err := copier.CopyFrom(f.ctx, id, "/tmp/large")
+	f.must(err)
+	entries := tar.NewReader(stream)
+	_, err = entries.Next()
+	f.must(err)
+	f.must(os.WriteFile(filepath.Join(dir, "go"), nil, 0o644))
+	if !eventually(func() bool { _, err := os.Stat(filepath.Join(dir, "done")); return err == nil }) {
+		f.Fatal("the container has not made its file shrink")
+	}
+	if _, err := io.Copy(io.Discard, entries); err == nil {
+		if _, err = entries.Next(); err == nil || errors.Is(err, io.EOF) {
+			f.Errorf("the archive of a file that has shrunk ends with %v, want an error", err)
+		}
+	}
+	if _, err := io.Copy(io.Discard, stream); err == nil {
+		f.Error("the stream of a file that has shrunk ends with io.EOF, want an error")
+	}
+	f.must(stream.Close())
+}
+
+// copyFromEnded looks for a file that the container made, and for one that it changed.
+func copyFromEnded(f *fixture) {
+	copier := portOf[core.Copier](f)
+	id := f.started(f.shell(`echo made >/tmp/made; echo changed >/etc/passwd`))
+	f.wait(id)
+	for path, content := range map[string]string{"/tmp/made": "made\n", "/etc/passwd": "changed\n"} {
+		stat, err := copier.StatPath(f.ctx, id, path)
+		if !errors.Is(err, core.ErrNotRunning) && (err != nil || stat.Size != int64(len(content))) {
+			f.Errorf("%s of a container that has ended is %+v, %v; want %d bytes, or %v", path, stat, err, len(content), core.ErrNotRunning)
+		}
+		stream, err := copier.CopyFrom(f.ctx, id, path)
+		if errors.Is(err, core.ErrNotRunning) {
+			continue
+		}
+		f.must(err)
+		entries := tar.NewReader(stream)
+		_, err = entries.Next()
+		f.must(err)
+		copied, err := io.ReadAll(entries)
+		f.must(err)
+		want(f, path+" of a container that has ended", string(copied), content)
+		f.must(stream.Close())
+	}
+}
+
+// stuckReader gives a part, then blocks until it is released, and notes what is read after that.
+type stuckReader struct {
+	part    io.Reader
+	stuck   chan struct{} // closed when a Read blocks
+	release chan struct{} // lets it return
+	again   chan struct{} // closed by the Read after that
+
+	once sync.Once
+}
+
+func (r *stuckReader) Read(p []byte) (int, error) {
+	if n, err := r.part.Read(p); err == nil {
+		return n, nil
+	}
+	select {
+	case <-r.release:
+		r.once.Do(func() { close(r.again) })
+		return 0, io.EOF
+	default:
+	}
+	close(r.stuck)
+	<-r.release
+	return copy(p, "late"), nil
+}
+
+func copyToEndsWithContext(f *fixture) {
+	copier, id := portOf[core.Copier](f), f.started(f.idle())
+	whole, err := io.ReadAll(archive(f, file("large", 0o644, strings.Repeat("x", 1<<20))))
+	f.must(err)
+	reader := &stuckReader{
+		part: bytes.NewReader(whole[:100<<10]), stuck: make(chan struct{}), release: make(chan struct{}), again: make(chan struct{}),
+	}
+	ctx, cancel := context.WithCancel(f.ctx)
+	defer cancel()
+	copying := begin("CopyTo", func() (struct{}, error) { return struct{}{}, copier.CopyTo(ctx, id, "/tmp", reader) })
+	select {
+	case <-reader.stuck:
+	case <-time.After(patience):
+		f.Fatal("CopyTo has not read the archive")
+	}
+	cancel()
+	_, err = copying.result(f)
+	f.wantClass("a copy whose context has ended", err, context.Canceled)
+	close(reader.release)
+	select {
+	case <-reader.again:
+		f.Error("CopyTo has returned, and reads the archive again")
+	case <-time.After(moment):
+	}
 }

@@ -23,6 +23,7 @@ func creationCases() []Case {
 			ability: capability("Mounts"), unsupported: refusedConfig(mountRoot),
 		},
 		{Number: "RT-15", Title: "a failed creation leaves nothing behind", check: failedCreations},
+		{Number: "RT-16", Title: "a text that would arrive changed is refused", check: textRefused},
 	}
 }
 
@@ -32,6 +33,7 @@ func createdAndLabelled(f *fixture) {
 	info := f.listed(id)
 	want(f, "label "+core.LabelManaged, info.Labels[core.LabelManaged], "true")
 	want(f, "label "+core.LabelVersion, info.Labels[core.LabelVersion], core.Version)
+	want(f, "label "+core.LabelRole+" of a container without a Role", info.Labels[core.LabelRole], core.RoleMain)
 }
 
 func nameTaken(f *fixture) {

@@ -48,7 +48,7 @@
 // user tester (1000:1000), and have a POSIX shell (with loops, $( ), & and wait, trap
 // of signals, redirections) and
 //
-//	cat echo env grep head id ls mkdir nproc printf pwd seq sleep stty su tr true wc yes
+//	cat dd echo env grep head id ls mkdir nproc printf pwd seq sleep stty su tr true wc yes
 //
 // The cases of published ports (RT-85, CF-13) also run BusyBox's `nc -l -p PORT`, and
 // those of set-user-ID programs need BusyBox where the kernel does not show

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"time"
 
 	"github.com/moatproject/moat/core"
 )
@@ -31,7 +30,7 @@ func (f *fixture) subscribe(ctx context.Context, opts core.EventOptions) iter.Se
 // take returns the next n events of one container.
 func (f *fixture) take(events iter.Seq2[core.Event, error], id string, n int) []core.Event {
 	f.Helper()
-	taken, err := begin("the events", func() (taken []core.Event, _ error) {
+	taken, err := begin(fmt.Sprintf("the loop over the events of container %s", id), func() (taken []core.Event, _ error) {
 		for event, err := range events {
 			if err != nil {
 				return taken, err
@@ -44,7 +43,7 @@ func (f *fixture) take(events iter.Seq2[core.Event, error], id string, n int) []
 			}
 		}
 		return taken, nil
-	}).result(f)
+	}).until(fmt.Sprintf("%d events of the container have happened", n)).result(f)
 	f.must(err)
 	return taken
 }
@@ -76,8 +75,8 @@ func lifeEvents(f *fixture) {
 }
 
 func selectedEvents(f *fixture) {
-	before := time.Now()
 	other, id := f.create(f.shell("exit 1")), f.create(f.shell("exit 42"))
+	before := f.listed(other).Created // by the engine's clock
 	for _, started := range []string{other, id} {
 		f.start(started)
 		f.wait(started)
@@ -117,7 +116,7 @@ func eventsEnd(f *fixture) {
 	ctx, cancel := context.WithCancel(f.ctx)
 	defer cancel()
 	events := f.subscribe(ctx, core.EventOptions{Container: f.create(f.idle())})
-	ranging := begin("the events", func() (n int, err error) {
+	ranging := begin("the loop over the events", func() (n int, err error) {
 		for _, err = range events {
 			n++
 		}
@@ -125,7 +124,7 @@ func eventsEnd(f *fixture) {
 	})
 	ranging.goesOn(f)
 	cancel()
-	n, err := ranging.result(f)
+	n, err := ranging.until("its context has ended").result(f)
 	f.must(err)
 	want(f, "the number of events", n, 0)
 }

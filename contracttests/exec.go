@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/moatproject/moat/core"
@@ -28,6 +30,7 @@ func execCases() []Case {
 		c("RT-136", "exec detached", execDetached),
 		c("RT-137", "the context ends exec's attachment only", execCancelled),
 		c("RT-138", "a failing stream of exec's", execStreamFails),
+		c("RT-139", "codes and words of engines may be an exec's own", execsOwn),
 	}
 }
 
@@ -50,7 +53,7 @@ func refusedExecTTY(f *fixture, created string) error {
 func (f *fixture) executing(ctx context.Context, id string, opts core.ExecOptions) *call[int64] {
 	f.Helper()
 	execer := portOf[core.Execer](f)
-	return begin("Exec", func() (int64, error) { return execer.Exec(ctx, id, opts) })
+	return begin("Exec", func() (int64, error) { return execer.Exec(ctx, id, opts) }).on(id).until("its program exits")
 }
 
 // exec runs a script in a container, and returns its code and what it wrote.
@@ -86,6 +89,27 @@ func exec(f *fixture) {
 	f.wantState(id, core.StateRunning)
 }
 
+func execsOwn(f *fixture) {
+	id := f.started(f.idle())
+	for _, own := range ownCodes {
+		for _, tty := range []bool{false, true} {
+			if tty && !core.CapabilitiesOf(f.rt).TTY {
+				continue
+			}
+			var output screen
+			opts := core.ExecOptions{Cmd: []string{"sh", "-c", saying(own.words, own.code)}}
+			opts.Stdout, opts.Stderr, opts.TTY = &output, &output, tty
+			code, err := f.executing(f.ctx, id, opts).result(f)
+			how := fmt.Sprintf("%s, with TTY %t,", opts.Cmd[2], tty)
+			if err != nil {
+				f.Errorf("%s was to be no failure of the runtime's and returned %v", how, err)
+			}
+			want(f, "the code of "+how, code, own.code)
+			want(f, "the output of "+how, output.String(), strings.Repeat(own.words+"\n", 2))
+		}
+	}
+}
+
 func execSettings(f *fixture) {
 	cfg := f.idle()
 	cfg.Env, cfg.WorkingDir = []string{"KEPT=kept", "REPLACED=old"}, "/work"
@@ -102,7 +126,7 @@ func execStdin(f *fixture) {
 	sent := everyByte()
 	_, stdout, _ := f.exec(id, core.ExecOptions{AttachOptions: core.AttachOptions{Stdin: strings.NewReader(sent)}}, "cat; echo the end")
 	if expected := sent + "the end\n"; stdout != expected {
-		f.Error(firstDifference(stdout, expected))
+		f.Errorf("what cat has read of a megabyte on stdin, and a last line, came back as %s", firstDifference(stdout, expected))
 	}
 }
 
@@ -124,12 +148,22 @@ func execTerminal(f *fixture) {
 func execFails(f *fixture) {
 	id := f.started(f.idle())
 	for program, class := range map[string]error{"/no-such-program": fs.ErrNotExist, "no-such-program": fs.ErrNotExist, "/etc/passwd": fs.ErrPermission} {
-		var output bytes.Buffer
-		opts := core.ExecOptions{Cmd: []string{program}, AttachOptions: core.AttachOptions{Stdout: &output, Stderr: &output}}
-		_, err := f.executing(f.ctx, id, opts).result(f)
+		opts := core.ExecOptions{Cmd: []string{program}, AttachOptions: core.AttachOptions{Stdout: io.Discard, Stderr: io.Discard}}
+		_, err := f.executing(f.ctx, id, opts).until("its program cannot run").result(f)
 		f.wantField("exec of "+program, err, "Cmd")
 		f.wantClass("exec of "+program, err, class)
-		want(f, "the output of "+program, output.String(), "")
+	}
+	if !core.CapabilitiesOf(f.rt).Mounts {
+		return
+	}
+	cfg, directory := f.idle(), f.TempDir()
+	cfg.Mounts = []core.MountConfig{{Source: directory, Target: "/mnt"}}
+	id = f.started(cfg)
+	for _, program := range unloadable {
+		f.must(os.WriteFile(filepath.Join(directory, program.name), []byte(program.content), 0o755))
+		_, err := f.executing(f.ctx, id, core.ExecOptions{Cmd: []string{"/mnt/" + program.name}}).result(f)
+		f.wantField("exec of "+program.name, err, "Cmd")
+		f.wantClass("exec of "+program.name, err, program.class)
 	}
 }
 
@@ -155,7 +189,7 @@ func execWrongState(f *fixture) {
 
 func execDetached(f *fixture) {
 	id := f.started(f.idle())
-	code, err := f.executing(f.ctx, id, core.ExecOptions{Cmd: []string{"sh", "-c", "echo done >/tmp/done; sleep 1000"}, Detach: true}).result(f)
+	code, err := f.executing(f.ctx, id, core.ExecOptions{Cmd: []string{"sh", "-c", "echo done >/tmp/done; sleep 1000"}, Detach: true}).until("its program has started").result(f)
 	f.must(err)
 	want(f, "the code of what goes on", code, 0)
 	if !eventually(func() bool {
@@ -181,7 +215,7 @@ func execCancelled(f *fixture) {
 	output.await(f)
 	running.goesOn(f)
 	cancel()
-	_, err := running.result(f)
+	_, err := running.on(id).until("its context has ended").result(f)
 	f.wantClass("an exec whose context ended", err, context.Canceled)
 	f.wantState(id, core.StateRunning)
 	ticks := func() string {
@@ -198,14 +232,15 @@ func execCancelled(f *fixture) {
 func execStreamFails(f *fixture) {
 	id := f.started(f.idle())
 	opts := core.ExecOptions{Cmd: []string{"sh", "-c", "echo ready; sleep 1000"}, AttachOptions: core.AttachOptions{Stdout: brokenWriter{}}}
-	_, err := f.executing(f.ctx, id, opts).result(f)
+	_, err := f.executing(f.ctx, id, opts).until("its writer fails").result(f)
 	f.wantClass("an exec with a writer that fails", err, io.ErrClosedPipe)
 
 	var stdout bytes.Buffer
-	opts = core.ExecOptions{Cmd: []string{"sh", "-c", "cat; echo the end"}}
+	opts = core.ExecOptions{Cmd: []string{"sh", "-c", "cat; echo the end; exit 3"}}
 	opts.Stdin, opts.Stdout = brokenReader("text\n"), &stdout
-	_, err = f.executing(f.ctx, id, opts).result(f)
+	code, err := f.executing(f.ctx, id, opts).result(f)
 	f.wantClass("an exec whose stdin fails", err, io.ErrClosedPipe)
+	want(f, "the code after stdin's failure", code, 3)
 	want(f, "the output after stdin's failure", stdout.String(), "text\nthe end\n")
 	f.wantState(id, core.StateRunning)
 }

@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,12 +23,18 @@ const (
 	// patience is how long an event may take that should come at once.
 	patience = 20 * time.Second
 
+	// workPatience is how long a program may take that has work to do.
+	workPatience = 2 * time.Minute
+
 	// moment is how long a call is watched that should go on. Too short a moment
 	// hides a defect, it never fails a correct runtime.
 	moment = 200 * time.Millisecond
 
 	pollInterval = 10 * time.Millisecond
 )
+
+// runPrefix begins the run ID of each case, and so what it creates.
+const runPrefix = "contract-"
 
 // fixture is what one case works with: a runtime of its own, and the containers
 // that it makes there.
@@ -41,11 +49,13 @@ type fixture struct {
 	created []string // containers to remove
 	images  []string // images to remove, after the containers
 	joined  []string // networks to remove, likewise
+
+	networked bool // the case has used the network manager
 }
 
 func newFixture(t testing.TB, h Harness) *fixture {
 	ctx, cancel := context.WithTimeout(t.Context(), caseTimeout)
-	f := &fixture{TB: t, h: h, rt: h.New(t), ctx: ctx, runID: "contract-" + uniqueText()}
+	f := &fixture{TB: t, h: h, rt: h.New(t), ctx: ctx, runID: runPrefix + uniqueText()}
 	t.Cleanup(func() {
 		cancel()
 		f.cleanUp()
@@ -78,7 +88,7 @@ func (f *fixture) cleanUp() {
 		f.Errorf("clean up: %v", err)
 	}
 	for _, info := range ofRun(f.runID, all) {
-		f.Errorf("a container is left behind: %+v", info)
+		f.Errorf("a call has left the container %s behind: name %q, state %s, image %s", info.ID, info.Name, info.Status, info.Image)
 		remove(info.ID)
 	}
 	for _, image := range f.images {
@@ -86,9 +96,57 @@ func (f *fixture) cleanUp() {
 			f.Errorf("clean up: %v", err)
 		}
 	}
+	if f.networked {
+		f.removeLeftNetworks(ctx, rt)
+	}
+	if len(f.images) > 0 {
+		f.removeLeftImages(ctx, rt)
+	}
 	if err := rt.Close(); err != nil {
 		f.Errorf("close: %v", err)
 	}
+}
+
+// removeLeftNetworks fails the case for networks that it does not know of: a call that
+// failed has left them behind.
+func (f *fixture) removeLeftNetworks(ctx context.Context, rt core.Runtime) {
+	networks, err := f.networksOf(ctx, rt)
+	if err != nil {
+		f.Errorf("clean up: %v", err)
+	}
+	for _, info := range networks {
+		f.Errorf("a call has left the network %s behind: ID %s", info.Name, info.ID)
+		if err := rt.NetworkManager().ForceRemoveNetwork(ctx, info.ID); err != nil {
+			f.Errorf("clean up: %v", err)
+		}
+	}
+}
+
+// removeLeftImages does the same for images.
+func (f *fixture) removeLeftImages(ctx context.Context, rt core.Runtime) {
+	images, err := rt.ListImages(ctx)
+	if err != nil {
+		f.Errorf("clean up: %v", err)
+	}
+	for _, info := range images {
+		if !strings.Contains(info.Tag, f.runID) {
+			continue
+		}
+		f.Errorf("a call has left the image %s behind", info.Tag)
+		if err := rt.RemoveImage(ctx, info.Tag); err != nil {
+			f.Errorf("clean up: %v", err)
+		}
+	}
+}
+
+// networksOf returns the case's networks, whose names begin with its run ID.
+func (f *fixture) networksOf(ctx context.Context, rt core.Runtime) ([]core.NetworkInfo, error) {
+	manager, err := core.NetworkManagerOf(rt)
+	if err != nil {
+		return nil, nil // there are none
+	}
+	all, err := manager.ListNetworks(ctx)
+	return slices.DeleteFunc(all, func(info core.NetworkInfo) bool { return !strings.HasPrefix(info.Name, f.runID) }), err
 }
 
 func ofRun(runID string, all []core.Info) []core.Info {
@@ -148,14 +206,14 @@ func (f *fixture) output(cfg core.Config) string {
 	id := f.started(cfg)
 	code, out := f.wait(id), f.logs(id)
 	if code != 0 {
-		f.Fatalf("%q exited with code %d: %s", cfg.Cmd, code, out)
+		f.Fatalf("a container was to exit with code 0 and exited with %d; it wrote %s and ran %q", code, excerpt(out), cfg.Cmd)
 	}
 	return out
 }
 
 func (f *fixture) wait(id string) int64 {
 	f.Helper()
-	code, err := f.rt.WaitContainer(f.ctx, id)
+	code, err := f.waiting(f.ctx, id).within(f, workPatience)
 	f.must(err)
 	return code
 }
@@ -196,7 +254,7 @@ func (f *fixture) forget(id string) {
 // close closes the runtime before the case ends.
 func (f *fixture) close() error {
 	f.closed = true
-	_, err := begin("close", func() (struct{}, error) { return struct{}{}, f.rt.Close() }).result(f)
+	_, err := begin("Close", func() (struct{}, error) { return struct{}{}, f.rt.Close() }).until("Close waits for nothing").result(f)
 	return err
 }
 
@@ -219,16 +277,6 @@ func (f *fixture) listed(id string) core.Info {
 	return all[i]
 }
 
-// runStates returns the states of the case's containers, by ID.
-func (f *fixture) runStates() map[string]string {
-	f.Helper()
-	states := map[string]string{}
-	for _, info := range f.list() {
-		states[info.ID] = info.Status
-	}
-	return states
-}
-
 // awaitOutput returns when a container has written text.
 func (f *fixture) awaitOutput(id, text string) {
 	f.Helper()
@@ -237,8 +285,9 @@ func (f *fixture) awaitOutput(id, text string) {
 	stream, err := f.rt.ContainerLogs(ctx, id)
 	f.must(err)
 	defer stream.Close()
-	if seen, err := readUntil(stream, text); err != nil {
-		f.Fatalf("the container wrote %q and then %v, not %q", seen, err, text)
+	reading := begin("reading ContainerLogs", func() ([]byte, error) { return readUntil(stream, text) }).on(id)
+	if seen, err := reading.until(fmt.Sprintf("the container was to write %q, or because its context has ended", text)).result(f); err != nil {
+		f.Fatalf("the container was to write %q; it wrote %s, and then reading ended with %v", text, excerpt(string(seen)), err)
 	}
 }
 
@@ -260,7 +309,7 @@ func (f *fixture) missing() string { return "missing-" + f.runID }
 func (f *fixture) must(err error) {
 	f.Helper()
 	if err != nil {
-		f.Fatal(err)
+		f.Fatalf("a call that was to succeed returned: %v", err)
 	}
 }
 
@@ -301,6 +350,8 @@ func portOf[P any](f *fixture) P {
 // call is a call in progress, in a goroutine of its own.
 type call[T any] struct {
 	what  string
+	of    string // the container that it is about; "": none
+	ends  string // what should end it, for the message when it does not
 	begun chan struct{}
 	done  chan struct{}
 	value T
@@ -308,12 +359,24 @@ type call[T any] struct {
 }
 
 func begin[T any](what string, do func() (T, error)) *call[T] {
-	c := &call[T]{what: what, begun: make(chan struct{}), done: make(chan struct{})}
+	c := &call[T]{what: what, ends: "it was to return by itself", begun: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(c.done)
 		close(c.begun)
 		c.value, c.err = do()
 	}()
+	return c
+}
+
+// on notes which container the call is about.
+func (c *call[T]) on(id string) *call[T] {
+	c.of = id
+	return c
+}
+
+// until notes what has happened, or is going to, that must end the call.
+func (c *call[T]) until(ends string) *call[T] {
+	c.ends = "it was to return because " + ends
 	return c
 }
 
@@ -328,7 +391,7 @@ func (c *call[T]) goesOnFor(f *fixture, watched time.Duration) {
 	<-c.begun
 	select {
 	case <-c.done:
-		f.Fatalf("%s has returned too early: %v, %v", c.what, c.value, c.err)
+		f.Fatalf("%s has returned %v, %v, but was to go on%s", c.what, c.value, c.err, f.lately(c.of))
 	case <-time.After(watched):
 	}
 }
@@ -336,15 +399,46 @@ func (c *call[T]) goesOnFor(f *fixture, watched time.Duration) {
 // result waits for the call to return, and fails the case when it does not.
 func (c *call[T]) result(f *fixture) (T, error) {
 	f.Helper()
+	return c.within(f, patience)
+}
+
+// within is result with a patience of its own.
+func (c *call[T]) within(f *fixture, patience time.Duration) (T, error) {
+	f.Helper()
 	select {
 	case <-c.done:
 		return c.value, c.err
 	case <-f.ctx.Done():
-		f.Fatalf("%s has not returned although its context has ended", c.what)
+		f.Fatalf("%s has not returned although the case's own context has ended", c.what)
 	case <-time.After(patience):
-		f.Fatalf("%s has not returned after %s", c.what, patience)
+		f.Fatalf("%s has not returned after %s: %s%s", c.what, patience, c.ends, f.lately(c.of))
 	}
 	panic("unreachable")
+}
+
+// lately describes a container for the message of a failure, "" where there is none.
+func (f *fixture) lately(id string) string {
+	if id == "" {
+		return ""
+	}
+	state, err := f.rt.ContainerState(f.ctx, id)
+	if err != nil {
+		return fmt.Sprintf("; the container's state cannot be read: %v", err)
+	}
+	out, err := f.rt.ContainerLogsAll(f.ctx, id)
+	if err != nil {
+		return fmt.Sprintf("; the container is %s, its output cannot be read: %v", state, err)
+	}
+	return fmt.Sprintf("; the container is %s and has written %s", state, excerpt(string(out)))
+}
+
+// excerpt quotes the end of a text, as much as a message has room for.
+func excerpt(text string) string {
+	const most = 400
+	if len(text) > most {
+		return "… " + strconv.Quote(text[len(text)-most:])
+	}
+	return strconv.Quote(text)
 }
 
 // eventually polls until holds, or until patience ends.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/moatproject/moat/core"
 )
@@ -156,6 +157,14 @@ func containerCalls(f *fixture) []engineCall {
 	if p, ok := core.As[core.StatsReader](rt); ok {
 		calls = append(calls, engineCall{"Stats", func(ctx context.Context, id string) error { _, err := p.Stats(ctx, id); return err }})
 	}
+	if core.CapabilitiesOf(rt).TTY {
+		calls = append(calls, engineCall{"ResizeTTY", func(ctx context.Context, id string) error { return rt.ResizeTTY(ctx, id, 24, 80) }})
+	}
+	if core.CapabilitiesOf(rt).EnforcedEgress {
+		calls = append(calls, engineCall{"SetupFirewall", func(ctx context.Context, id string) error {
+			return rt.SetupFirewall(ctx, id, "127.0.0.1", 3128)
+		}})
+	}
 	if core.CapabilitiesOf(rt).Attach {
 		calls = append(calls,
 			engineCall{"Attach", func(ctx context.Context, id string) error { return rt.Attach(ctx, id, core.AttachOptions{}) }},
@@ -196,6 +205,47 @@ func engineCalls(f *fixture) []engineCall {
 			}},
 			engineCall{"ImageExists", func(ctx context.Context, _ string) error { _, err := p.ImageExists(ctx, f.h.Image); return err }})
 	}
+	if p, ok := core.As[core.Verifier](rt); ok {
+		calls = append(calls, engineCall{"Verify", func(ctx context.Context, _ string) error { return p.Verify(ctx) }})
+	}
+	if p, ok := core.As[core.Describer](rt); ok {
+		calls = append(calls, engineCall{"Describe", func(ctx context.Context, _ string) error { _, err := p.Describe(ctx); return err }})
+	}
+	return append(calls, managerCalls(f)...)
+}
+
+// managerCalls returns the calls of the managers of networks, sidecars and services.
+func managerCalls(f *fixture) (calls []engineCall) {
+	told, nowhere := core.CapabilitiesOf(f.rt), f.missing()
+	if p := f.rt.NetworkManager(); told.NetworkManager && p != nil {
+		calls = append(calls,
+			engineCall{"CreateNetwork", func(ctx context.Context, _ string) error {
+				f.networked = true
+				_, err := p.CreateNetwork(ctx, f.runID)
+				return err
+			}},
+			engineCall{"RemoveNetwork", func(ctx context.Context, _ string) error { return p.RemoveNetwork(ctx, nowhere) }},
+			engineCall{"ForceRemoveNetwork", func(ctx context.Context, _ string) error { return p.ForceRemoveNetwork(ctx, nowhere) }},
+			engineCall{"ListNetworks", func(ctx context.Context, _ string) error { _, err := p.ListNetworks(ctx); return err }})
+	}
+	if p := f.rt.SidecarManager(); told.SidecarManager && p != nil {
+		calls = append(calls,
+			engineCall{"StartSidecar", func(ctx context.Context, _ string) error {
+				_, err := p.StartSidecar(ctx, f.sidecar(nowhere, "true"))
+				return err
+			}},
+			engineCall{"InspectContainer", func(ctx context.Context, id string) error { _, err := p.InspectContainer(ctx, id); return err }})
+	}
+	if p := f.rt.ServiceManager(); told.ServiceManager && p != nil {
+		of := func(id string) core.ServiceInfo { return core.ServiceInfo{ID: id, Name: "db", ReadinessCmd: "true"} }
+		calls = append(calls,
+			engineCall{"StartService", func(ctx context.Context, _ string) error {
+				_, err := p.StartService(ctx, f.serviceOn(nowhere, "true"))
+				return err
+			}},
+			engineCall{"CheckReady", func(ctx context.Context, id string) error { return p.CheckReady(ctx, of(id)) }},
+			engineCall{"StopService", func(ctx context.Context, _ string) error { return p.StopService(ctx, of(nowhere)) }})
+	}
 	return calls
 }
 
@@ -218,7 +268,7 @@ func cancellation(f *fixture) {
 	ended, cancel := context.WithCancel(f.ctx)
 	cancel()
 	for _, call := range engineCalls(f) {
-		_, err := begin(call.name, func() (struct{}, error) { return struct{}{}, call.do(ended, id) }).result(f)
+		_, err := begin(call.name, func() (struct{}, error) { return struct{}{}, call.do(ended, id) }).until("its context has ended").result(f)
 		f.wantClass(call.name+" with a context that has ended", err, context.Canceled)
 	}
 	f.wantState(id, core.StateRunning)
@@ -232,14 +282,15 @@ func cancellation(f *fixture) {
 		inProgress := begin(call.name, func() (struct{}, error) { return struct{}{}, call.do(ctx, id) })
 		inProgress.goesOn(f)
 		cancel()
-		_, err := inProgress.result(f)
+		_, err := inProgress.on(id).until("its context has ended").result(f)
 		f.wantClass(call.name+" whose context ended meanwhile", err, context.Canceled)
 	}
 }
 
 // liveStreams begins what the runtime can do of Attach, StartAttached, Exec and Events,
 // and returns when something has come through each. id is ticking; it starts another.
-func (f *fixture) liveStreams(ctx context.Context, id string) (live []*call[struct{}]) {
+// What Exec runs ends after execTime, whatever ends the call.
+func (f *fixture) liveStreams(ctx context.Context, id string, execTime time.Duration) (live []*call[struct{}]) {
 	f.Helper()
 	var signs []*lateWriter
 	open := func(what string, do func(io.Writer) error) {
@@ -262,7 +313,7 @@ func (f *fixture) liveStreams(ctx context.Context, id string) (live []*call[stru
 	}
 	if p, ok := core.As[core.Execer](f.rt); ok {
 		open("Exec", func(w io.Writer) error {
-			opts := core.ExecOptions{Cmd: []string{"sh", "-c", "echo ready; sleep 5"}}
+			opts := core.ExecOptions{Cmd: []string{"sh", "-c", fmt.Sprint("echo ready; sleep ", execTime.Seconds())}}
 			opts.Stdout = w
 			_, err := p.Exec(ctx, id, opts)
 			return err
@@ -285,7 +336,7 @@ func closing(f *fixture) {
 	id := f.ready(f.ticking())
 	waiting := begin("WaitContainer", func() (int64, error) { return f.rt.WaitContainer(f.ctx, id) })
 	following := begin("ContainerLogs", func() (string, error) { return follow(f.ctx, f.rt, id) })
-	live := f.liveStreams(f.ctx, id)
+	live := f.liveStreams(f.ctx, id, caseTimeout)
 	waiting.goesOn(f)
 	following.goesOn(f)
 	for _, stream := range live {
@@ -294,18 +345,24 @@ func closing(f *fixture) {
 
 	f.must(f.close())
 	for _, stream := range live {
-		_, _ = stream.result(f)
+		_, _ = stream.until("the runtime is closed").result(f)
 	}
-	if code, err := waiting.result(f); err == nil {
+	if code, err := waiting.until("the runtime is closed").result(f); err == nil {
 		f.Errorf("the wait that Close ended returned code %d", code)
 	}
-	_, _ = following.result(f) // how a stream ends that Close has cut off is not promised
+	_, _ = following.until("the runtime is closed").result(f) // how a stream ends that Close has cut off is not promised
 	for _, call := range engineCalls(f) {
-		_, err := begin(call.name, func() (struct{}, error) { return struct{}{}, call.do(f.ctx, id) }).result(f)
+		_, err := begin(call.name, func() (struct{}, error) { return struct{}{}, call.do(f.ctx, id) }).until("the runtime is closed").result(f)
 		f.wantClass(call.name+" after Close", err, core.ErrUnavailable)
 	}
 	if err := f.close(); err != nil {
 		f.Errorf("the second Close returned %v", err)
+	}
+	// A runtime with an engine of its own has taken the container along.
+	if state, err := f.another().ContainerState(f.ctx, id); err == nil {
+		want(f, "the state of a container after its runtime's Close, as another runtime sees it", state, core.StateRunning)
+	} else {
+		f.wantClass("the state of a container after its runtime's Close, as another runtime sees it,", err, core.ErrNotFound)
 	}
 }
 
@@ -342,15 +399,15 @@ func callEverything(f *fixture, id string) {
 	f.must(err)
 	waiting := begin("WaitContainer", func() (int64, error) { return f.rt.WaitContainer(ctx, id) })
 	cancel() // before the stream is closed
-	_, _ = waiting.result(f)
+	_, _ = waiting.until("its context has ended").result(f)
 	f.must(stream.Close())
 
 	ctx, cancel = context.WithCancel(f.ctx)
 	others := len(f.created)
-	live := f.liveStreams(ctx, id)
+	live := f.liveStreams(ctx, id, 5*time.Second)
 	cancel() // in the middle
 	for _, stream := range live {
-		_, _ = stream.result(f)
+		_, _ = stream.until("its context has ended").result(f)
 	}
 	for _, started := range slices.Clone(f.created[others:]) {
 		f.remove(started)
@@ -412,11 +469,7 @@ func missingSettings(f *fixture) {
 // runtime says that it does not support them.
 func (f *fixture) refusesWhatIsMissing(chosen func(Case) bool) {
 	f.Helper()
-	for _, c := range Cases() {
-		if chosen(c) && c.ability != nil && !c.ability.of(f.rt) {
-			f.refuses(c)
-		}
-	}
+	f.refuse(slices.DeleteFunc(Cases(), func(c Case) bool { return !chosen(c) || c.ability == nil || c.ability.of(f.rt) }))
 }
 
 func runtimeType(f *fixture) {

@@ -46,5 +46,5 @@ func failOnNewGoroutines(t testing.TB, before map[string]string) {
 		return
 	}
 	left := newGoroutines(before)
-	t.Errorf("%d goroutines are left:\n%s", len(left), strings.Join(left, "\n\n"))
+	t.Errorf("%d goroutines go on that were not there before:\n%s", len(left), strings.Join(left, "\n\n"))
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moatproject/moat/core"
 )
@@ -16,6 +17,11 @@ import (
 type Harness struct {
 	// Name is what CONTRACT_REQUIRED calls this harness.
 	Name string
+
+	// Others are further names that CONTRACT_REQUIRED may have beside Name, of harnesses in
+	// other test binaries. Any name that is neither is a slip of the pen, which fails Run
+	// rather than skip what was to be required.
+	Others []string
 
 	// New returns a fresh runtime, which the suite closes. It is called at least once
 	// for each case, from several goroutines. Runtimes of one harness may share an
@@ -69,6 +75,9 @@ func Run(t *testing.T, h Harness, o Options) {
 		if isRequired(h.Name) {
 			t.Fatalf("%s is required by CONTRACT_REQUIRED and absent: %s", h.Name, reason)
 		}
+		if unknown := h.unknownRequired(); len(unknown) > 0 {
+			t.Fatalf("%s is absent, and CONTRACT_REQUIRED has names of no harness: %q. Known are %q", h.Name, unknown, append([]string{h.Name}, h.Others...))
+		}
 		t.Skipf("%s is absent: %s", h.Name, reason)
 	}
 	cases := Cases()
@@ -79,11 +88,14 @@ func Run(t *testing.T, h Harness, o Options) {
 		return
 	}
 
+	h.nameLeftovers(t)
 	results := newResults(cases)
 	before := goroutines()
 	t.Cleanup(func() { // after the parallel subtests
 		results.judge(t, o.Golden, os.Getenv("CONTRACT_UPDATE") == "1")
-		failOnNewGoroutines(t, before)
+		if !results.failed { // or they are those of a case that gave up in the middle
+			failOnNewGoroutines(t, before)
+		}
 	})
 	for _, c := range cases {
 		reason, unsupported := o.Unsupported[c.Number]
@@ -109,9 +121,63 @@ func (h Harness) absence() string {
 	return h.Absent()
 }
 
-func isRequired(name string) bool {
-	required := strings.Split(os.Getenv("CONTRACT_REQUIRED"), ",")
-	return slices.ContainsFunc(required, func(entry string) bool { return strings.TrimSpace(entry) == name })
+func isRequired(name string) bool { return slices.Contains(requiredNames(), name) }
+
+// requiredNames returns the entries of CONTRACT_REQUIRED.
+func requiredNames() (names []string) {
+	for entry := range strings.SplitSeq(os.Getenv("CONTRACT_REQUIRED"), ",") {
+		if entry = strings.TrimSpace(entry); entry != "" {
+			names = append(names, entry)
+		}
+	}
+	return names
+}
+
+// unknownRequired returns the required names that are of no harness.
+func (h Harness) unknownRequired() []string {
+	return slices.DeleteFunc(requiredNames(), func(name string) bool { return name == h.Name || slices.Contains(h.Others, name) })
+}
+
+// nameLeftovers tells what other runs of the suite have on the engine: it may explain a
+// failure, and nobody else will tell.
+func (h Harness) nameLeftovers(t testing.TB) {
+	t.Helper()
+	rt := h.New(t)
+	defer func() {
+		if err := rt.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	}()
+	if left := leftovers(t.Context(), rt); len(left) > 0 {
+		t.Logf("on the engine are %d objects of other runs of the suite. Those of a run that was killed remain until you remove them with the engine's own command:\n\t%s",
+			len(left), strings.Join(left, "\n\t"))
+	}
+}
+
+// leftovers describes what runs of the suite have on an engine. What cannot be listed, the
+// cases will tell.
+func leftovers(ctx context.Context, rt core.Runtime) (left []string) {
+	containers, _ := rt.ListContainers(ctx)
+	for _, info := range containers {
+		if run := info.Labels[core.LabelRunID]; strings.HasPrefix(run, runPrefix) {
+			left = append(left, fmt.Sprintf("container %s %s of the run %s: %s, created %s", info.ID, info.Name, run, info.Status, info.Created.Format(time.DateTime)))
+		}
+	}
+	if manager, err := core.NetworkManagerOf(rt); err == nil {
+		networks, _ := manager.ListNetworks(ctx)
+		for _, info := range networks {
+			if strings.HasPrefix(strings.TrimPrefix(info.Name, "a-"), runPrefix) {
+				left = append(left, fmt.Sprintf("network %s %s", info.ID, info.Name))
+			}
+		}
+	}
+	images, _ := rt.ListImages(ctx)
+	for _, info := range images {
+		if strings.HasPrefix(info.Tag, core.ImagePrefix+runPrefix) {
+			left = append(left, "image "+info.Tag)
+		}
+	}
+	return left
 }
 
 // problems tells what the harness lacks.

@@ -3,7 +3,6 @@ package contracttests
 import (
 	"bytes"
 	"context"
-	"io"
 	"strings"
 	"sync"
 	"time"
@@ -31,19 +30,23 @@ func (s *screen) String() string {
 	return strings.ReplaceAll(s.seen.String(), "\r\n", "\n")
 }
 
-// watched is a Release that sees to it that the container runs, its program has not
-// begun to write, and its terminal has no size that could be changed. Then it returns err.
-func (f *fixture) watched(id string, output *screen, err error) func(context.Context) error {
-	return func(ctx context.Context) error {
-		f.wantState(id, core.StateRunning)
-		select {
-		case <-time.After(moment):
-		case <-ctx.Done():
-			f.Error("the attachment ended before the release")
-		}
-		want(f, "the output before the release", output.String(), "")
-		return err
+// release releases a held container.
+func (f *fixture) release(ctx context.Context, id string) error {
+	f.Helper()
+	return portOf[core.Releaser](f).ReleaseContainer(ctx, id)
+}
+
+// heldAttachment starts what is held, and sees to it that the container runs and its
+// program does not begin.
+func (f *fixture) heldAttachment(ctx context.Context, id string, opts core.AttachOptions, output *screen) *call[struct{}] {
+	f.Helper()
+	attached := begin("StartAttached", func() (struct{}, error) { return struct{}{}, f.rt.StartAttached(ctx, id, opts) }).on(id)
+	if !eventually(func() bool { return f.state(id) == core.StateRunning }) {
+		f.Fatalf("StartAttached has not started what is held%s", f.lately(id))
 	}
+	attached.goesOn(f)
+	want(f, "the output before the release", output.String(), "")
+	return attached
 }
 
 // heldRun starts what is held, releases it, and returns what it wrote.
@@ -51,8 +54,10 @@ func (f *fixture) heldRun(cfg core.Config, opts core.AttachOptions) (id string, 
 	f.Helper()
 	cfg.Held = true
 	id, output = f.create(cfg), &screen{}
-	opts.Stdout, opts.Stderr, opts.Release = output, output, f.watched(id, output, nil)
-	_, err = f.startingAttached(id, opts).result(f)
+	opts.Stdout, opts.Stderr = output, output
+	attached := f.heldAttachment(f.ctx, id, opts, output)
+	f.must(f.release(f.ctx, id))
+	_, err = attached.until("the container exits").result(f)
 	return id, output, err
 }
 
@@ -72,15 +77,19 @@ func heldStart(f *fixture) {
 	f.must(err)
 	want(f, "stdin", output.String(), sent)
 
-	_, output, err = f.heldRun(f.command("/no-such-program"), core.AttachOptions{})
+	missing := f.command("/no-such-program")
+	missing.Held = true
+	id = f.create(missing)
+	f.must(f.release(f.ctx, id))
+	_, err = f.startingAttached(id, core.AttachOptions{}).until("the program does not exist").result(f)
 	f.wantField("releasing a program that does not exist", err, "Cmd")
-	want(f, "the output of a program that does not exist", output.String(), "")
 
 	cfg.Cmd, cfg.Held = []string{"echo", "at once"}, true
-	output = &screen{}
-	_, err = f.startingAttached(f.create(cfg), core.AttachOptions{Stdout: output}).result(f)
+	id, output = f.create(cfg), &screen{}
+	f.must(f.release(f.ctx, id))
+	_, err = f.startingAttached(id, core.AttachOptions{Stdout: output}).until("it was released before its start").result(f)
 	f.must(err)
-	want(f, "the output without a Release", output.String(), "at once\n")
+	want(f, "the output of what was released before its start", output.String(), "at once\n")
 
 	if !core.CapabilitiesOf(f.rt).TTY {
 		return
@@ -89,11 +98,11 @@ func heldStart(f *fixture) {
 	cfg.TTY, cfg.Held = true, true
 	id, output = f.create(cfg), &screen{}
 	opts := core.AttachOptions{Stdout: output, TTY: true, InitialHeight: 40, InitialWidth: 100}
-	opts.Release = func(ctx context.Context) error {
-		f.wantClass("resizing what is held", f.rt.ResizeTTY(ctx, id, 33, 111), core.ErrNotRunning)
-		return f.watched(id, output, nil)(ctx)
-	}
-	_, err = f.startingAttached(id, opts).result(f)
+	attached := f.heldAttachment(f.ctx, id, opts, output)
+	f.wantClass("resizing what is held", f.rt.ResizeTTY(f.ctx, id, 33, 111), core.ErrNotRunning)
+	want(f, "the output after the refused resize", output.String(), "")
+	f.must(f.release(f.ctx, id))
+	_, err = attached.until("the container exits").result(f)
 	f.must(err)
 	want(f, "the terminal's size", output.String(), "40 100\n")
 }
@@ -110,43 +119,27 @@ func (f *fixture) heldWays() []core.Config {
 	return ways
 }
 
-func failedRelease(f *fixture) {
+func lateRelease(f *fixture) {
 	for _, cfg := range f.heldWays() {
 		id, output := f.create(cfg), &screen{}
-		opts := core.AttachOptions{Stdout: output, TTY: cfg.TTY, Release: f.watched(id, output, io.ErrClosedPipe)}
-		_, err := f.startingAttached(id, opts).result(f)
-		f.wantClass("a release that fails", err, io.ErrClosedPipe)
-		f.wantNotBegun(id)
-
-		id = f.create(cfg)
+		opts := core.AttachOptions{Stdout: output, TTY: cfg.TTY}
 		ctx, cancel := context.WithCancel(f.ctx)
 		defer cancel()
-		opts.Release = func(ctx context.Context) error {
-			cancel()
-			<-ctx.Done()
-			return nil
-		}
-		_, err = begin("StartAttached", func() (struct{}, error) { return struct{}{}, f.rt.StartAttached(ctx, id, opts) }).result(f)
-		f.wantClass("a release when the context has ended", err, context.Canceled)
+		attached := f.heldAttachment(ctx, id, opts, output)
+		cancel()
+		_, err := attached.until("its context has ended").result(f)
+		f.wantClass("holding when the context has ended", err, context.Canceled)
+		f.wantClass("releasing after StartAttached", f.release(f.ctx, id), core.ErrNotRunning)
 		f.wantNotBegun(id)
 
-		id = f.create(cfg)
-		released := make(chan struct{})
-		opts.Release = func(ctx context.Context) error {
-			defer close(released)
-			f.remove(id)
-			<-ctx.Done() // or this call never returns
-			return nil
-		}
-		_, err = f.startingAttached(id, opts).result(f)
-		if err != nil {
+		id, output = f.create(cfg), &screen{}
+		opts.Stdout = output
+		attached = f.heldAttachment(f.ctx, id, opts, output)
+		f.remove(id)
+		if _, err = attached.until("the held container is removed").result(f); err != nil {
 			f.Errorf("the removal of what is held: %v", err)
 		}
-		select {
-		case <-released:
-		case <-time.After(patience):
-			f.Fatal("Release's context has not ended with the container")
-		}
+		f.wantClass("releasing what was removed", f.release(f.ctx, id), core.ErrNotFound)
 		want(f, "the output of what was never released", output.String(), "")
 	}
 }
@@ -162,18 +155,31 @@ func (f *fixture) wantNotBegun(id string) {
 }
 
 func releaseOfOthers(f *fixture) {
-	opts := core.AttachOptions{Release: func(context.Context) error { return nil }}
+	f.wantClass("releasing what is missing", f.release(f.ctx, f.missing()), core.ErrNotFound)
 	id := f.create(f.idle())
-	_, err := f.startingAttached(id, opts).result(f)
-	f.wantField("releasing what is not held", err, "Release")
+	f.wantField("releasing what is not held", f.release(f.ctx, id), "Held")
 	f.wantState(id, core.StateCreated)
-	f.start(id)
-	_, err = f.attaching(id, opts).result(f)
-	f.wantField("releasing by Attach", err, "Release")
 
+	f.repeatedRelease()
 	for _, cfg := range f.heldWays() {
 		id := f.create(cfg)
 		f.wantField("starting what is held", f.rt.StartContainer(f.ctx, id), "Held")
 		f.wantState(id, core.StateCreated)
+	}
+}
+
+func (f *fixture) repeatedRelease() {
+	f.Helper()
+	for _, cfg := range f.heldWays() {
+		id, output := f.create(cfg), &screen{}
+		attached := f.heldAttachment(f.ctx, id, core.AttachOptions{Stdout: output, TTY: cfg.TTY}, output)
+		f.must(f.release(f.ctx, id))
+		f.must(f.release(f.ctx, id))
+		f.awaitOutput(id, "began")
+		f.must(f.release(f.ctx, id))
+		f.remove(id)
+		_, err := attached.until("the container is removed").result(f)
+		f.must(err)
+		want(f, "the output", output.String(), "began\n")
 	}
 }

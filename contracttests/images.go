@@ -104,19 +104,30 @@ func failedPulls(f *fixture) {
 }
 
 func pullPolicies(f *fixture) {
+	f.pullPolicies(func(image string, policy core.PullPolicy) error {
+		cfg := f.command("true")
+		cfg.Image, cfg.Pull = image, policy
+		_, err := f.tryCreate(cfg)
+		return err
+	})
+}
+
+// pullPolicies tries each policy with a method that creates a container of an image.
+func (f *fixture) pullPolicies(create func(image string, policy core.PullPolicy) error) {
+	f.Helper()
 	f.dropImage()
-	_, err := f.pulled(core.PullNever)
-	f.wantClass("never pulling an absent image", err, core.ErrNotFound)
-	for _, policy := range []core.PullPolicy{core.PullMissing, core.PullNever, core.PullAlways} {
-		if _, err := f.pulled(policy); err != nil {
+	for range 2 { // the first one has not pulled it either
+		f.wantClass("never pulling an absent image", create(f.h.PullImage, core.PullNever), core.ErrNotFound)
+	}
+	// The zero policy is to pull here, where the image is missing; PullNever shows that it did.
+	for _, policy := range []core.PullPolicy{"", core.PullNever, core.PullAlways} {
+		if err := create(f.h.PullImage, policy); err != nil {
 			f.Errorf("pull policy %q: %v", policy, err)
 		}
 	}
 
 	// No registry has this image, so an error tells that one was asked.
-	cfg := f.command("true")
-	cfg.Pull = core.PullAlways
-	if _, err := f.tryCreate(cfg); !errors.Is(err, core.ErrNotFound) && !errors.Is(err, core.ErrUnavailable) {
-		f.Errorf("pull policy %q: %v for an image that no registry has", cfg.Pull, err)
+	if err := create(f.h.Image, core.PullAlways); !errors.Is(err, core.ErrNotFound) && !errors.Is(err, core.ErrUnavailable) {
+		f.Errorf("pull policy %q: %v for an image that no registry has", core.PullAlways, err)
 	}
 }

@@ -3,6 +3,9 @@ package contracttests
 import (
 	"context"
 	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/moatproject/moat/core"
@@ -20,11 +23,11 @@ func lifecycleCases() []Case {
 		{Number: "RT-21", Title: "start is idempotent", check: startTwice},
 		{Number: "RT-22", Title: "an exited container runs again", check: restart},
 		{Number: "RT-23", Title: "a program that cannot run is told", check: noProgram},
-		{Number: "RT-24", Title: "starting what is missing", check: missingContainer(core.Lifecycle.StartContainer)},
+		{Number: "RT-24", Title: "starting what is missing", check: missingContainer("StartContainer", core.Lifecycle.StartContainer)},
 		{Number: "RT-30", Title: "a program handles SIGTERM", check: stopGracefully},
 		{Number: "RT-31", Title: "SIGTERM ignored means SIGKILL", check: stopByForce, fields: []string{"StopTimeout"}},
 		{Number: "RT-32", Title: "stop is idempotent", check: stopTwice},
-		{Number: "RT-33", Title: "stopping what is missing", check: missingContainer(core.Lifecycle.StopContainer)},
+		{Number: "RT-33", Title: "stopping what is missing", check: missingContainer("StopContainer", core.Lifecycle.StopContainer)},
 		{
 			Number: "RT-34", Title: "stop with a timeout of the caller's", check: stopTimed,
 			ability: optional[core.TimedStopper](), unsupported: noPort,
@@ -41,7 +44,7 @@ func lifecycleCases() []Case {
 		{Number: "RT-51", Title: "a running container is killed and removed", check: removeRunning},
 		{Number: "RT-52", Title: "a removed container's name is free", check: removeFreesName},
 		{Number: "RT-60", Title: "states follow the calls", check: states},
-		{Number: "RT-61", Title: "the state of what is missing", check: missingContainer(
+		{Number: "RT-61", Title: "the state of what is missing", check: missingContainer("ContainerState",
 			func(rt core.Lifecycle, ctx context.Context, id string) error {
 				_, err := rt.ContainerState(ctx, id)
 				return err
@@ -54,9 +57,9 @@ func lifecycleCases() []Case {
 }
 
 // missingContainer checks a call on a container that does not exist.
-func missingContainer(do func(core.Lifecycle, context.Context, string) error) func(*fixture) {
+func missingContainer(call string, do func(core.Lifecycle, context.Context, string) error) func(*fixture) {
 	return func(f *fixture) {
-		f.wantClass("the call", do(f.rt, f.ctx, f.missing()), core.ErrNotFound)
+		f.wantClass(call+" of a container that does not exist", do(f.rt, f.ctx, f.missing()), core.ErrNotFound)
 	}
 }
 
@@ -128,8 +131,23 @@ func stopByForce(f *fixture) {
 	// Well before the end of the timeout that a runtime would take instead.
 	ctx, cancel := context.WithTimeout(f.ctx, core.DefaultStopTimeout*2/3)
 	defer cancel()
-	f.must(f.rt.StopContainer(ctx, id))
+	if err := f.rt.StopContainer(ctx, id); err != nil {
+		f.Fatalf("a program that ignores SIGTERM, with a StopTimeout of 1s, was to be killed after that and was not within %s: StopContainer returned %v%s",
+			core.DefaultStopTimeout*2/3, err, f.lately(id))
+	}
 	f.wantState(id, core.StateExited)
+
+	if core.CapabilitiesOf(f.rt).Mounts {
+		id, heart := f.beating()
+		f.must(f.rt.StopContainer(f.ctx, id))
+		f.wantNoBeat(heart, "its container was stopped")
+	}
+
+	// Where no time is given there is enough to tidy up.
+	cfg := f.shell(`trap 'sleep 2; exit 7' TERM; echo ready; while :; do sleep 0.1; done`)
+	id = f.ready(cfg)
+	f.must(f.rt.StopContainer(f.ctx, id))
+	want(f, "the exit code of a program that handles SIGTERM in two seconds, without a StopTimeout", f.wait(id), 7)
 }
 
 func stopTwice(f *fixture) {
@@ -149,7 +167,7 @@ func stopTimed(f *fixture) {
 	id := f.ready(f.stubborn(caseTimeout))
 	_, err := begin("StopContainerTimeout", func() (struct{}, error) {
 		return struct{}{}, portOf[core.TimedStopper](f).StopContainerTimeout(f.ctx, id, 0)
-	}).result(f)
+	}).on(id).until("its timeout of 0 kills at once").result(f)
 	f.must(err)
 	f.wantState(id, core.StateExited)
 }
@@ -185,6 +203,53 @@ func removeRunning(f *fixture) {
 	f.remove(id)
 	_, err := f.rt.ContainerState(f.ctx, id)
 	f.wantClass("the state of the removed container", err, core.ErrNotFound)
+
+	// What the engine says is one thing, what the processes do another.
+	if core.CapabilitiesOf(f.rt).Mounts {
+		id, heart := f.beating()
+		f.remove(id)
+		f.wantNoBeat(heart, "its container was removed")
+	}
+}
+
+// beating starts a container whose background process, which ignores SIGTERM, writes into
+// a file of the host's until it is killed.
+func (f *fixture) beating() (id, heart string) {
+	f.Helper()
+	cfg, folder := f.mounted(`trap '' TERM; (while :; do echo beat >>/mnt/shared/heart; sleep 0.1; done) & echo ready; wait`, false)
+	cfg.StopTimeout = time.Second
+	id, heart = f.ready(cfg), filepath.Join(folder, "heart")
+	if !eventually(func() bool { return beats(heart) > 1 }) {
+		f.Fatalf("a process was to write into the mounted file %s and has not%s", heart, f.lately(id))
+	}
+	return id, heart
+}
+
+// beats returns how often a heart has beaten.
+func beats(heart string) int64 {
+	info, err := os.Stat(heart)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// wantNoBeat waits for a pause of several beats. A file may come to its end a little
+// later than its writer; a process that goes on never pauses. The pause is counted in
+// looks, which a loaded machine delays as it delays the process.
+func (f *fixture) wantNoBeat(heart, since string) {
+	f.Helper()
+	const pause = 10 * (100 * time.Millisecond) / pollInterval // ten beats
+	last, looks := beats(heart), 0
+	if !eventually(func() bool {
+		looks++
+		if now := beats(heart); now != last {
+			last, looks = now, 0
+		}
+		return looks > int(pause)
+	}) {
+		f.Errorf("a process goes on although %s: it still writes into the mounted file %s", since, heart)
+	}
 }
 
 func removeFreesName(f *fixture) {
@@ -210,6 +275,18 @@ func inspect(f *fixture) {
 
 	cfg := f.shell("sleep 0.2; exit 3") // engines note start and end a few milliseconds late
 	cfg.Name, cfg.User = "name-"+f.runID, "tester"
+	told := core.CapabilitiesOf(f.rt)
+	cfg.TTY = told.TTY
+	if told.Mounts {
+		mounted, _ := f.mounted("", true)
+		cfg.Mounts = mounted.Mounts
+	}
+	if told.MemoryLimit {
+		cfg.MemoryMB = 64
+	}
+	if told.CPULimit {
+		cfg.NanoCPUs = 5e8
+	}
 	id := f.create(cfg)
 	details := f.inspect(id)
 	want(f, "ID", details.ID, id)
@@ -219,7 +296,13 @@ func inspect(f *fixture) {
 	want(f, "the label of the run", details.Labels[core.LabelRunID], f.runID)
 	want(f, "Status", details.Status, core.StateCreated)
 	want(f, "the last word of Cmd", details.Cmd[len(details.Cmd)-1], cfg.Cmd[2])
-	want(f, "Isolation", details.Isolation, core.CapabilitiesOf(f.rt).Isolation)
+	want(f, "Isolation", details.Isolation, told.Isolation)
+	want(f, "TTY", details.TTY, cfg.TTY)
+	want(f, "MemoryMB", details.MemoryMB, cfg.MemoryMB)
+	want(f, "NanoCPUs", details.NanoCPUs, cfg.NanoCPUs)
+	if !slices.Equal(details.Mounts, cfg.Mounts) {
+		f.Errorf("Mounts is %+v, want %+v", details.Mounts, cfg.Mounts)
+	}
 
 	f.start(id)
 	f.wait(id)

@@ -34,28 +34,75 @@ func limitCases() []Case {
 const readMemory = `for file in /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes; do
 	[ -r $file ] && echo bytes $(cat $file)
 done
-grep MemTotal: /proc/meminfo`
+[ -r /sys/fs/cgroup/memory.swap.max ] && echo swap $(cat /sys/fs/cgroup/memory.swap.max)
+[ -r /sys/fs/cgroup/memory/memory.memsw.limit_in_bytes ] && echo both $(cat /sys/fs/cgroup/memory/memory.memsw.limit_in_bytes)
+grep -E '^(MemTotal|SwapTotal):' /proc/meminfo`
+
+const limitMB = 64 // of the cases of memory
 
 func memoryLimit(f *fixture) {
 	cfg := f.shell(readMemory)
-	cfg.MemoryMB = 64
-	out := f.output(cfg)
-	least := int64(-1)
+	cfg.MemoryMB = limitMB
+	id := f.started(cfg)
+	want(f, "the exit code", f.wait(id), 0)
+	out := f.logs(id)
+	least, swap := int64(-1), map[string]int64{}
 	for line := range strings.Lines(out) {
 		words := strings.Fields(line)
+		if len(words) < 2 {
+			continue
+		}
 		value, err := strconv.ParseInt(words[1], 10, 64)
 		if err != nil {
-			continue // "max"
+			value = -1 // "max"
 		}
-		if words[0] == "MemTotal:" {
+		switch words[0] {
+		case "MemTotal:":
 			value *= 1024
+		case "bytes":
+		default:
+			swap[words[0]] = value
+			continue
 		}
-		if least < 0 || value < least {
+		if value >= 0 && (least < 0 || value < least) {
 			least = value
 		}
 	}
-	if least != 64<<20 {
-		f.Errorf("a workload limited to 64 MB sees %d bytes:\n%s", least, out)
+	if least != limitMB<<20 {
+		f.Errorf("a workload limited to %d MB sees %d bytes:\n%s", limitMB, least, out)
+	}
+	f.wantNoSwap(id, swap)
+
+	// 100 MB are more than that, however much swap there is.
+	filler := f.shell(`dd if=/dev/zero of=/dev/null bs=100000000 count=1 && echo filled`)
+	filler.MemoryMB = limitMB
+	id = f.started(filler)
+	_, _ = f.waiting(f.ctx, id).until("it has written 100 MB to its memory, or was killed").result(f)
+	if strings.Contains(f.logs(id), "filled") {
+		f.Errorf("a workload limited to %d MB, swap included, has written to 100 MB of memory", limitMB)
+	}
+}
+
+// wantNoSwap checks that a container's limit of memory includes swap: by what its cgroup
+// shows, and by what the engine tells where it shows nothing. Where there is no swap at
+// all, nothing has to be limited.
+func (f *fixture) wantNoSwap(id string, seen map[string]int64) {
+	f.Helper()
+	swap, version2 := seen["swap"]
+	both, version1 := seen["both"]
+	switch {
+	case version2:
+		want(f, "the limit of swap beside 64 MB of memory, which is to include it, in memory.swap.max", swap, 0)
+	case version1:
+		want(f, "the limit of memory and swap together in memory.memsw.limit_in_bytes", both, limitMB<<20)
+	default:
+		if inspector, ok := core.As[core.Inspector](f.rt); ok {
+			details, err := inspector.Inspect(f.ctx, id)
+			f.must(err)
+			if told := details.MemorySwapMB; told > 0 || (told < 0 && seen["SwapTotal:"] > 0) {
+				want(f, "Details.MemorySwapMB of a container with a MemoryMB of 64", told, limitMB)
+			}
+		}
 	}
 }
 
@@ -113,5 +160,42 @@ func pidsLimit(f *fixture) {
 	f.wait(id)
 	if out := f.logs(id); strings.Contains(out, "all\n") {
 		f.Errorf("a workload limited to 100 processes started 200")
+	}
+	f.wantPids(core.DefaultPidsLimit, "without a PidsLimit", func(*core.Config) {})
+	f.wantPids(-1, "with a PidsLimit of -1", func(c *core.Config) { c.PidsLimit = -1 })
+}
+
+const readPids = `for file in /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max; do
+	[ -r $file ] && echo pids $(cat $file)
+done
+true`
+
+// wantPids checks the limit of a container, -1 for none: by what the engine tells and by
+// what the cgroup shows. A sandbox's own kernel shows none, whatever stands around it.
+func (f *fixture) wantPids(limit int64, when string, change func(*core.Config)) {
+	f.Helper()
+	cfg := f.shell(readPids)
+	change(&cfg)
+	id := f.started(cfg)
+	want(f, "the exit code", f.wait(id), 0)
+	told := int64(0)
+	if inspector, ok := core.As[core.Inspector](f.rt); ok {
+		details, err := inspector.Inspect(f.ctx, id)
+		f.must(err)
+		told = details.PidsLimit
+	}
+	if told != 0 {
+		want(f, "Details.PidsLimit of a container "+when, told, limit)
+	}
+	var text string
+	if n, _ := fmt.Sscanf(f.logs(id), "pids %s", &text); n == 0 {
+		return
+	}
+	seen, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		seen = -1 // "max"
+	}
+	if seen >= 0 || core.CapabilitiesOf(f.rt).Isolation == core.IsolationContainer {
+		want(f, "the limit in pids.max of a container "+when, seen, limit)
 	}
 }

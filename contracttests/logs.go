@@ -34,7 +34,7 @@ func logCases() []Case {
 
 // following begins to read a container's output to its end.
 func (f *fixture) following(id string) *call[string] {
-	return begin("reading ContainerLogs", func() (string, error) { return follow(f.ctx, f.rt, id) })
+	return begin("reading ContainerLogs to its end", func() (string, error) { return follow(f.ctx, f.rt, id) }).on(id).until("the container exits")
 }
 
 func followToEnd(f *fixture) {
@@ -52,16 +52,16 @@ func endRead(f *fixture) {
 		ctx, cancel := context.WithCancel(f.ctx)
 		stream, err := f.rt.ContainerLogs(ctx, id)
 		f.must(err)
-		_, err = begin("the first Read", func() ([]byte, error) { return readUntil(stream, "ready\n") }).result(f)
+		_, err = begin("the first Read", func() ([]byte, error) { return readUntil(stream, "ready\n") }).on(id).until("the container has written \"ready\"").result(f)
 		f.must(err)
-		blocked := begin("the Read that "+end+" should end", func() (int, error) { return stream.Read(make([]byte, 64)) })
+		blocked := begin("a blocked Read", func() (int, error) { return stream.Read(make([]byte, 64)) })
 		blocked.goesOn(f)
 		if end == "Close" {
 			f.must(stream.Close())
 		} else {
 			cancel()
 		}
-		if n, err := blocked.result(f); n != 0 || err == nil {
+		if n, err := blocked.until("of " + end).result(f); n != 0 || err == nil {
 			f.Errorf("the Read that %s ended returned %d, %v", end, n, err)
 		}
 		cancel()
@@ -100,7 +100,7 @@ func firstDifference(got, want string) string {
 		i++
 	}
 	excerpt := func(s string) string { return strconv.Quote(s[min(i, len(s)):min(i+40, len(s))]) }
-	return fmt.Sprintf("%d bytes, want %d; at %d %s, want %s", len(got), len(want), i, excerpt(got), excerpt(want))
+	return fmt.Sprintf("%d bytes, want %d; the first difference is at byte %d: %s, want %s", len(got), len(want), i, excerpt(got), excerpt(want))
 }
 
 func followCreated(f *fixture) {
@@ -121,13 +121,13 @@ func followRemoved(f *fixture) {
 	stream, err := f.rt.ContainerLogs(f.ctx, id)
 	f.must(err)
 	defer stream.Close()
-	reader := begin("reading ContainerLogs", func() (string, error) {
+	reader := begin("reading ContainerLogs to its end", func() (string, error) {
 		out, err := io.ReadAll(stream)
 		return string(out), err
 	})
 	reader.goesOn(f)
 	f.remove(id)
-	out, _ := reader.result(f) // with an error or without
+	out, _ := reader.until("the container was removed").result(f) // with an error or without
 	want(f, "the output", out, "ready\n")
 }
 
@@ -147,7 +147,7 @@ func anyBytes(f *fixture) {
 	expected = append(expected, bytes.Repeat([]byte("y"), 40_000)...) // a line too long for engines that cut them
 	out := f.output(f.shell(`printf '` + octal.String() + `'; yes | head -n 40000 | tr -d '\n'`))
 	if out != string(expected) {
-		f.Error(firstDifference(out, string(expected)))
+		f.Errorf("the output, each byte value and a line of 40000 bytes, is %s", firstDifference(out, string(expected)))
 	}
 }
 
@@ -161,7 +161,7 @@ func (f *fixture) stream(id string, opts core.LogOptions) {
 	f.Helper()
 	_, err := begin("StreamLogs", func() (struct{}, error) {
 		return struct{}{}, portOf[core.LogStreamer](f).StreamLogs(f.ctx, id, opts)
-	}).result(f)
+	}).on(id).until("the container has exited").result(f)
 	f.must(err)
 }
 
@@ -172,6 +172,14 @@ func streamsApart(f *fixture) {
 	want(f, "stdout", stdout.String(), "out\nmore out\n")
 	want(f, "stderr", stderr.String(), "err\nmore err\n")
 	f.stream(id, core.LogOptions{})
+	if core.CapabilitiesOf(f.rt).TTY {
+		cfg := f.shell(`echo out; echo err >&2`)
+		cfg.TTY = true
+		var stdout, stderr screen
+		f.stream(f.started(cfg), core.LogOptions{Follow: true, Stdout: &stdout, Stderr: &stderr})
+		want(f, "stdout of a terminal", stdout.String(), "out\nerr\n")
+		want(f, "stderr of a terminal", stderr.String(), "")
+	}
 
 	failing := portOf[core.LogStreamer](f).StreamLogs(f.ctx, id, core.LogOptions{Stdout: brokenWriter{}})
 	f.wantClass("StreamLogs to a writer that fails", failing, io.ErrClosedPipe)
@@ -188,4 +196,24 @@ func tail(f *fixture) {
 	var both bytes.Buffer
 	f.stream(id, core.LogOptions{Tail: 2, Stdout: &both, Stderr: &both})
 	want(f, "the last two lines", both.String(), "two\nthree\n")
+
+	for _, test := range []struct {
+		output string
+		tail   int
+		last   string
+	}{
+		{`one\ntwo\nthree`, 2, "two\nthree"},
+		{`one\ntwo\nthree`, 1, "three"},
+		{`one\n\n\n`, 2, "\n\n"},
+		{`one\ntwo\n`, 5, "one\ntwo\n"},
+		{`one\ntwo`, 0, "one\ntwo"},
+	} {
+		id := f.started(f.shell(`printf '` + test.output + `'`))
+		f.wait(id)
+		for _, follow := range []bool{false, true} {
+			var got bytes.Buffer
+			f.stream(id, core.LogOptions{Follow: follow, Tail: test.tail, Stdout: &got, Stderr: &got})
+			want(f, fmt.Sprintf("of the output %s what StreamLogs copies with Tail %d and Follow %t", test.output, test.tail, follow), got.String(), test.last)
+		}
+	}
 }

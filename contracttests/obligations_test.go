@@ -1,13 +1,18 @@
 package contracttests
 
 import (
+	"fmt"
+	"go/ast"
+	"go/format"
 	"go/parser"
 	"go/token"
 	"maps"
+	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/moatproject/moat/core"
@@ -15,25 +20,77 @@ import (
 
 var obligationPattern = regexp.MustCompile(`\b([A-Z]{2}-\d+): `)
 
-// obligations returns the numbers in the comments of package core, in order.
-func obligations(t *testing.T) []string {
+// readObligations returns the obligations in the comments of package core, by number.
+func readObligations(t *testing.T) map[string]obligation {
 	files, err := filepath.Glob("../core/*.go")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no files of package core:", err)
 	}
-	numbers := map[string]bool{}
+	found := map[string]obligation{}
 	for _, name := range files {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, comment := range file.Comments {
-			for _, match := range obligationPattern.FindAllStringSubmatch(comment.Text(), -1) {
-				numbers[match[1]] = true
+		read := func(of string, comment *ast.CommentGroup) {
+			text := comment.Text()
+			starts := obligationPattern.FindAllStringSubmatchIndex(text, -1)
+			for i, start := range starts {
+				words := text[start[1]:]
+				if i+1 < len(starts) {
+					words = text[start[1]:starts[i+1][0]]
+				}
+				words, _, _ = strings.Cut(words, "\n\n")
+				words = strings.TrimSuffix(strings.Join(strings.Fields(words), " "), " -")
+				found[text[start[2]:start[3]]] = obligation{of, words}
 			}
 		}
+		read("its package comment", file.Doc)
+		ast.Inspect(file, func(node ast.Node) bool {
+			switch node := node.(type) {
+			case *ast.GenDecl:
+				if len(node.Specs) == 1 {
+					if spec, ok := node.Specs[0].(*ast.TypeSpec); ok {
+						read(spec.Name.Name, node.Doc)
+					}
+				}
+			case *ast.TypeSpec:
+				if methods, ok := node.Type.(*ast.InterfaceType); ok {
+					for _, method := range methods.Methods.List {
+						if len(method.Names) == 1 {
+							read(node.Name.Name+"."+method.Names[0].Name, method.Doc)
+						}
+					}
+				}
+			}
+			return true
+		})
 	}
-	return slices.SortedFunc(maps.Keys(numbers), compareNumbers)
+	return found
+}
+
+// TestObligationsAreCurrent compares the words that failures cite with core's comments.
+func TestObligationsAreCurrent(t *testing.T) {
+	const name = "obligations.go"
+	var b strings.Builder
+	b.WriteString("package contracttests\n\n// Made of the comments of package core: `CONTRACT_UPDATE=1 go test -run TestObligationsAreCurrent .`\n\n" +
+		"// obligation is what failures cite.\ntype obligation struct {\n\tof   string // what its comment is about\n\ttext string\n}\n\nvar obligations = map[string]obligation{\n")
+	found := readObligations(t)
+	for _, number := range slices.SortedFunc(maps.Keys(found), compareNumbers) {
+		fmt.Fprintf(&b, "\t%q: {%q, %q},\n", number, found[number].of, found[number].text)
+	}
+	want, err := format.Source([]byte(b.String() + "}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if os.Getenv("CONTRACT_UPDATE") == "1" {
+		if err := os.WriteFile(name, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(name); err != nil || string(got) != string(want) {
+		t.Errorf("%s differs from core's comments (%v). Run `CONTRACT_UPDATE=1 go test -run %s .`", name, err, t.Name())
+	}
 }
 
 func TestEachObligationHasItsCase(t *testing.T) {
@@ -41,7 +98,7 @@ func TestEachObligationHasItsCase(t *testing.T) {
 	for _, c := range Cases() {
 		tested = append(tested, c.Number)
 	}
-	owed := obligations(t)
+	owed := slices.SortedFunc(maps.Keys(readObligations(t)), compareNumbers)
 	for _, number := range owed {
 		if !slices.Contains(tested, number) {
 			t.Errorf("%s is an obligation in core's comments and no case", number)

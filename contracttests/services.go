@@ -26,6 +26,7 @@ func serviceCases() []Case {
 		one("SV-12", "a service joins the network of its configuration", joiningService),
 		one("SV-13", "a service is found by its name", namedService),
 		one("SV-15", "a service publishes no port", unpublishedService),
+		serially(one("SV-16", "Pull says when a service's image is pulled", pulledService)),
 		one("SV-17", "a service of what does not exist", unknownService),
 		one("SV-18", "a run's services have different names", twinServices),
 		one("SV-19", "a service that fails leaves nothing behind", failedService),
@@ -47,13 +48,17 @@ func (f *fixture) services() core.ServiceManager {
 
 const servicePassword = "p4ss-of-the-service"
 
-// service is a configuration of one that runs a script.
+// service is a configuration of one that runs a script, on a network of its own.
 func (f *fixture) service(script string) core.ServiceConfig {
+	return f.serviceOn(f.network(f.runID), script)
+}
+
+func (f *fixture) serviceOn(network, script string) core.ServiceConfig {
 	image, tag, _ := strings.Cut(f.h.Image[strings.LastIndex(f.h.Image, "/"):], ":")
 	return core.ServiceConfig{
 		Name: "db", Image: f.h.Image[:strings.LastIndex(f.h.Image, "/")] + image, Version: tag, RunID: f.runID,
 		Env: map[string]string{"DB_PASSWORD": servicePassword}, PasswordEnv: "DB_PASSWORD",
-		Ports: map[string]int{"default": containerPort}, ExtraCmd: []string{"sh", "-c", script}, NetworkID: f.network(f.runID),
+		Ports: map[string]int{"default": containerPort}, ExtraCmd: []string{"sh", "-c", script}, NetworkID: network,
 		ReadinessCmd: "test -e /tmp/ready",
 	}
 }
@@ -112,6 +117,19 @@ func (f *fixture) wantSecret(err error, password string) {
 			}
 		}
 	}
+}
+
+func pulledService(f *fixture) {
+	cfg := f.service("sleep 1000")
+	f.pullPolicies(func(image string, policy core.PullPolicy) error {
+		version := strings.LastIndexByte(image, ':')
+		cfg.Image, cfg.Version, cfg.Pull = image[:version], image[version+1:], policy
+		info, err := f.services().StartService(f.ctx, cfg)
+		if err == nil {
+			f.must(f.services().StopService(f.ctx, info))
+		}
+		return err
+	})
 }
 
 func incompleteServices(f *fixture) {
@@ -174,8 +192,8 @@ func namedService(f *fixture) {
 	if !core.CapabilitiesOf(f.rt).NetworkPeers {
 		return
 	}
-	want(f, "what its host answers", f.output(f.onNetwork(f.shell(greetings(info.Host)), cfg.NetworkID)), "hello\n")
-	want(f, "what its name answers", f.output(f.onNetwork(f.shell(greetings("db")), cfg.NetworkID)), "hello\n")
+	f.wantHello(cfg.NetworkID, info.Host, "a container on the service's network, by ServiceInfo.Host,")
+	f.wantHello(cfg.NetworkID, "db", "a container on the service's network, by the service's name,")
 }
 
 func unpublishedService(f *fixture) {

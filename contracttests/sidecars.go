@@ -23,7 +23,20 @@ func sidecarCases() []Case {
 		one("SM-04", "a sidecar that fails leaves nothing behind", failedSidecar),
 		one("SM-05", "a sidecar is isolated like its run", isolatedSidecar),
 		one("SM-06", "a sidecar's state", sidecarState),
+		serially(one("SM-07", "Pull says when a sidecar's image is pulled", pulledSidecar)),
 	}
+}
+
+func pulledSidecar(f *fixture) {
+	cfg := f.sidecar(f.network(f.runID), "sleep 1000")
+	f.pullPolicies(func(image string, policy core.PullPolicy) error {
+		cfg.Image, cfg.Pull = image, policy
+		id, err := f.sidecars().StartSidecar(f.ctx, cfg)
+		if err == nil {
+			f.remove(id)
+		}
+		return err
+	})
 }
 
 func (f *fixture) sidecars() core.SidecarManager {
@@ -79,6 +92,12 @@ func configuredSidecar(f *fixture) {
 	id := f.startSidecar(cfg)
 	f.awaitOutput(id, "the greeting of helper\n")
 	f.awaitOutput(cfg.Name, "the greeting of helper\n")
+	if !core.CapabilitiesOf(f.rt).Mounts {
+		return
+	}
+	mounted, _ := f.mounted("", true)
+	cfg.Name, cfg.Mounts, cfg.Cmd = cfg.Name+"-2", mounted.Mounts, []string{"sh", "-c", "cat /mnt/shared/in; sleep 1000"}
+	f.awaitOutput(f.startSidecar(cfg), "from the host\n")
 }
 
 func labelledSidecar(f *fixture) {
@@ -147,13 +166,13 @@ func isolatedSidecar(f *fixture) {
 	if isolation(id) == core.IsolationSandbox {
 		f.Error("a privileged sidecar is sandboxed")
 	}
-	want(f, "what a privileged sidecar answers", f.output(f.onNetwork(f.shell(greetings("privileged")), cfg.NetworkID)), "hello\n")
+	f.wantHello(cfg.NetworkID, "privileged", "a container beside the privileged sidecar")
 	server := f.onNetwork(f.server(), cfg.NetworkID)
 	server.NetworkAliases = []string{"main"}
 	f.started(server)
 	cfg.Name, cfg.Hostname, cfg.Cmd = cfg.Name+"-3", "client", []string{"sh", "-c", greetings("main")}
 	id = f.startSidecar(cfg)
-	want(f, "the exit code of a privileged sidecar that asks", f.wait(id), 0)
+	f.wantHeard(id, "main", "a privileged sidecar")
 }
 
 func sidecarState(f *fixture) {

@@ -22,6 +22,8 @@ type fake struct {
 	closing      error // what Close returns
 	sticky       bool  // RemoveContainer does not remove
 	starts       bool  // Attach starts the container
+	networks     core.NetworkManager
+	images       []core.ImageInfo
 
 	containers map[string]core.Info
 }
@@ -56,6 +58,42 @@ func (r *fake) Attach(_ context.Context, id string, _ core.AttachOptions) error 
 
 func (r *fake) Capabilities() core.Capabilities { return r.capabilities }
 
+func (r *fake) NetworkManager() core.NetworkManager { return r.networks }
+
+func (r *fake) ListImages(context.Context) ([]core.ImageInfo, error) { return r.images, nil }
+
+// fakeNetworks lists networks.
+type fakeNetworks struct {
+	core.NetworkManager
+	all []core.NetworkInfo
+}
+
+func (n fakeNetworks) ListNetworks(context.Context) ([]core.NetworkInfo, error) { return n.all, nil }
+
+func TestLeftoversOfOtherRunsAreNamed(t *testing.T) {
+	rt := &fake{
+		containers: map[string]core.Info{
+			"id1": {ID: "id1", Name: "moat-1", Status: core.StateRunning, Labels: map[string]string{core.LabelRunID: "contract-killed"}},
+			"id2": {ID: "id2", Labels: map[string]string{core.LabelRunID: "of-a-person"}},
+		},
+		networks: fakeNetworks{all: []core.NetworkInfo{{ID: "n1", Name: "contract-killed-2"}, {ID: "n2", Name: "of-a-person"}}},
+		images:   []core.ImageInfo{{Tag: "moat/contract-killed:x"}, {Tag: "moat/test-base:latest"}},
+	}
+	result := record.Run(t, func(t testing.TB) { Harness{New: func(testing.TB) core.Runtime { return rt }}.nameLeftovers(t) })
+	if result.Failed {
+		t.Errorf("it fails: %s", result)
+	}
+	for _, text := range []string{"3 objects", "container id1 moat-1 of the run contract-killed: running", "network n1 contract-killed-2", "image moat/contract-killed:x"} {
+		if !strings.Contains(result.String(), text) {
+			t.Errorf("%q is missing from %s", text, result)
+		}
+	}
+	rt.containers, rt.networks, rt.images = nil, nil, nil
+	if result := record.Run(t, func(t testing.TB) { Harness{New: func(testing.TB) core.Runtime { return rt }}.nameLeftovers(t) }); result.String() != "" {
+		t.Errorf("without leftovers it says %s", result)
+	}
+}
+
 func (r *fake) Close() error { return r.closing }
 
 func (r *fake) harness() Harness {
@@ -73,10 +111,10 @@ func TestRunUnsupported(t *testing.T) {
 		{"refused", &fake{attach: refusal}, ""},
 		{"accepted", &fake{}, "returned <nil>"},
 		{"another error", &fake{attach: errors.New("something")}, "returned something"},
-		{"refused after a change", &fake{attach: refusal, starts: true}, "changed the containers"},
+		{"refused after a change", &fake{attach: refusal, starts: true}, "changed something"},
 		{"told to be supported", &fake{attach: refusal, capabilities: core.Capabilities{Attach: true}}, "Capabilities.Attach says that it is supported"},
 		{"clean-up fails", &fake{attach: refusal, removal: errors.New("no removal")}, "no removal"},
-		{"clean-up does nothing", &fake{attach: refusal, sticky: true}, "left behind"},
+		{"clean-up does nothing", &fake{attach: refusal, sticky: true}, "left the container id behind"},
 		{"Close fails", &fake{attach: refusal, closing: errors.New("no close")}, "no close"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

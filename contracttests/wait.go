@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/moatproject/moat/core"
@@ -17,12 +18,13 @@ func waitCases() []Case {
 		{Number: "RT-43", Title: "the context ends the wait only", check: waitCancelled},
 		{Number: "RT-44", Title: "waiting for what is missing or removed", check: waitRemoved},
 		{Number: "RT-45", Title: "an unknown code is an error", check: unknownCode},
+		{Number: "RT-46", Title: "codes and words of engines may be a program's own", check: programsOwn},
 	}
 }
 
 // waiting begins a wait.
 func (f *fixture) waiting(ctx context.Context, id string) *call[int64] {
-	return begin("WaitContainer", func() (int64, error) { return f.rt.WaitContainer(ctx, id) })
+	return begin("WaitContainer", func() (int64, error) { return f.rt.WaitContainer(ctx, id) }).on(id).until("the container exits")
 }
 
 func exitCode(f *fixture) {
@@ -68,7 +70,7 @@ func waitCancelled(f *fixture) {
 	id := f.started(f.idle())
 	ctx, cancel := context.WithTimeout(f.ctx, moment)
 	defer cancel()
-	_, err := f.waiting(ctx, id).result(f)
+	_, err := f.waiting(ctx, id).until("its context has ended").result(f)
 	f.wantClass("a wait whose context ended", err, context.DeadlineExceeded)
 	f.wantState(id, core.StateRunning)
 }
@@ -81,7 +83,7 @@ func waitRemoved(f *fixture) {
 	waiter := f.waiting(f.ctx, id)
 	waiter.goesOn(f)
 	f.remove(id)
-	code, err := waiter.result(f)
+	code, err := waiter.until("the container was removed").result(f)
 	switch {
 	case errors.Is(err, core.ErrNotFound):
 	case err != nil || (code != 128+sigKILL && code != 128+sigTERM):
@@ -94,10 +96,52 @@ func waitRemoved(f *fixture) {
 func unknownCode(f *fixture) {
 	id := f.started(f.shell(`sleep 1; exit 42`))
 	other := f.another()
-	code, err := begin("WaitContainer", func() (int64, error) { return other.WaitContainer(f.ctx, id) }).result(f)
+	code, err := begin("WaitContainer", func() (int64, error) { return other.WaitContainer(f.ctx, id) }).on(id).until("the container exits").result(f)
 	if err == nil {
 		want(f, "the code that another runtime waited for", code, 42)
 	} else if core.CapabilitiesOf(f.rt).ExitCodes && !errors.Is(err, core.ErrNotFound) {
 		f.Errorf("another runtime's wait failed although Capabilities.ExitCodes is true: %v", err)
+	}
+}
+
+// ownCodes are codes that engines use themselves, and words as they say them, which a
+// program may use too.
+var ownCodes = []struct {
+	code  int64
+	words string
+}{
+	{125, "docker: Error response from daemon: mine"},
+	{126, "Error: mine: permission denied"},
+	{127, "OCI runtime exec failed: exec failed: unable to start container process: exec: \"mine\": executable file not found in $PATH: unknown"},
+}
+
+// saying is a script that says words on both streams, and exits with a code.
+func saying(words string, code int64) string {
+	return fmt.Sprintf("echo '%s'; echo '%[1]s' >&2; exit %d", words, code)
+}
+
+func programsOwn(f *fixture) {
+	for _, own := range ownCodes {
+		cfg := f.shell(saying(own.words, own.code))
+		id := f.started(cfg)
+		want(f, "the code of "+cfg.Cmd[2], f.wait(id), own.code)
+		want(f, "the output of "+cfg.Cmd[2], f.logs(id), strings.Repeat(own.words+"\n", 2))
+		if !core.CapabilitiesOf(f.rt).Attach {
+			continue
+		}
+		for _, tty := range []bool{false, true} {
+			if cfg.TTY = tty; tty && !core.CapabilitiesOf(f.rt).TTY {
+				continue
+			}
+			var output screen
+			id := f.create(cfg)
+			_, err := f.startingAttached(id, core.AttachOptions{Stdout: &output, Stderr: &output, TTY: tty}).result(f)
+			how := fmt.Sprintf("%s, attached with TTY %t,", cfg.Cmd[2], tty)
+			if err != nil {
+				f.Errorf("%s was to be no failure of the runtime's and returned %v", how, err)
+			}
+			want(f, "the code of "+how, f.wait(id), own.code)
+			want(f, "the output of "+how, output.String(), strings.Repeat(own.words+"\n", 2))
+		}
 	}
 }

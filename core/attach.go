@@ -17,19 +17,13 @@ type AttachOptions struct {
 	// one that runs already, once it is attached to.
 	InitialWidth  uint
 	InitialHeight uint
-
-	// Release is called by StartAttached once a container that is [Config.Held] has
-	// started, and its program begins when it returns nil: what the program depends on
-	// may come up beside the container. Its context ends with the attachment. Where it
-	// returns an error, or StartAttached returns first, the program never begins, and the
-	// container, which may run or have exited, is the caller's to remove. nil: at once.
-	Release func(context.Context) error
 }
 
 // Attacher connects a caller's streams to a container's.
 //
 // In all its methods the end of Stdin closes the container's stdin (half-close), and
-// the attachment goes on. A Read of Stdin that is in progress when the attachment ends
+// the attachment goes on. A failure of Stdin does the same, and is returned at the end:
+// the program has run to its end by then, and its exit code is there. A Read of Stdin that is in progress when the attachment ends
 // is left to itself; what it returns is lost. Stdout and Stderr are never written to at
 // the same time, nor after the method has returned.
 type Attacher interface {
@@ -39,12 +33,14 @@ type Attacher interface {
 	//   - RT-100: output written after Attach arrives; nil writers discard.
 	//   - RT-101: missing: [ErrNotFound]; not running: [ErrNotRunning].
 	//   - RT-102: when ctx ends, it returns within a second, nothing is written after that,
-	//     and the container runs on.
+	//     and the container runs on. Its stdin stays open where there was no Stdin, and with
+	//     a TTY.
 	//   - RT-103: several at once get all output each; a writer that is slow delays
-	//     neither another attachment nor a reader of the logs, unless it is as far behind
-	//     as the runtime keeps output for it.
+	//     neither another attachment nor a reader of the logs, unless it is further behind
+	//     than the runtime keeps output for it, which is [AttachBacklog] at least.
 	//   - RT-104: a writer's failure ends the attachment with the writer's error; the
-	//     container runs on.
+	//     container runs on. Stdin's failure ends the input only: it is returned once the
+	//     container has exited.
 	//   - RT-113: with a TTY, the process sees the initial size, as it would after
 	//     ResizeTTY; one that is out of range: as RT-112.
 	Attach(ctx context.Context, id string, opts AttachOptions) error
@@ -55,18 +51,18 @@ type Attacher interface {
 	//   - RT-105: not one byte is lost, from the first to the last, and those of stdout
 	//     and stderr stay apart.
 	//   - RT-106: missing: [ErrNotFound]; a program that cannot run: as RT-23, with a TTY
-	//     as well.
+	//     as well. So is one that only loading it shows: without its interpreter it does
+	//     not exist ([fs.ErrNotExist]), in a format that the kernel does not know it cannot
+	//     be executed ([fs.ErrPermission]).
 	//   - RT-107: with a TTY, the first instruction sees the initial size.
 	//   - RT-108: stdin arrives unchanged, whatever its bytes, and output goes on after
 	//     its end.
 	//   - RT-109: with a TTY all output is stdout's.
-	//   - RT-114: a failure of a writer or of Stdin is returned; what the end of ctx ends
-	//     is the attachment only, as RT-102.
-	//   - RT-115: where Release fails, its error is returned, and the program does not run;
-	//     neither does it where ctx ends before.
-	//   - RT-116: Release for a container that is not [Config.Held]: [ErrInvalidConfig],
-	//     field Release, here and from Attach. StartContainer of one that is:
-	//     [ErrInvalidConfig], field Held.
+	//   - RT-114: a failure of a writer or of Stdin is returned, Stdin's once the container
+	//     has exited: WaitContainer then returns the program's exit code. What the end of
+	//     ctx ends is the attachment only, as RT-102.
+	//   - RT-117: what ends an attachment before the end of Stdin leaves the container's stdin
+	//     open for the next one, also without a TTY, here and from Attach. Some engines cannot.
 	StartAttached(ctx context.Context, id string, opts AttachOptions) error
 
 	// ResizeTTY sets the size of the container's terminal, in characters, each from 1
@@ -78,6 +74,27 @@ type Attacher interface {
 	//   - RT-112: a size out of range: [ErrInvalidConfig], field height or width.
 	ResizeTTY(ctx context.Context, id string, height, width uint) error
 }
+
+// Releaser is the optional port of runtimes that honour [Config.Held]: a container's
+// program can be held until the services that it needs are ready.
+type Releaser interface {
+	// ReleaseContainer lets the program of a [Config.Held] container begin. StartAttached
+	// starts the container, reads no Stdin and waits for the release, on the same runtime.
+	// Before the start it is remembered: the program then begins with the start. Each
+	// further start needs its own release.
+	//
+	//   - RT-115: StartAttached that returns before the release, such as at the end of its
+	//     ctx, leaves a program that never begins. The container may run or have exited;
+	//     the caller removes it. Releasing it is [ErrNotRunning].
+	//   - RT-116: a container that is not held: [ErrInvalidConfig], field Held; missing:
+	//     [ErrNotFound]; again before StartAttached has returned: nil. StartContainer of one
+	//     that is held: [ErrInvalidConfig], field Held.
+	ReleaseContainer(ctx context.Context, id string) error
+}
+
+// AttachBacklog is the least that a runtime keeps for an attachment whose writer is
+// slow, in bytes: what any pipe holds.
+const AttachBacklog = 4096
 
 // MaxTerminalSize is the largest height and width that a terminal can have.
 const MaxTerminalSize = 1<<16 - 1

@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // BuildManager handles image building operations.
@@ -28,8 +29,8 @@ type BuildManager interface {
 	//     .dockerignore names.
 	//   - BM-04: a step that fails: a [*BuildError] with step, line and the end of its
 	//     output. No other builder tries again, and the tag stays on what it was on.
-	//   - BM-05: what is no Dockerfile: [ErrInvalidConfig], field Dockerfile, with a
-	//     [*BuildError] that has the line.
+	//   - BM-05: what is no Dockerfile, or as [ValidateDockerfile] refuses it:
+	//     [ErrInvalidConfig], field Dockerfile, with a [*BuildError] that has the line.
 	//   - BM-06: a base image that does not exist: [ErrNotFound]. A source to copy that does
 	//     not: [ErrInvalidConfig], field ContextFiles, with a [*BuildError].
 	//   - BM-07: NoCache: every step runs anew; without it what has not changed is reused.
@@ -43,9 +44,10 @@ type BuildManager interface {
 	//   - BM-15: DNS: the steps ask these servers. Where that cannot be had:
 	//     [ErrUnsupported], and nothing is built.
 	//   - BM-16: a base image that is missing is pulled.
-	//   - BM-17: what of Context cannot be read, or is neither file nor folder nor link, and
-	//     a .dockerignore that is no file of patterns: [ErrInvalidConfig], field Context,
-	//     with the path, and no tag is set. What .dockerignore names is not looked at.
+	//   - BM-17: an unreadable file or directory in Context, what is neither of them nor a
+	//     link, a name or a link's target that is not UTF-8, and a .dockerignore that is no
+	//     file of patterns: [ErrInvalidConfig], field Context, with the path, and no tag is
+	//     set. What .dockerignore names is not looked at.
 	BuildImage(ctx context.Context, dockerfile string, tag string, opts BuildOptions) error
 
 	// ImageExists checks if an image with the given tag exists locally.
@@ -114,6 +116,23 @@ func ValidateTag(tag string) error {
 	return nil
 }
 
+// ValidateDockerfile reports the first line that builders would change: they make other
+// characters of what is not UTF-8. Comments may contain it, unless they could be a part
+// of a here-document. The error is [ErrInvalidConfig], field Dockerfile, with a [*BuildError].
+func ValidateDockerfile(dockerfile string) error {
+	heredocs := strings.Contains(dockerfile, "<<")
+	number := 0
+	for line := range strings.Lines(dockerfile) {
+		number++
+		isComment := !heredocs && strings.HasPrefix(strings.TrimLeft(line, " \t"), "#")
+		if flaw := flawOf(line); flaw != "" && !isComment {
+			failure := &BuildError{Line: number, Err: fmt.Errorf("%q %s", strings.TrimRight(line, "\r\n"), flaw)}
+			return &Error{Op: "check configuration", Field: "Dockerfile", Class: ErrInvalidConfig, Err: failure, Remedy: "Save the Dockerfile as UTF-8"}
+		}
+	}
+	return nil
+}
+
 // Validate reports the first setting that no builder could honour, as
 // [ErrInvalidConfig] with the field's name.
 func (o BuildOptions) Validate() error {
@@ -121,6 +140,9 @@ func (o BuildOptions) Validate() error {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.ContextFiles)) {
+		if !utf8.ValidString(name) {
+			return invalid("ContextFiles", "the name %q is not UTF-8", name)
+		}
 		if !fs.ValidPath(name) || name == "." || strings.ContainsRune(name, 0) {
 			return invalid("ContextFiles", "%q is no path inside the build context: write it relative, with slashes, without . and ..", name)
 		}
@@ -134,9 +156,9 @@ func (o BuildOptions) Validate() error {
 		if !argPattern().MatchString(name) {
 			return invalid("Args", "%q is no name of an ARG", name)
 		}
-		if strings.ContainsRune(o.Args[name], 0) {
-			return invalid("Args", "the value of %q contains a NUL byte", name)
-		}
+	}
+	if err := checkValues("Args", o.Args); err != nil {
+		return err
 	}
 	return validateIdentity(Config{Image: "none", Labels: o.Labels, RunID: o.RunID})
 }

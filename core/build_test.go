@@ -33,7 +33,7 @@ func TestBuildOptionsValidate(t *testing.T) {
 			[]core.BuildOptions{file("a"), file("a/b", "a/c", "ab"), file(".dockerignore", "Dockerfile"), file("a b/é..c")},
 			[]core.BuildOptions{
 				file(""), file("."), file(".."), file("../a"), file("a/../b"), file("/a"), file("a/"), file("a//b"), file("./a"),
-				file("a\x00"), file("a", "a/b"), file("a", "a/b/c"),
+				file("a\x00"), file("a\xff"), file("a", "a/b"), file("a", "a/b/c"),
 			},
 		},
 		"Args": {
@@ -58,6 +58,23 @@ func TestBuildOptionsValidate(t *testing.T) {
 			if err := opts.Validate(); !errors.Is(err, core.ErrInvalidConfig) || core.FieldOf(err) != field {
 				t.Errorf("%+v: %v, want %s refused", opts, err, field)
 			}
+		}
+	}
+}
+
+func TestValidateDockerfile(t *testing.T) {
+	for _, accepted := range []string{"", "FROM a\nRUN é\n", "# Latin-1: \xe9\nFROM a\n  # \xff\n"} {
+		if err := core.ValidateDockerfile(accepted); err != nil {
+			t.Errorf("%q: %v", accepted, err)
+		}
+	}
+	for refused, line := range map[string]int{
+		"FROM a\nRUN \xff\n": 2, "FROM a\r\n\r\nRUN \\\n \xff": 4, "FROM a\x00": 1, "FROM a\nRUN <<E\n# \xff\nE\n": 3,
+	} {
+		err := core.ValidateDockerfile(refused)
+		failure, ok := errors.AsType[*core.BuildError](err)
+		if core.FieldOf(err) != "Dockerfile" || !errors.Is(err, core.ErrInvalidConfig) || !ok || failure.Line != line {
+			t.Errorf("%q: %v, want line %d refused", refused, err, line)
 		}
 	}
 }

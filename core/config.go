@@ -4,7 +4,9 @@ import "time"
 
 // Config holds configuration for creating a container. Its zero value, with an
 // image, is the safe default: a container with its own bridge network, hardened as
-// [Capabilities] describes. Adapters pass it through [Config.Validate] first.
+// [Capabilities] describes. Adapters pass it through [Config.Validate] first. All texts
+// are UTF-8 without NUL bytes, whatever the runtime: engines are spoken to in JSON, which
+// would change others silently.
 //
 // What the workload observes of it:
 //
@@ -30,19 +32,28 @@ import "time"
 //   - CF-18: Privileged: all capabilities.
 //   - CF-19: Interactive: reading stdin blocks; without it, it ends.
 //   - CF-20: TTY: all three streams are a terminal.
-//   - CF-21: MemoryMB: as much memory as the workload is told that there is.
+//   - CF-21: MemoryMB: as much memory as the workload is told that there is, and no swap
+//     beyond it. What takes more is killed.
 //   - CF-22: CPUs: the quota.
 //   - CF-23: NanoCPUs: a fraction throttles.
-//   - CF-24: PidsLimit: no more processes than that.
-//   - CF-25: DNS: the servers in /etc/resolv.conf, and no others.
+//   - CF-24: PidsLimit: no more processes than that; where it is zero, [DefaultPidsLimit].
+//   - CF-25: DNS: the servers in /etc/resolv.conf, and no others; where none are given,
+//     there are some.
 //   - CF-26: Labels, RunID and Role: as [Config.ContainerLabels] says.
 //   - CF-27: Pull: as the policies say.
 //   - CF-28: AutoRemove: waiters that were there get the code.
 //   - CF-29: AllowNewPrivileges false: set-user-ID programs gain nothing.
 //   - CF-30: AllowNewPrivileges true: they do.
 //   - CF-31: Hostname: what the workload is told, and finds itself by.
-//   - CF-32: Held: nothing of the program runs before [AttachOptions.Release] has said so,
+//   - CF-32: Held: nothing of the program runs before [Releaser.ReleaseContainer] is called,
 //     and then it finds its streams, arguments and environment as it would without.
+//   - CF-33: Ports: one container port on several host ports, each of which leads to it,
+//     and [Info] has them all.
+//   - CF-34: Ports: of a range of host ports, one that is free.
+//   - CF-35: PortBindings and Ports without an address: on 127.0.0.1, and nowhere else.
+//   - CF-36: Env: what else there is comes from the image or is the container's own, such as
+//     HOME; nothing is passed on of what the engine, its host or this process has, such as
+//     HTTP_PROXY.
 //
 // PortBindings are RT-85's, NetworkAliases are NM-06's, StopTimeout is RT-31's, and HasMoatUser changes nothing
 // that a workload sees.
@@ -78,7 +89,7 @@ type Config struct {
 	Pull        PullPolicy        // when to pull the image; empty: [PullMissing]
 	PidsLimit   int64             // processes and threads; 0: [DefaultPidsLimit]; -1: no limit
 	AutoRemove  bool              // the engine removes it, with its logs, as soon as it has exited
-	Held        bool              // only StartAttached starts it, and holds its program until [AttachOptions.Release]
+	Held        bool              // only StartAttached starts it, and its program waits for [Releaser]
 
 	// AllowNewPrivileges lets setuid programs (sudo, su) raise the workload's
 	// privileges inside the container, which is refused otherwise.
@@ -100,12 +111,14 @@ type MountConfig struct {
 	ReadOnly bool   `json:"readonly"`
 }
 
-// PortMapping publishes one container port.
+// PortMapping publishes one container port on one host port. Several may publish the
+// same container port.
 type PortMapping struct {
-	ContainerPort int    // 1 to 65535
-	Protocol      string // "tcp" (also "") or "udp"
-	HostIP        string // bind address; empty: 127.0.0.1
-	HostPort      int    // 0: the engine picks one
+	ContainerPort int    `json:"containerPort"`         // 1 to 65535
+	Protocol      string `json:"protocol"`              // "tcp" (also "") or "udp"
+	HostIP        string `json:"hostIp"`                // bind address; empty: 127.0.0.1
+	HostPort      int    `json:"hostPort"`              // 0: the engine picks one
+	HostPortEnd   int    `json:"hostPortEnd,omitempty"` // the engine picks one from HostPort to this; 0: HostPort alone
 }
 
 // PullPolicy says when an image is pulled.

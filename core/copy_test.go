@@ -4,11 +4,13 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"path"
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/moatproject/moat/core"
 )
@@ -95,6 +97,8 @@ func TestVetArchive(t *testing.T) {
 		"a hard link above":      {hardLink("a", "../b")},
 		"a hard link outside":    {hardLink("a", "/etc/passwd")},
 		"a hard link to a link":  {symlink("a", "/etc/passwd"), hardLink("b", "a")},
+		"an owner that is none":  {{Typeflag: tar.TypeReg, Name: "a", Uid: 1<<32 - 1}},
+		"a group that is none":   {{Typeflag: tar.TypeReg, Name: "a", Gid: 1 << 40}},
 		"a device":               {{Typeflag: tar.TypeBlock, Name: "a"}},
 		"a character device":     {{Typeflag: tar.TypeChar, Name: "a"}},
 		"a pipe":                 {{Typeflag: tar.TypeFifo, Name: "a"}},
@@ -153,6 +157,172 @@ func (w *limitedWriter) Write(p []byte) (int, error) {
 		return 0, io.ErrShortWrite
 	}
 	return len(p), nil
+}
+
+func TestVetArchiveNamesTheDecompressor(t *testing.T) {
+	for begin, program := range map[string]string{
+		"\x1f\x8b\x08": "gzip -d", "BZh91AY&SY": "bzip2 -d", "\xfd7zXZ\x00": "xz -d", "\x28\xb5\x2f\xfd": "zstd -d",
+	} {
+		for _, size := range []int{20, 2000} {
+			err := core.VetArchive(io.Discard, strings.NewReader(begin+strings.Repeat("x", size)))
+			if core.FieldOf(err) != "archive" || !strings.Contains(err.Error(), program) {
+				t.Errorf("%q: %v", begin, err)
+			}
+		}
+	}
+	if err := core.VetArchive(io.Discard, bytes.NewReader(archiveOf(t, file("BZh91AY&SY")))); err != nil {
+		t.Errorf("a file whose name looks like it: %v", err)
+	}
+}
+
+// TestVetArchiveInGNUsFormat reads what is written again, without a single PAX record.
+func TestVetArchiveInGNUsFormat(t *testing.T) {
+	long := strings.Repeat("long/", 60)
+	for name, header := range map[string]tar.Header{
+		"owners":                {Typeflag: tar.TypeReg, Name: "a", Uid: 3_000_000, Gid: 1<<32 - 2},
+		"before 1970":           {Typeflag: tar.TypeReg, Name: "a", ModTime: time.Unix(-300_000_000, 0)},
+		"just before 1970":      {Typeflag: tar.TypeReg, Name: "a", ModTime: time.Unix(-2, 600_000_000)},
+		"a fraction":            {Typeflag: tar.TypeReg, Name: "a", ModTime: time.Unix(7, 999_999_999)},
+		"long names":            {Typeflag: tar.TypeSymlink, Name: long + "a", Linkname: long + "b"},
+		"not ASCII":             {Typeflag: tar.TypeReg, Name: "\u00e4\u20ac"},
+		"owners' names":         {Typeflag: tar.TypeReg, Name: "a", Uname: "alice", Gname: "staff"},
+		"an extended attribute": {Typeflag: tar.TypeReg, Name: "a", PAXRecords: map[string]string{"SCHILY.xattr.user.x": "y"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			header.Format = tar.FormatPAX
+			var vetted bytes.Buffer
+			if err := core.VetArchive(&vetted, bytes.NewReader(archiveOf(t, header)), core.GNUHeader); err != nil {
+				t.Fatal(err)
+			}
+			got, err := tar.NewReader(&vetted).Next()
+			if err != nil || got.Format == tar.FormatPAX || len(got.PAXRecords) > 0 || got.Uname != "" || got.Gname != "" {
+				t.Fatalf("got %+v, %v", got, err)
+			}
+			wantTime := time.Unix(header.ModTime.Unix(), 0)
+			if header.ModTime.IsZero() {
+				wantTime = time.Unix(0, 0)
+			}
+			if got.Name != header.Name || got.Linkname != header.Linkname || got.Uid != header.Uid || got.Gid != header.Gid || !got.ModTime.Equal(wantTime) {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+// TestVetArchiveOfLargeFile has the header of a file that an octal number cannot tell.
+func TestVetArchiveOfLargeFile(t *testing.T) {
+	const size = 9 << 30
+	var begin bytes.Buffer
+	out := tar.NewWriter(&begin)
+	if err := out.WriteHeader(&tar.Header{Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: "a", Size: size}); err != nil {
+		t.Fatal(err)
+	}
+	var vetted bytes.Buffer
+	err := core.VetArchive(&vetted, &begin, core.GNUHeader)
+	if core.FieldOf(err) != "archive" {
+		t.Errorf("without its content: %v", err)
+	}
+	if got, err := tar.NewReader(&vetted).Next(); err != nil || got.Size != size || got.Format != tar.FormatGNU {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestVetArchiveExpandsSparseFiles(t *testing.T) {
+	packed := archiveOf(t, tar.Header{Typeflag: tar.TypeReg, Name: "a", Format: tar.FormatGNU})
+	// A sparse file of GNU's old format: one piece at 0, and the size that it has in all.
+	header := packed[:512]
+	header[156] = tar.TypeGNUSparse
+	copy(header[386:], "00000000000\x0000000000001\x00")
+	copy(header[483:], "00000000010\x00")
+	copy(header[148:], "        ")
+	sum := 0
+	for _, b := range header {
+		sum += int(b)
+	}
+	copy(header[148:], fmt.Sprintf("%06o\x00 ", sum))
+	var vetted bytes.Buffer
+	if err := core.VetArchive(&vetted, bytes.NewReader(packed)); err != nil {
+		t.Fatal(err)
+	}
+	in := tar.NewReader(&vetted)
+	got, err := in.Next()
+	if err != nil || got.Typeflag != tar.TypeReg || got.Size != 8 {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	if content, err := io.ReadAll(in); string(content) != "a\x00\x00\x00\x00\x00\x00\x00" || err != nil {
+		t.Errorf("got %q, %v", content, err)
+	}
+}
+
+// sending is what an archiver sends, and how it ends.
+func sending(sent []byte, failure error) io.Reader {
+	if failure == nil {
+		failure = io.EOF
+	}
+	return iotest.OneByteReader(io.MultiReader(bytes.NewReader(sent), iotest.ErrReader(failure)))
+}
+
+func TestWholeArchive(t *testing.T) {
+	packed := archiveOf(t, folder("a/"), file("a/b"), file("a/c"))
+	for _, padding := range []int{0, 1, 8 << 10} {
+		var names []string
+		visit := func(header *tar.Header) error { names = append(names, header.Name); return nil }
+		got, err := io.ReadAll(core.WholeArchive(sending(append(bytes.Clone(packed), make([]byte, padding)...), nil), visit))
+		if err != nil || !bytes.Equal(got, packed) || strings.Join(names, " ") != "a/ a/b a/c" {
+			t.Errorf("with %d more bytes: %d of %d, visited %q, %v", padding, len(got), len(packed), names, err)
+		}
+	}
+}
+
+// TestWholeArchiveFails shows each failure to who reads to the archive's end, and to who
+// reads to the stream's.
+func TestWholeArchiveFails(t *testing.T) {
+	packed := archiveOf(t, folder("a/"), file("a/b"), file("a/c"))
+	end := len(packed) - 2*512
+	broken := errors.New("broken")
+	for name, test := range map[string]struct {
+		sent    []byte
+		failure error
+		want    string
+	}{
+		"after the end":                {packed, broken, "broken"},
+		"in the padding":               {append(bytes.Clone(packed), 0), broken, "broken"},
+		"in the end":                   {packed[:end+512], broken, "broken"},
+		"before the end":               {packed[:end], broken, "broken"},
+		"in a file":                    {packed[:512+512+1], broken, "broken"},
+		"at once":                      {nil, broken, "broken"},
+		"cut off before the end":       {packed[:end], nil, "cut off"},
+		"cut off in padding":           {packed[:end-100], nil, "cut off"},
+		"cut off in a file":            {packed[:512+512+1], nil, "cut off"},
+		"cut off in a header":          {packed[:512+100], nil, "cut off"},
+		"cut off at once":              {nil, nil, "cut off"},
+		"no archive":                   {[]byte(strings.Repeat("no archive ", 100)), nil, "not an archive"},
+		"more and more, after the end": {append(bytes.Clone(packed), make([]byte, 2<<20)...), nil, "not an archive"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := io.ReadAll(core.WholeArchive(sending(test.sent, test.failure), nil)); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("the stream ends with %v", err)
+			}
+			var err error
+			for in := tar.NewReader(core.WholeArchive(sending(test.sent, test.failure), nil)); err == nil; {
+				if _, err = in.Next(); err == nil {
+					_, err = io.Copy(io.Discard, in)
+				}
+			}
+			if !strings.Contains(err.Error(), test.want) {
+				t.Errorf("the archive ends with %v", err)
+			}
+		})
+	}
+	in := core.WholeArchive(bytes.NewReader(packed), func(header *tar.Header) error {
+		if header.Name == "a/b" {
+			return broken
+		}
+		return nil
+	})
+	if got, err := io.ReadAll(in); len(got) != 512 || !errors.Is(err, broken) {
+		t.Errorf("a visit that fails: %d bytes, %v", len(got), err)
+	}
 }
 
 // FuzzVetArchive extracts what passes as a careless program would, which follows links,

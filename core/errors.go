@@ -45,7 +45,7 @@ type Error struct {
 	Field   string      // the field at fault, for ErrInvalidConfig
 	Class   error       // one of the sentinels; nil where none fits
 	Err     error       // the native cause, or nil
-	Remedy  string      // what to do next, as a sentence; may be empty
+	Remedy  string      // what to do next: an imperative without a full stop; may be empty
 }
 
 // Error returns one line, and the remedy after it.
@@ -72,9 +72,23 @@ func (e *Error) Error() string {
 		b.WriteString(separator + e.Err.Error())
 	}
 	if e.Remedy != "" {
-		b.WriteString(". " + e.Remedy)
+		return withRemedy(b.String(), e.Remedy)
 	}
 	return b.String()
+}
+
+// withRemedy appends a remedy as a sentence of its own, however an engine ended its
+// text. After several lines, which may end with a command to copy, it is a line of its own.
+func withRemedy(text, remedy string) string {
+	text = strings.TrimRight(text, " \t\r\n:;,")
+	sentence := strings.TrimRight(text, `"'`+"`)]}")
+	switch {
+	case strings.Contains(text, "\n"):
+		return text + "\n" + remedy
+	case sentence != "" && strings.ContainsAny(sentence[len(sentence)-1:], ".?!"):
+		return text + " " + remedy
+	}
+	return text + ". " + remedy
 }
 
 // Unwrap makes [errors.Is] and [errors.As] see the class and the cause.

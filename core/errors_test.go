@@ -49,6 +49,37 @@ func TestErrorText(t *testing.T) {
 	}
 }
 
+func TestErrorJoinsTextAndRemedy(t *testing.T) {
+	for _, test := range []struct{ cause, want string }{
+		{"it is down", "ping: it is down. Start it"},
+		{"it is down.", "ping: it is down. Start it"},
+		{"Is it running?", "ping: Is it running? Start it"},
+		{"it is down!", "ping: it is down! Start it"},
+		{"it waits...", "ping: it waits... Start it"},
+		{"it is down:", "ping: it is down. Start it"},
+		{"it is down; ", "ping: it is down. Start it"},
+		{"it is down\n", "ping: it is down. Start it"},
+		{"Is it running?\r\n", "ping: Is it running? Start it"},
+		{`it said "no"`, `ping: it said "no". Start it`},
+		{`it said "no."`, `ping: it said "no." Start it`},
+		{"it is down (is it running?)", "ping: it is down (is it running?) Start it"},
+		{"it is down (really)", "ping: it is down (really). Start it"},
+		{"see `moat ps`", "ping: see `moat ps`. Start it"},
+		{"two\nlines", "ping: two\nlines\nStart it"},
+		{"two\nlines.\n", "ping: two\nlines.\nStart it"},
+		{"", "ping. Start it"},
+	} {
+		err := &core.Error{Op: "ping", Err: errors.New(test.cause), Remedy: "Start it"}
+		if got := err.Error(); got != test.want {
+			t.Errorf("%q became %q, want %q", test.cause, got, test.want)
+		}
+	}
+	gvisor := &core.Error{Op: "verify", Class: core.ErrGVisorNotAvailable, Remedy: "Install it"}
+	if got := gvisor.Error(); !strings.HasSuffix(got, "moat run --no-sandbox\nInstall it") {
+		t.Errorf("a command to copy became %q", got)
+	}
+}
+
 func TestErrorMatchesClassAndCauseThroughWrapping(t *testing.T) {
 	inner := &core.Error{
 		Op: "start", Field: "Cmd", Class: core.ErrInvalidConfig,

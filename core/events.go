@@ -17,6 +17,7 @@ type EventSource interface {
 	//   - RT-150: started, died with its exit code, and removed, each once and, of one
 	//     container, in order.
 	//   - RT-151: Container selects one container; Since replays what the engine still knows.
+	//     Invalid options: [ErrInvalidConfig] with the field's name.
 	//   - RT-152: what is not ours is not reported.
 	//   - RT-153: when ctx ends, or the loop, the sequence does, and nothing is left.
 	Events(ctx context.Context, opts EventOptions) (iter.Seq2[Event, error], error)
@@ -30,6 +31,10 @@ type EventOptions struct {
 	Container string    // its ID or name; empty: all
 	Since     time.Time // by the engine's clock; zero: from now on
 }
+
+// Validate reports what can be the name of no container, as [ErrInvalidConfig] with the
+// field's name.
+func (o EventOptions) Validate() error { return checkText("Container", o.Container) }
 
 // EventType says what has happened.
 type EventType string

@@ -16,13 +16,15 @@ type Execer interface {
 	//   - RT-132: stdin arrives, and its end does.
 	//   - RT-133: TTY: the initial size, and what Resize brings.
 	//   - RT-134: a program that does not exist, or is not executable, is
-	//     [ErrInvalidConfig], field Cmd, and matches [fs.ErrNotExist] or [fs.ErrPermission].
+	//     [ErrInvalidConfig], field Cmd, and matches [fs.ErrNotExist] or [fs.ErrPermission],
+	//     as RT-106 says.
 	//   - RT-135: missing: [ErrNotFound]; not running: [ErrNotRunning]; invalid
 	//     options: [ErrInvalidConfig] with the field's name.
 	//   - RT-136: Detach: it returns 0 once the program has been started.
 	//   - RT-137: when ctx ends it returns within a second, and the container runs on.
+	//   - RT-139: the program's own code and output are its own, as RT-46 says.
 	//   - RT-138: a writer's failure ends it with the writer's error, Stdin's is returned
-	//     when the program has ended; the container runs on.
+	//     when the program has ended, beside its exit code; the container runs on.
 	Exec(ctx context.Context, id string, opts ExecOptions) (int64, error)
 }
 
@@ -56,8 +58,6 @@ func (o ExecOptions) Validate() error {
 		return invalid("Detach", "a program that is only started has no streams")
 	case o.Resize != nil && !o.TTY:
 		return invalid("Resize", "there is no terminal to resize without TTY")
-	case o.Release != nil:
-		return invalid("Release", "only what StartAttached starts is held")
 	}
 	return nil
 }

@@ -1,31 +1,9 @@
 package core_test
 
-import (
-	"context"
-	"sync/atomic"
+import "github.com/moatproject/moat/core"
 
-	"github.com/moatproject/moat/core"
-)
-
-// fake is a runtime of which only what detection and lookups call is there; the
-// rest panics.
-type fake struct {
-	core.Runtime
-	ping   func(context.Context) error // nil: answers
-	closed atomic.Int32
-}
-
-func (f *fake) Ping(ctx context.Context) error {
-	if f.ping == nil {
-		return nil
-	}
-	return f.ping(ctx)
-}
-
-func (f *fake) Close() error {
-	f.closed.Add(1)
-	return nil
-}
+// fake is a runtime that has no method.
+type fake struct{ core.Runtime }
 
 // decorated wraps a runtime as decorators do.
 type decorated struct{ core.Runtime }

@@ -17,6 +17,9 @@ func ValidateProxy(host string, port int) error {
 	if host == "" {
 		return invalid("proxyHost", "is empty")
 	}
+	if err := checkText("proxyHost", host); err != nil {
+		return err
+	}
 	if port < 1 || port > 65535 {
 		return invalid("proxyPort", "%d is outside 1 to 65535", port)
 	}

@@ -4,7 +4,10 @@ import (
 	"maps"
 )
 
-const labelPrefix = "moat."
+const (
+	labelPrefix    = "moat."
+	runLabelPrefix = labelPrefix + "run." // package run's: Labels may have them
+)
 
 // The labels on everything that Moat creates.
 const (

@@ -33,6 +33,9 @@ type Lifecycle interface {
 	//   - RT-14: a bind mount whose source is missing: [ErrInvalidConfig], field Mounts;
 	//     nothing is created on the host.
 	//   - RT-15: when it fails, no container is left behind.
+	//   - RT-16: a text that is not UTF-8, or contains a NUL byte: as RT-12. It could not
+	//     reach the workload unchanged. The same holds for the options of Exec and Events,
+	//     and for what the managers are given.
 	CreateContainer(ctx context.Context, cfg Config) (string, error)
 
 	// StartContainer starts a created or exited container.
@@ -42,7 +45,8 @@ type Lifecycle interface {
 	//   - RT-22: an exited container runs again.
 	//   - RT-23: a program that does not exist, or is not executable, is
 	//     [ErrInvalidConfig], field Cmd, and matches [fs.ErrNotExist] or
-	//     [fs.ErrPermission]; the container is not running.
+	//     [fs.ErrPermission]; the container is not running. What only loading it shows
+	//     (RT-106) may end the container instead.
 	//   - RT-24: missing: [ErrNotFound].
 	//   - RT-25: a published host port that is taken: [ErrInUse], here or from
 	//     CreateContainer; the container is not running.
@@ -52,7 +56,8 @@ type Lifecycle interface {
 	// ends first.
 	//
 	//   - RT-30: a program that handles SIGTERM chooses its exit code.
-	//   - RT-31: one that ignores it is killed after [Config.StopTimeout].
+	//   - RT-31: one that ignores it is killed after [Config.StopTimeout], or after
+	//     [DefaultStopTimeout] where that is zero.
 	//   - RT-32: idempotent: nil where it is created or has exited.
 	//   - RT-33: missing: [ErrNotFound].
 	StopContainer(ctx context.Context, id string) error
@@ -67,6 +72,8 @@ type Lifecycle interface {
 	//   - RT-44: missing: [ErrNotFound]; removed meanwhile: the code it died with or
 	//     [ErrNotFound], never a hang.
 	//   - RT-45: a code that cannot be known is an error, never 0.
+	//   - RT-46: a program's own code and output are its own, also where engines use such
+	//     codes (125, 126, 127) and such words themselves, with a TTY and without.
 	WaitContainer(ctx context.Context, id string) (int64, error)
 
 	// RemoveContainer kills the container if it runs and removes it with its
@@ -101,4 +108,8 @@ type Info struct {
 	Created time.Time `json:"created"`
 
 	Labels map[string]string `json:"labels,omitempty"`
+
+	// Published are the ports that are bound on the host, by container port, protocol,
+	// and host address and port; none while it does not run.
+	Published []PortMapping `json:"published,omitempty"`
 }

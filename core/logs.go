@@ -42,7 +42,8 @@ type LogStreamer interface {
 	// StreamLogs copies the container's output and returns when it ends, ctx ends,
 	// or a writer fails, with that error.
 	//
-	//   - RT-78: each stream's bytes go to its writer, in order.
-	//   - RT-79: Tail counts lines of both streams together, from the end.
+	//   - RT-78: each stream's bytes go to its writer, in order; with a TTY all are stdout's.
+	//   - RT-79: Tail counts lines of both streams together, from the end; a last line
+	//     without a newline is one.
 	StreamLogs(ctx context.Context, id string, opts LogOptions) error
 }

@@ -20,6 +20,7 @@ type NetworkManager interface {
 	//   - NM-01: it is listed, under its ID and name, with Moat's labels.
 	//   - NM-02: a name that is taken: [ErrAlreadyExists]; one that no network can
 	//     have: [ErrInvalidConfig], field Name.
+	//   - NM-11: when it fails, no network is left behind.
 	//   - NM-08: forty networks at once are no problem.
 	CreateNetwork(ctx context.Context, name string) (string, error)
 
@@ -34,7 +35,7 @@ type NetworkManager interface {
 	//   - NM-05: the containers run on; missing: nil.
 	ForceRemoveNetwork(ctx context.Context, networkID string) error
 
-	// ListNetworks returns the managed networks, by name.
+	// ListNetworks returns the managed networks, sorted by name.
 	ListNetworks(ctx context.Context) ([]NetworkInfo, error)
 }
 
@@ -43,10 +44,11 @@ type NetworkManager interface {
 type NetworkCreator interface {
 	// CreateNetworkFrom creates a network and returns its ID.
 	//
-	//   - NM-09: Subnet, Internal, Labels and RunID hold; a subnet that overlaps
+	//   - NM-09: Subnet, Labels and RunID hold; a subnet that overlaps
 	//     another network's: [ErrInUse], field Subnet; what is no subnet:
 	//     [ErrInvalidConfig], field Subnet.
-	//   - NM-10: Isolated holds.
+	//   - NM-10: Isolated holds; where it cannot: [ErrUnsupported].
+	//   - NM-12: Internal holds; where it cannot: [ErrUnsupported].
 	CreateNetworkFrom(ctx context.Context, cfg NetworkConfig) (string, error)
 }
 

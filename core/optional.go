@@ -63,6 +63,10 @@ type Details struct {
 	NanoCPUs  int64         `json:"nanocpus"`
 	TTY       bool          `json:"tty"`
 	Isolation Isolation     `json:"isolation"`
+
+	// As the engine has them. 0: it does not tell; -1: there is no limit.
+	MemorySwapMB int   `json:"memoryswapmb,omitempty"` // memory and swap together
+	PidsLimit    int64 `json:"pidslimit,omitempty"`    // processes and threads
 }
 
 // Verifier is the optional port of runtimes whose Ping does not show that
@@ -85,6 +89,7 @@ type Description struct {
 	Platform string `json:"platform"` // "linux/amd64"
 	Kernel   string `json:"kernel"`   // what workloads see, where known
 	Sandbox  string `json:"sandbox,omitempty"`
+	Files    string `json:"files,omitempty"` // what becomes of a container's when it ends, where that depends on the engine
 }
 
 // Isolation tells what stands between a workload and the host.
@@ -128,7 +133,7 @@ type Capabilities struct {
 	Privileged     bool `json:"privileged"`     // Config.Privileged
 	Attach         bool `json:"attach"`         // Attach, StartAttached
 	TTY            bool `json:"tty"`            // Config.TTY, ResizeTTY
-	HeldStart      bool `json:"heldstart"`      // Config.Held, AttachOptions.Release
+	HeldStart      bool `json:"heldstart"`      // Config.Held, Releaser
 	NetworkPeers   bool `json:"networkpeers"`   // containers on a network of NetworkManager's reach each other by name
 	NetworkManager bool `json:"networkmanager"`
 	SidecarManager bool `json:"sidecarmanager"`

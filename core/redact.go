@@ -16,24 +16,36 @@ const redacted = "[redacted]"
 // neither as it is nor as quoted strings, JSON and URLs write it, and where it has
 // several lines, without any of them.
 func (i ServiceInfo) Redact(text string) string {
+	return Redact(text, i.Env[i.PasswordEnv])
+}
+
+// Redact returns a text without secrets: neither as they are nor as quoted strings, JSON
+// and URLs write them, and of one with several lines, without any of them.
+func Redact(text string, secrets ...string) string {
 	var pairs []string
-	for _, form := range i.secretForms() {
+	for _, form := range secretForms(secrets...) {
 		pairs = append(pairs, form, redacted)
 	}
 	return strings.NewReplacer(pairs...).Replace(text)
 }
 
-// secretForms returns how the password may appear in a text, the longest first, so that
+func (i ServiceInfo) secretForms() []string { return secretForms(i.Env[i.PasswordEnv]) }
+
+// secretForms returns how secrets may appear in a text, the longest first, so that
 // no form hides a part of another alone.
-func (i ServiceInfo) secretForms() []string {
-	password := i.Env[i.PasswordEnv]
+func secretForms(secrets ...string) []string {
+	var lines []string
+	for _, secret := range secrets {
+		lines = append(lines, append(strings.Split(secret, "\n"), secret)...)
+	}
 	var forms []string
-	for _, secret := range append(strings.Split(password, "\n"), password) {
+	for _, secret := range lines {
 		if strings.TrimSpace(secret) == "" {
 			continue
 		}
 		asJSON, _ := json.Marshal(secret) // of a string it cannot fail
 		forms = append(forms, secret, inner(strconv.Quote(secret)), inner(strconv.QuoteToASCII(secret)), inner(string(asJSON)),
+			strings.ReplaceAll(inner(string(asJSON)), "/", `\/`),
 			url.QueryEscape(secret), url.PathEscape(secret), strings.ReplaceAll(url.QueryEscape(secret), "+", "%20"),
 			strings.TrimPrefix(url.UserPassword("", secret).String(), ":"), strings.ReplaceAll(secret, `'`, `'\''`))
 	}

@@ -38,15 +38,16 @@ func TestRedactWhateverItIs(t *testing.T) {
 		asJSON, _ := json.Marshal(password)
 		const whole = "<[redacted]>"
 		for how, test := range map[string]struct{ text, want string }{
-			"plain":      {"<" + password + ">", whole},
-			"%q":         {fmt.Sprintf("<%q>", password), `<"[redacted]">`},
-			"%+q":        {fmt.Sprintf("<%+q>", password), `<"[redacted]">`},
-			"JSON":       {"<" + string(asJSON) + ">", `<"[redacted]">`},
-			"in a query": {"<" + url.QueryEscape(password) + ">", whole},
-			"in a path":  {"<" + url.PathEscape(password) + ">", whole},
-			"in a URL":   {(&url.URL{Scheme: "a", User: url.UserPassword("u", password), Host: "h"}).String(), "a://u:[redacted]@h"},
-			"in ours":    {strings.Join(core.ServiceDefinition{Name: "a", User: "u", Ports: info.Ports, URLScheme: "a"}.MainEnv(info), " "), "MOAT_A_HOST=postgres MOAT_A_PORT=5432 MOAT_A_USER=u MOAT_A_PASSWORD=[redacted] MOAT_A_URL=a://u:[redacted]@postgres:5432"},
-			"for sh":     {"<'" + strings.ReplaceAll(password, "'", `'\''`) + "'>", "<'[redacted]'>"},
+			"plain":       {"<" + password + ">", whole},
+			"%q":          {fmt.Sprintf("<%q>", password), `<"[redacted]">`},
+			"%+q":         {fmt.Sprintf("<%+q>", password), `<"[redacted]">`},
+			"JSON":        {"<" + string(asJSON) + ">", `<"[redacted]">`},
+			"JSON of PHP": {"<" + strings.ReplaceAll(string(asJSON), "/", `\/`) + ">", `<"[redacted]">`},
+			"in a query":  {"<" + url.QueryEscape(password) + ">", whole},
+			"in a path":   {"<" + url.PathEscape(password) + ">", whole},
+			"in a URL":    {(&url.URL{Scheme: "a", User: url.UserPassword("u", password), Host: "h"}).String(), "a://u:[redacted]@h"},
+			"in ours":     {strings.Join(core.ServiceDefinition{Name: "a", User: "u", Ports: info.Ports, URLScheme: "a"}.MainEnv(info), " "), "MOAT_A_HOST=postgres MOAT_A_PORT=5432 MOAT_A_USER=u MOAT_A_PASSWORD=[redacted] MOAT_A_URL=a://u:[redacted]@postgres:5432"},
+			"for sh":      {"<'" + strings.ReplaceAll(password, "'", `'\''`) + "'>", "<'[redacted]'>"},
 		} {
 			if got := info.Redact(test.text); got != test.want {
 				t.Errorf("%s: %q became %q", how, test.text, got)
@@ -58,6 +59,12 @@ func TestRedactWhateverItIs(t *testing.T) {
 	}
 	if got := withPassword("").Redact("as it is"); got != "as it is" {
 		t.Errorf("without one: %q", got)
+	}
+}
+
+func TestRedactSeveral(t *testing.T) {
+	if got := core.Redact("short, shorter, and none", "short", "", "shorter"); got != "[redacted], [redacted], and none" {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -5,13 +5,11 @@ import "context"
 // RuntimeType identifies the container runtime being used.
 type RuntimeType string
 
-// The runtimes that Moat bundles. An adapter of yours brings a name of its own.
+// The runtimes that the documented package names. Each other adapter brings a name of
+// its own.
 const (
 	RuntimeDocker RuntimeType = "docker"
 	RuntimeApple  RuntimeType = "apple"
-	RuntimeGVisor RuntimeType = "gvisor" // Docker whose containers run under gVisor
-	RuntimeMemory RuntimeType = "memory" // in this process, for tests
-	RuntimeRemote RuntimeType = "remote" // Moat's daemon
 )
 
 // Runtime is everything a container runtime offers, composed of the roles that a
@@ -83,17 +81,4 @@ func managerOf[T comparable](manager T, what string) (T, error) {
 		return none, &Error{Op: "use " + what, Class: ErrUnsupported}
 	}
 	return manager, nil
-}
-
-// RuntimeOptions configures runtime creation.
-type RuntimeOptions struct {
-	// Sandbox requires gVisor for Docker containers and fails where it is missing.
-	// Without it containers share the host's kernel.
-	Sandbox bool
-}
-
-// DefaultRuntimeOptions returns the options for a host: a sandbox on Linux, where
-// gVisor exists, unless MOAT_NO_SANDBOX=1 turns it off.
-func DefaultRuntimeOptions(host Host) RuntimeOptions {
-	return RuntimeOptions{Sandbox: host.GOOS == "linux" && host.getenv("MOAT_NO_SANDBOX") != "1"}
 }

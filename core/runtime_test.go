@@ -51,32 +51,3 @@ func TestManagerOf(t *testing.T) {
 		})
 	}
 }
-
-func TestHostWithoutEnvironment(t *testing.T) {
-	if !core.DefaultRuntimeOptions(core.Host{GOOS: "linux"}).Sandbox {
-		t.Error("without an environment nothing turns the sandbox off")
-	}
-}
-
-func TestDefaultRuntimeOptions(t *testing.T) {
-	tests := []struct {
-		goos, noSandbox string
-		sandbox         bool
-	}{
-		{"linux", "", true},
-		{"linux", "0", true},
-		{"linux", "1", false},
-		{"darwin", "", false},
-		{"windows", "", false},
-	}
-	for _, test := range tests {
-		host := core.Host{GOOS: test.goos, Getenv: environment(map[string]string{"MOAT_NO_SANDBOX": test.noSandbox})}
-		if got := core.DefaultRuntimeOptions(host); got.Sandbox != test.sandbox {
-			t.Errorf("%s with MOAT_NO_SANDBOX=%q: sandbox %t", test.goos, test.noSandbox, got.Sandbox)
-		}
-	}
-}
-
-func environment(variables map[string]string) func(string) string {
-	return func(name string) string { return variables[name] }
-}

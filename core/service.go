@@ -17,7 +17,7 @@ import (
 // of it, even where the engine, the service or the readiness command prints it, also
 // quoted ([ServiceInfo.Redact]).
 type ServiceManager interface {
-	// StartService pulls the image where it is absent, creates and starts the service,
+	// StartService pulls the image as cfg.Pull says, creates and starts the service,
 	// and returns how to reach it without waiting until it is ready: [WaitReady] does.
 	//
 	//   - SV-10: an invalid configuration ([ServiceConfig.Validate]): [ErrInvalidConfig]
@@ -30,6 +30,7 @@ type ServiceManager interface {
 	//   - SV-13: Name is its hostname, and on its network the name that leads to it. Host
 	//     reaches it at Ports from there: Name, or its address where the network has no names.
 	//   - SV-15: no port of it is published on the host.
+	//   - SV-16: Pull says when the image is pulled, as [Config].Pull does.
 	//   - SV-17: an image that can neither be found nor pulled, or a network that does
 	//     not exist: [ErrNotFound] naming it.
 	//   - SV-18: the run has a service of that name: [ErrAlreadyExists]; it is left alone.
@@ -40,7 +41,8 @@ type ServiceManager interface {
 	// [ServiceInfo.ReadinessScript] in the container, by `sh -c`.
 	//
 	//   - SV-20: status 0, or no ReadinessCmd and the container runs: nil.
-	//   - SV-21: another status: an error without a class, with the output's last lines.
+	//   - SV-21: another status: an error without a class, with the service's name, the
+	//     status and the output's last lines.
 	//   - SV-22: the values of placeholders arrive whatever they contain, and no shell
 	//     parses them.
 	//   - SV-23: the container has exited, before or meanwhile: [ErrNotRunning], with its
@@ -91,6 +93,7 @@ type ServiceConfig struct {
 
 	NetworkID string            // the network to join; empty: that of [ServiceManager.SetNetworkID]
 	Labels    map[string]string // beside Moat's own, which they cannot replace
+	Pull      PullPolicy        // when to pull the image; empty: [PullMissing]
 }
 
 // ServiceInfo contains connection details for a started service. Printed or logged, it
@@ -122,8 +125,11 @@ func (c ServiceConfig) Validate() error {
 		return invalid("Image", "is empty; name the image to run")
 	case strings.ContainsAny(c.Image[strings.LastIndex(c.Image, "/")+1:], ":@"):
 		return invalid("Image", "%q has a tag or a digest; the tag belongs into Version", c.Image)
-	case strings.ContainsRune(c.ReadinessCmd, 0):
-		return invalid("ReadinessCmd", "%q contains a NUL byte", c.ReadinessCmd)
+	}
+	if err := cmp.Or(
+		checkText("ReadinessCmd", c.ReadinessCmd), checkText("PasswordEnv", c.PasswordEnv), checkTexts("ExtraCmd", c.ExtraCmd),
+	); err != nil {
+		return err
 	}
 	for _, name := range sortedKeys(c.Ports) {
 		if !servicePattern().MatchString(name) {
@@ -136,11 +142,6 @@ func (c ServiceConfig) Validate() error {
 	for _, key := range sortedKeys(c.Env) {
 		if strings.Contains(key, "=") { // it would be another variable
 			return invalid("Env", "%q is not a variable's name", key)
-		}
-	}
-	for _, arg := range c.ExtraCmd {
-		if strings.ContainsRune(arg, 0) {
-			return invalid("ExtraCmd", "%q contains a NUL byte", arg)
 		}
 	}
 	if c.NetworkID != "" {
@@ -158,6 +159,7 @@ func (c ServiceConfig) Container() Config {
 	container := Config{
 		Name: ServiceName(c.Name, c.RunID), Image: c.Image + ":" + cmp.Or(c.Version, "latest"), Cmd: c.expandCmd(),
 		NetworkMode: c.NetworkID, Hostname: c.Name, RunID: c.RunID, Role: RoleService, Labels: c.Labels,
+		Pull: c.Pull,
 	}
 	if container.OnNamedNetwork() {
 		container.NetworkAliases = []string{c.Name}

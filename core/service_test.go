@@ -37,6 +37,7 @@ func TestServiceConfigValidate(t *testing.T) {
 		{"Ports", []any{map[string]int(nil), map[string]int{"default": 1, "admin-2": 65535}}, []any{map[string]int{"default": 0}, map[string]int{"default": 65536}, map[string]int{"": 1}, map[string]int{"A": 1}}},
 		{"Env", []any{map[string]string(nil), map[string]string{"a": "", "b": "=\n"}}, []any{map[string]string{"": secret}, map[string]string{"A=B": secret}, map[string]string{"A": secret + "\x00"}, map[string]string{"A\x00": secret}}},
 		{"ExtraCmd", []any{[]string(nil), []string{"", "{b} x"}}, []any{[]string{"a\x00"}}},
+		{"Pull", []any{core.PullPolicy(""), core.PullNever}, []any{core.PullPolicy("sometimes")}},
 		{"Labels", []any{map[string]string(nil), map[string]string{"team": "blue"}}, []any{map[string]string{"": "x"}, map[string]string{"moat.role": "x"}}},
 		{"ReadinessCmd", []any{"", "a\nb"}, []any{"a\x00"}},
 		{"NetworkID", []any{"", "n", "0123abcd"}, []any{"none", "host", "bridge", "container:x", "-n", "a b"}},

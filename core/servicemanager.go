@@ -91,7 +91,7 @@ func (s *services) died(ctx context.Context, info ServiceInfo) error {
 	}
 	log, err := s.logTail(ctx, info)
 	failure := s.failure(info, ErrNotRunning, "it exited with status %d: %s", code, log)
-	failure.Err, failure.Remedy = errors.Join(failure.Err, err), "Its log says why"
+	failure.Err, failure.Remedy = errors.Join(failure.Err, err), "Read its log"
 	return failure
 }
 

@@ -154,8 +154,8 @@ func (d ServiceDefinition) Validate() error {
 			return invalid("Ports", "a URL needs the port named default")
 		}
 	}
-	if strings.ContainsRune(d.User, 0) {
-		return invalid("User", "%q contains a NUL byte", d.User)
+	if err := checkText("User", d.User); err != nil {
+		return err
 	}
 	return d.config("", "0", d.Env).Validate()
 }

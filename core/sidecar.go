@@ -22,6 +22,7 @@ type SidecarManager interface {
 	//     all but [LabelManaged].
 	//   - SM-04: a failure leaves nothing behind.
 	//   - SM-05: it is isolated as the runtime's other containers, unless Privileged.
+	//   - SM-07: Pull says when the image is pulled, as [Config].Pull does.
 	StartSidecar(ctx context.Context, cfg SidecarConfig) (string, error)
 
 	// InspectContainer returns a container's detailed state.
@@ -42,6 +43,7 @@ type SidecarConfig struct {
 	RunID      string            // the run it belongs to
 	Env        []string          // environment, KEY=value
 	Labels     map[string]string // merged over the default labels
+	Pull       PullPolicy        // when to pull the image; empty: [PullMissing]
 }
 
 // Container returns the configuration of the sidecar's container. Its labels are the
@@ -50,6 +52,7 @@ func (c SidecarConfig) Container() Config {
 	cfg := Config{
 		Name: c.Name, Image: c.Image, Cmd: c.Cmd, Env: c.Env, Mounts: c.Mounts, Privileged: c.Privileged,
 		NetworkMode: c.NetworkID, Hostname: c.Hostname, RunID: c.RunID, Role: RoleSidecar, ownLabels: c.Labels,
+		Pull: c.Pull,
 	}
 	if c.Hostname != "" {
 		cfg.NetworkAliases = []string{c.Hostname}

@@ -30,6 +30,7 @@ func TestSidecarConfigValidate(t *testing.T) {
 		{"Privileged", []any{false}, nil},
 		{"Mounts", []any{[]core.MountConfig(nil)}, []any{[]core.MountConfig{{Source: "a", Target: "/b"}}}},
 		{"RunID", []any{""}, []any{"\x00"}},
+		{"Pull", []any{core.PullPolicy(""), core.PullNever}, []any{core.PullPolicy("sometimes")}},
 		{"Env", []any{[]string(nil)}, []any{[]string{"A"}}},
 		{
 			"Labels", []any{map[string]string(nil), map[string]string{"moat.role": "x"}},

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net/netip"
 	"path"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 var (
@@ -60,12 +62,58 @@ func invalid(field, format string, args ...any) error {
 	return &Error{Op: "check configuration", Field: field, Class: ErrInvalidConfig, Err: fmt.Errorf(format, args...)}
 }
 
+// flawOf tells why a text cannot arrive unchanged, "" where it can: engines take JSON,
+// which would replace what is not UTF-8, and programs see no text beyond a NUL byte.
+func flawOf(text string) string {
+	switch {
+	case !utf8.ValidString(text):
+		return "is not UTF-8"
+	case strings.ContainsRune(text, 0):
+		return "contains a NUL byte"
+	}
+	return ""
+}
+
+// checkText reports a text that cannot arrive unchanged. It quotes the text: of a secret
+// it is given the name alone.
+func checkText(field, text string) error {
+	if flaw := flawOf(text); flaw != "" {
+		return invalid(field, "%q %s", text, flaw)
+	}
+	return nil
+}
+
+func checkTexts(field string, texts []string) error {
+	for _, text := range texts {
+		if err := checkText(field, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkValues is checkText for keys and values, which may be secrets.
+func checkValues(field string, values map[string]string) error {
+	for _, key := range sortedKeys(values) {
+		if err := checkText(field, key); err != nil {
+			return err
+		}
+		if flaw := flawOf(values[key]); flaw != "" {
+			return invalid(field, "the value of %q %s", key, flaw)
+		}
+	}
+	return nil
+}
+
 func validateIdentity(c Config) error {
 	if c.Image == "" {
 		return invalid("Image", "is empty; name the image to run")
 	}
 	if strings.HasPrefix(c.Image, "-") || strings.ContainsAny(c.Image, blanks) {
 		return invalid("Image", "%q is not an image reference", c.Image)
+	}
+	if err := checkText("Image", c.Image); err != nil {
+		return err
 	}
 	if c.Name != "" && !namePattern().MatchString(c.Name) {
 		return invalid("Name", "%q must be two or more of [a-zA-Z0-9_.-] and begin with a letter or digit", c.Name)
@@ -74,15 +122,12 @@ func validateIdentity(c Config) error {
 		return err
 	}
 	for _, key := range sortedKeys(c.Labels) {
-		if strings.HasPrefix(key, labelPrefix) {
+		if strings.HasPrefix(key, labelPrefix) && !strings.HasPrefix(key, runLabelPrefix) {
 			return invalid("Labels", "%q: the prefix %s is Moat's own", key, labelPrefix)
 		}
 	}
-	if strings.ContainsRune(c.RunID, 0) {
-		return invalid("RunID", "%q contains a NUL byte", c.RunID)
-	}
-	if strings.ContainsRune(c.Role, 0) {
-		return invalid("Role", "%q contains a NUL byte", c.Role)
+	if err := cmp.Or(checkText("RunID", c.RunID), checkText("Role", c.Role)); err != nil {
+		return err
 	}
 	switch c.Pull {
 	case "", PullMissing, PullAlways, PullNever:
@@ -93,30 +138,31 @@ func validateIdentity(c Config) error {
 
 func validateLabels(labels map[string]string) error {
 	for _, key := range sortedKeys(labels) {
-		if key == "" || strings.ContainsAny(key, "=\x00") {
+		if key == "" || strings.Contains(key, "=") {
 			return invalid("Labels", "%q is not a label key", key)
 		}
-		if strings.ContainsRune(labels[key], 0) {
-			return invalid("Labels", "the value of %q contains a NUL byte", key)
-		}
 	}
-	return nil
+	return checkValues("Labels", labels)
 }
 
 func validateProcess(c Config) error {
-	for _, arg := range c.Cmd {
-		if strings.ContainsRune(arg, 0) {
-			return invalid("Cmd", "%q contains a NUL byte", arg)
-		}
+	if err := checkTexts("Cmd", c.Cmd); err != nil {
+		return err
 	}
 	for _, entry := range c.Env {
 		key, _, found := strings.Cut(entry, "=")
-		if !found || key == "" || strings.ContainsRune(entry, 0) {
+		if !found || key == "" {
 			return invalid("Env", "entry for %q is not KEY=value", key)
 		}
+		if flaw := flawOf(entry); flaw != "" {
+			return invalid("Env", "entry for %q %s", key, flaw)
+		}
+	}
+	if err := cmp.Or(checkText("WorkingDir", c.WorkingDir), checkText("User", c.User), checkTexts("GroupAdd", c.GroupAdd)); err != nil {
+		return err
 	}
 	if c.WorkingDir != "" {
-		if !path.IsAbs(c.WorkingDir) || strings.ContainsRune(c.WorkingDir, 0) {
+		if !path.IsAbs(c.WorkingDir) {
 			return invalid("WorkingDir", "%q is not an absolute path", c.WorkingDir)
 		}
 		// A working directory under /proc/self/fd reaches the host (CVE-2024-21626).
@@ -148,8 +194,10 @@ func validateMounts(c Config) error {
 			return invalid("Mounts", "source %q of the mount on %q is not an absolute path", mount.Source, mount.Target)
 		case !path.IsAbs(mount.Target) || target == "/":
 			return invalid("Mounts", "target %q is not an absolute path below /", mount.Target)
-		case strings.ContainsRune(mount.Source+mount.Target, 0):
-			return invalid("Mounts", "a path contains a NUL byte")
+		case flawOf(mount.Source) != "":
+			return invalid("Mounts", "source %q %s", mount.Source, flawOf(mount.Source))
+		case flawOf(mount.Target) != "":
+			return invalid("Mounts", "target %q %s", mount.Target, flawOf(mount.Target))
 		case seen[target]:
 			return invalid("Mounts", "target %q is mounted twice", target)
 		default:
@@ -173,6 +221,9 @@ func validateNetwork(c Config) error {
 		if !hostnamePattern().MatchString(alias) {
 			return invalid("NetworkAliases", "%q is not a host name of 63 characters at most", alias)
 		}
+	}
+	if err := checkTexts("ExtraHosts", c.ExtraHosts); err != nil {
+		return err
 	}
 	for _, entry := range c.ExtraHosts {
 		host, address, _ := strings.Cut(entry, ":")
@@ -209,10 +260,10 @@ func validatePorts(c Config) error {
 		return invalid(field(0), "network %s publishes no ports", c.NetworkMode)
 	}
 	type key struct {
-		protocol, address string
-		port              int
+		protocol string
+		hostPort int
 	}
-	seen := map[key]bool{}
+	taken := map[key][]netip.Addr{}
 	for i, port := range published {
 		if port.ContainerPort < 1 || port.ContainerPort > 65535 {
 			return invalid(field(i), "container port %d is outside 1 to 65535", port.ContainerPort)
@@ -220,19 +271,32 @@ func validatePorts(c Config) error {
 		if port.HostPort < 0 || port.HostPort > 65535 {
 			return invalid(field(i), "host port %d is outside 0 to 65535", port.HostPort)
 		}
+		if port.HostPortEnd != 0 && (port.HostPort == 0 || port.HostPortEnd < port.HostPort || port.HostPortEnd > 65535) {
+			return invalid(field(i), "%d to %d is not a range of host ports", port.HostPort, port.HostPortEnd)
+		}
 		if port.Protocol != "tcp" && port.Protocol != "udp" {
-			return invalid(field(i), "protocol %q is not tcp or udp", port.Protocol)
+			return invalid(field(i), "protocol %q is not supported: choose tcp or udp", port.Protocol)
 		}
 		if !isIP(port.HostIP) {
 			return invalid(field(i), "bind address %q is not an IP address", port.HostIP)
 		}
-		if k := (key{port.Protocol, port.HostIP, port.ContainerPort}); seen[k] {
-			return invalid(field(i), "container port %d/%s is published twice on %s", port.ContainerPort, port.Protocol, port.HostIP)
-		} else {
-			seen[k] = true
+		if port.HostPort == 0 || port.HostPortEnd > port.HostPort {
+			continue // the engine picks a free one
 		}
+		address, k := netip.MustParseAddr(port.HostIP).Unmap(), key{port.Protocol, port.HostPort}
+		for _, other := range taken[k] {
+			if overlap(address, other) {
+				return invalid(field(i), "host port %d/%s is taken twice, on %s and %s", port.HostPort, port.Protocol, other, address)
+			}
+		}
+		taken[k] = append(taken[k], address)
 	}
 	return nil
+}
+
+// overlap tells whether two sockets on one port would get in each other's way.
+func overlap(a, b netip.Addr) bool {
+	return a == b || (a.Is4() == b.Is4() && (a.IsUnspecified() || b.IsUnspecified()))
 }
 
 func validateLimits(c Config) error {

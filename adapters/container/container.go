@@ -1,5 +1,5 @@
-// Package container chooses among the container runtimes that Moat bundles: Docker,
-// Docker with gVisor, and the in-process memory runtime.
+// Package container chooses among the container runtimes that Moat bundles: Docker
+// and Docker with gVisor.
 //
 // Its names are aliases, so that what it returns and takes is what package core and
 // the adapters know. It is the one library package that reads this process's
@@ -9,6 +9,7 @@ package container
 import (
 	"github.com/moatproject/moat/adapters/docker"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/detect"
 )
 
 // The types of the port, as package core documents them.
@@ -24,7 +25,7 @@ type (
 	NetworkInfo     = core.NetworkInfo
 	NetworkManager  = core.NetworkManager
 	Runtime         = core.Runtime
-	RuntimeOptions  = core.RuntimeOptions
+	RuntimeOptions  = detect.Options
 	RuntimeType     = core.RuntimeType
 	ServiceConfig   = core.ServiceConfig
 	ServiceInfo     = core.ServiceInfo

@@ -7,13 +7,15 @@ import (
 	"runtime"
 	"slices"
 
+	"github.com/moatproject/moat/adapters/gvisor"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/detect"
 )
 
 // DefaultRuntimeOptions returns the default runtime options of this process: a
 // sandbox on Linux, where gVisor exists, unless MOAT_NO_SANDBOX=1 turns it off.
 func DefaultRuntimeOptions() RuntimeOptions {
-	return core.DefaultRuntimeOptions(host())
+	return detect.DefaultOptions(host())
 }
 
 // NewRuntime is [NewRuntimeWithOptions] with the default options.
@@ -21,19 +23,19 @@ func NewRuntime() (Runtime, error) {
 	return NewRuntimeWithOptions(DefaultRuntimeOptions())
 }
 
-// NewRuntimeWithOptions returns the best runtime that is usable, as [core.Plan] and
-// [core.Detect] choose it. MOAT_RUNTIME forces one, without a fallback. The caller
+// NewRuntimeWithOptions returns the best runtime that is usable, as [detect.Plan] and
+// [detect.Detect] choose it. MOAT_RUNTIME forces one, without a fallback. The caller
 // closes the runtime.
 //
 // Where none is usable the error lists each candidate with its reason: a
-// [core.NoRuntimeError]. It matches [ErrGVisorNotAvailable] only where an engine
+// [detect.NoRuntimeError]. It matches [ErrGVisorNotAvailable] only where an engine
 // answered and has no gVisor that works.
 func NewRuntimeWithOptions(opts RuntimeOptions) (Runtime, error) {
-	plan, err := core.Plan(host(), opts, ownCandidates())
+	plan, err := detect.Plan(host(), opts, registered())
 	if err != nil {
 		return nil, err
 	}
-	rt, _, err := core.Detect(context.Background(), plan)
+	rt, _, err := detect.Detect(context.Background(), plan)
 	return rt, err
 }
 
@@ -63,22 +65,23 @@ func GVisorAvailable(ctx context.Context) bool {
 func newDockerRuntime(ctx context.Context, sandbox bool) (*DockerRuntime, error) {
 	wanted := core.RuntimeDocker
 	if sandbox {
-		wanted = core.RuntimeGVisor
+		wanted = gvisor.Type
 	}
-	plan := slices.DeleteFunc(ownCandidates(), func(c core.Candidate) bool { return c.Type != wanted })
-	rt, _, err := core.Detect(ctx, plan)
+	all := registered()
+	plan := all[slices.IndexFunc(all, func(r detect.Registration) bool { return r.Name == wanted })].Candidates()
+	rt, _, err := detect.Detect(ctx, plan)
 	if err != nil {
 		return nil, err
 	}
 	return rt.(*DockerRuntime), nil
 }
 
-// ownCandidates returns the candidates for those who cannot say more: the documented
+// registered returns the registrations for those who cannot say more: the documented
 // functions have no argument for a logger or a cache.
-func ownCandidates() []core.Candidate {
-	return Candidates(CandidateOptions{Logger: slog.Default(), GVisorCache: &proven})
+func registered() []detect.Registration {
+	return Registrations(RegistrationOptions{Logger: slog.Default(), GVisorCache: &proven})
 }
 
-func host() core.Host {
-	return core.Host{GOOS: runtime.GOOS, GOARCH: runtime.GOARCH, Getenv: os.Getenv}
+func host() detect.Host {
+	return detect.Host{GOOS: runtime.GOOS, GOARCH: runtime.GOARCH, Getenv: os.Getenv}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/driver"
 )
 
 // Attach connects to a running container. One without Interactive reads no Stdin. A
@@ -21,10 +22,7 @@ func (r *Runtime) Attach(ctx context.Context, id string, opts core.AttachOptions
 		return err
 	}
 	defer c.end()
-	if opts.Release != nil {
-		return c.notHeld("it has been started")
-	}
-	stream, err := r.attach(c, opts, noGate)
+	stream, err := r.attachRunning(c, opts)
 	if err != nil {
 		return c.failed(err)
 	}
@@ -34,14 +32,16 @@ func (r *Runtime) Attach(ctx context.Context, id string, opts core.AttachOptions
 		err = c.wrong(core.ErrNotRunning, "", "its state is "+stateOf(found.State.Status), "Start it attached instead")
 	}
 	if err == nil {
-		stream.setUp(stdioOf(found.Config))
+		stream.setUp(r.stdioIn(found.Config))
 		err = r.resizeAttached(c, stream)
 	}
 	if err != nil {
 		_ = stream.conn.Close()
 		return c.failed(err)
 	}
-	_, err = r.carry(c, stream)
+	if _, err = r.carry(c, stream); err == nil {
+		err = c.failed(stream.inputFailure())
+	}
 	return err
 }
 
@@ -87,65 +87,141 @@ func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.Attach
 	if err != nil {
 		return err
 	}
-	if opts.Release != nil && !isHeld(end.gate) {
-		return c.notHeld("its program begins with its start")
+	var hold *driver.Hold
+	if isHeld(end.gate) {
+		hold = r.known.holds.Begin(end.id)
+		defer r.known.holds.End(end.id, hold)
 	}
-	stream, err := r.attach(c, opts, end.gate)
+	attach := r.attach
+	if end.gate == noGate && !end.fleeting && r.needsLog(opts, end) {
+		attach = r.attachToLog
+	}
+	stream, err := attach(c, opts, end.gate)
 	if err != nil {
 		return c.failed(err)
 	}
 	stream.setUp(end)
-	if err = r.startAttached(c, stream, end.gate); err != nil {
+	if err = r.startAttached(c, stream, hold); err != nil {
 		_ = stream.conn.Close()
 		return c.failed(err)
 	}
-	output := &startFailure{}
-	switch {
-	case stream.tty:
-		output.to, stream.opts.Stdout = stream.opts.Stdout, output
-	case end.gate != noGate:
-		output.to, stream.opts.Stderr = stream.opts.Stderr, output
+	first := &opening{gate: gatesWords(end.mark)}
+	if end.gate == noGate {
+		first.others = isInitRefusal
+		first.prove = func(said string) bool { return r.isUnexecuted(c.ctx, c, said) }
+	}
+	if stream.tty {
+		stream.stdout = first
+	} else {
+		stream.stderr = first
 	}
 	code, err := r.carry(c, stream)
 	if err == nil && code != unknownCode {
 		r.known.ended(c.object, code)
 	}
 	if err == nil {
-		err = c.failed(output.gates(code))
+		err = c.failed(r.opened(c.ctx, c, first, code))
+	}
+	if err == nil {
+		err = c.failed(stream.inputFailure())
 	}
 	return err
 }
 
-// notHeld refuses a Release that nothing waits for.
-func (c *call) notHeld(why string) error {
-	return c.wrong(core.ErrInvalidConfig, "Release", "the container is not held: "+why, "Create it with Held, and start it attached")
+// opened returns why a program has not begun, after the exit of what was to become it,
+// or writes what is held back.
+func (r *Runtime) opened(ctx context.Context, c *call, first *opening, code int64) error {
+	err := first.failure()
+	if said := first.words(); err == nil && isExitOfInit(code) && (first.proven.Load() || r.isUnexecuted(ctx, c, said)) {
+		err = errors.New(said)
+	}
+	if err == nil {
+		err = first.release()
+	}
+	return err
+}
+
+// attachRunning attaches to a container that has been started.
+func (r *Runtime) attachRunning(c *call, opts core.AttachOptions) (*stream, error) {
+	if opts.Stdin == nil && r.kind().attachToLog != nil {
+		end, err := r.stdioOf(c)
+		if err != nil {
+			return nil, err
+		}
+		if r.needsLog(opts, end) {
+			return r.attachToLog(c, opts, noGate)
+		}
+	}
+	return r.attach(c, opts, noGate)
+}
+
+// needsLog reports whether the end of an attachment would close the stdin that it leaves to others.
+func (r *Runtime) needsLog(opts core.AttachOptions, end stdio) bool {
+	return opts.Stdin == nil && end.once && r.kind().attachToLog != nil
+}
+
+// attachToLog is attach by means of the container's log.
+func (r *Runtime) attachToLog(c *call, opts core.AttachOptions, _ string) (*stream, error) {
+	conn, err := r.kind().attachToLog(r, c)
+	return newStream(conn, opts), err
+}
+
+// ReleaseContainer lets the program of a held container begin, which this runtime starts.
+func (r *Runtime) ReleaseContainer(ctx context.Context, id string) error {
+	c, err := r.on(ctx, r.timeout, "release container", id)
+	if err != nil {
+		return err
+	}
+	defer c.end()
+	end, err := r.stdioOf(c)
+	switch {
+	case err != nil:
+		return err
+	case !isHeld(end.gate):
+		return c.wrong(core.ErrInvalidConfig, "Held", "the container is not held", "Create it with Held, and start it attached")
+	case !r.known.holds.Release(end.id, end.created):
+		return c.wrong(core.ErrNotRunning, "", "nothing attached waits for the release", "Start it attached")
+	}
+	return nil
 }
 
 // stdioOf returns what the streams of the call's container are.
 func (r *Runtime) stdioOf(c *call) (stdio, error) {
 	if known := r.known.get(c.object); known.phase != unknown {
+		known.stdio.id, known.stdio.fleeting, known.stdio.created = c.object, known.autoRemove, known.phase == created
 		return known.stdio, nil
 	}
 	found, err := r.inspect(c.ctx, c.op, c.object)
 	if err != nil {
 		return stdio{}, err
 	}
-	return stdioOf(found.Config), nil
+	streams := r.stdioIn(found.Config)
+	streams.id, streams.created = found.ID, found.State != nil && found.State.Status == core.StateCreated
+	streams.fleeting = found.HostConfig != nil && found.HostConfig.AutoRemove
+	return streams, nil
 }
 
-func (r *Runtime) startAttached(c *call, s *stream, gate string) error {
+// stdioIn is stdioOf for a container of the runtime's engine.
+func (r *Runtime) stdioIn(config *container.Config) stdio {
+	streams := stdioOf(config)
+	streams.once = streams.once || r.kind().halfCloses && config.OpenStdin && !config.Tty
+	return streams
+}
+
+// startAttached starts the container. hold is nil where nothing holds its program.
+func (r *Runtime) startAttached(c *call, s *stream, hold *driver.Hold) error {
 	height, width := s.opts.InitialHeight, s.opts.InitialWidth
 	if height == 0 || width == 0 {
 		height, width = usualHeight, usualWidth
 	}
-	if !isHeld(gate) {
+	if hold == nil {
 		return r.start(c.ctx, c.object, s.tty, height, width)
 	}
-	r.known.hold(c.object)
-	s.release = func(ctx context.Context) error {
+	s.begin = func(ctx context.Context) error {
+		open, err := r.known.holds.Await(ctx, hold)
 		switch {
-		case !r.known.release(c.object):
-			return nil
+		case err != nil || !open:
+			return err
 		case s.tty:
 			return r.resize(ctx, c.op, c.object, height, width)
 		}
@@ -180,7 +256,7 @@ func (r *Runtime) carry(c *call, s *stream) (int64, error) {
 		return 0, c.failed(err)
 	}
 	// The stream ends also with the engine, and where a program closes its output.
-	code, err := receive(r.engine.ContainerWait(c.ctx, c.object, container.WaitConditionNotRunning))
+	code, err := r.kind().awaitExit(c.ctx, r, c.object)
 	if errdefs.IsNotFound(err) {
 		return unknownCode, nil
 	}
@@ -197,12 +273,12 @@ func (r *Runtime) ResizeTTY(ctx context.Context, id string, height, width uint) 
 		return err
 	}
 	defer c.end()
-	if known, _ := r.known.find(id); known.held {
-		return c.wrong(core.ErrNotRunning, "", "its program is held", "Wait for its release")
-	}
-	end, err := r.stdioOf(c)
+	end, err := r.stdioOf(c) // which also finds out whose the name is
 	if err != nil {
 		return err
+	}
+	if r.known.holds.Holding(end.id) {
+		return c.wrong(core.ErrNotRunning, "", "its program is held", "Wait for its release")
 	}
 	if !end.tty {
 		return c.wrong(core.ErrInvalidConfig, "TTY", "the container has no terminal", "Create it with one")

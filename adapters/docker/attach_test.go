@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
 	"github.com/moatproject/moat/core"
 )
 
@@ -170,24 +171,35 @@ func TestStartAttachedWithASizeThatNoTerminalHas(t *testing.T) {
 	engine.wantRequests(t)
 }
 
-// TestStartAttachedBehindTheGate has the gate tell what it cannot become.
+// gatedAs describes a container behind a gate with a mark.
+func gatedAs(mark string, tty bool) http.HandlerFunc {
+	return answer(http.StatusOK, container.InspectResponse{
+		ContainerJSONBase: &container.ContainerJSONBase{ID: testID, State: &container.State{Running: true, StartedAt: "2026-01-02T03:04:05Z"}},
+		Config:            &container.Config{Tty: tty, Entrypoint: []string{gatePath, "s" + mark}, Cmd: []string{"x"}},
+	})
+}
+
+// TestStartAttachedBehindTheGate has the gate tell what it cannot become, and a program
+// that says the same, which does not know the mark.
 func TestStartAttachedBehindTheGate(t *testing.T) {
-	const missing = "moat: x: no such program\r\n"
+	const missing = "x: no such program, or no interpreter for it\r\n"
 	for name, test := range map[string]struct {
 		said  string
 		wait  http.HandlerFunc
 		class error
 	}{
-		"no such program":              {missing, exits(127), fs.ErrNotExist},
-		"no such program, and removed": {missing, gone, fs.ErrNotExist},
-		"it cannot be executed":        {"moat: x: cannot be executed\r\n", exits(126), fs.ErrPermission},
-		"a program that says the same": {missing, exits(3), nil},
-		"another line of Moat's":       {"moat: no engine\r\n", exits(127), nil},
-		"more than the line":           {missing + "and more\r\n", exits(127), nil},
+		"no such program":              {"moat-MARK: " + missing, exits(127), fs.ErrNotExist},
+		"no such program, and removed": {"moat-MARK: " + missing, gone, fs.ErrNotExist},
+		"it cannot be executed":        {"moat-MARK: x: cannot be executed: exec format error\r\n", exits(126), fs.ErrPermission},
+		"a program that says the same": {"moat: " + missing, exits(127), nil},
+		"another mark":                 {"moat-MARS: " + missing, exits(127), nil},
+		"a line that begins like it":   {"moat-MARK", exits(127), nil},
+		"after other output":           {"output\r\nmoat-MARK: " + missing, exits(127), nil},
+		"runc's words":                 {"exec /x: exec format error\r\n", exits(1), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			engine := startFake(t)
-			engine.on(inspectRoute, withTTY)
+			engine.on(inspectRoute, gatedAs("MARK", true))
 			engine.on(waitRoute, test.wait)
 			engine.on(attachRoute, upgraded(func(conn io.ReadWriter) { _, _ = io.WriteString(conn, test.said) }))
 			var screen bytes.Buffer

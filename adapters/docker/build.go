@@ -7,16 +7,14 @@ import (
 	"context"
 	"errors"
 	"io"
-	"path"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/distribution/reference"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
+	"github.com/moatproject/moat/adapters/docker/internal/buildcontext"
+	"github.com/moatproject/moat/adapters/docker/internal/dockerfile"
 	"github.com/moatproject/moat/core"
-	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
 // BuildManager returns the runtime's one build manager. It builds with the BuildKit that
@@ -34,7 +32,7 @@ type build struct {
 	dockerfile string
 	tag        string // with its registry and version
 	opts       core.BuildOptions
-	unread     unread
+	unread     *buildcontext.Failure
 }
 
 func (m *builds) BuildImage(ctx context.Context, dockerfile string, tag string, opts core.BuildOptions) error {
@@ -44,8 +42,14 @@ func (m *builds) BuildImage(ctx context.Context, dockerfile string, tag string, 
 	if err := opts.Validate(); err != nil {
 		return err
 	}
+	const op = "build image"
+	if err := core.ValidateDockerfile(dockerfile); err != nil {
+		refused, _ := errors.AsType[*core.Error](err)
+		refused.Op, refused.Runtime, refused.Object = op, core.RuntimeDocker, tag
+		return refused
+	}
 	r := (*Runtime)(m)
-	c, err := r.begin(ctx, 0, "build image", tag)
+	c, err := r.begin(ctx, 0, op, tag)
 	if err != nil {
 		return err
 	}
@@ -62,13 +66,20 @@ func (m *builds) BuildImage(ctx context.Context, dockerfile string, tag string, 
 	building, stop := context.WithCancel(asked)
 	defer stop()
 	c.ctx = building
-	b := &build{call: c, runtime: r, dockerfile: dockerfile, tag: reference.TagNameOnly(named).String(), opts: opts, unread: unread{stop: stop}}
+	b := &build{call: c, runtime: r, dockerfile: dockerfile, tag: reference.TagNameOnly(named).String(), opts: opts, unread: buildcontext.NewFailure(stop)}
 	err = b.run()
-	if why := b.unread.reason(); why != nil && asked.Err() == nil {
-		return &core.Error{
+	if why := b.unread.Err(); why != nil && asked.Err() == nil {
+		failure := &core.Error{
 			Op: c.op, Runtime: core.RuntimeDocker, Object: c.object, Field: "Context", Class: core.ErrInvalidConfig,
-			Err: why, Remedy: "Make it readable, or name it in " + ignoreFile,
+			Err: why, Remedy: "Make it readable, or name it in " + buildcontext.IgnoreFile,
 		}
+		if _, ok := errors.AsType[*buildcontext.EncodingError](why); ok {
+			failure.Remedy = "Rename it, or exclude it in " + buildcontext.IgnoreFile + " (? stands for any one byte that is not UTF-8)"
+		}
+		return failure
+	}
+	if why := c.logins.failure(); why != nil && asked.Err() == nil {
+		return c.failed(why)
 	}
 	return c.failed(err)
 }
@@ -93,6 +104,7 @@ func (b *build) run() error {
 // that the builder has named, or of the one with what the error is about.
 func (b *build) failure(err error, line int, step, output string) error {
 	err = withoutPrefixes(err)
+	b.step = step
 	failed, _ := errors.AsType[*core.Error](b.failed(err))
 	if failed == nil || b.ctx.Err() != nil {
 		return failed
@@ -103,9 +115,9 @@ func (b *build) failure(err error, line int, step, output string) error {
 	if errors.Is(failed.Class, core.ErrInvalidConfig) && failed.Field != "ContextFiles" {
 		failed.Field, failed.Remedy = "Dockerfile", mendDockerfile
 	}
-	steps := steps(b.dockerfile)
-	line = cmp.Or(line, lineIn(err), lineOfStep(steps, step), lineAbout(steps, err.Error()))
-	if at := stepAt(steps, b.dockerfile, line); at != "" {
+	file := dockerfile.Parse(b.dockerfile)
+	line = cmp.Or(line, lineIn(err), file.LineOf(step), file.LineAbout(err.Error()))
+	if at := file.StepAt(line); at != "" {
 		step = at
 	}
 	if line > 0 || step != "" {
@@ -114,107 +126,13 @@ func (b *build) failure(err error, line int, step, output string) error {
 	return failed
 }
 
-// steps returns a Dockerfile's instructions: nil where it is none.
-func steps(dockerfile string) []*parser.Node {
-	parsed, err := parser.Parse(strings.NewReader(dockerfile))
+// context returns the build's files and the patterns that exclude some of them.
+func (b *build) context() (buildcontext.Files, []byte, error) {
+	files, patterns, err := buildcontext.New(b.opts.Context, b.opts.ContextFiles, b.unread)
 	if err != nil {
-		return nil
+		err = b.wrong(core.ErrInvalidConfig, "Context", buildcontext.IgnoreFile+": "+err.Error(), "Make it a file of patterns, or leave it out")
 	}
-	return parsed.AST.Children
-}
-
-// stepAt returns the instruction on a line of a Dockerfile, or what else is there.
-func stepAt(steps []*parser.Node, dockerfile string, line int) string {
-	for _, step := range steps {
-		if step.StartLine <= line && line <= step.EndLine {
-			return step.Original
-		}
-	}
-	lines := strings.Split(dockerfile, "\n")
-	if line < 1 || line > len(lines) {
-		return ""
-	}
-	return strings.TrimSpace(lines[line-1])
-}
-
-// numberedStep is BuildKit's name for a step: its stage where there are several, its
-// number among those of the stage that change files, and its instruction.
-var numberedStep = lazily(`^\[(?:(?:stage-)?(\S+) +)?(\d+)/\d+\] (\w+)`)
-
-// imageStep is BuildKit's name for the look at an image that a stage begins with.
-const imageStep = "[internal] load metadata for "
-
-// lineOfStep returns the line of the step that BuildKit calls so, or 0.
-func lineOfStep(steps []*parser.Node, name string) int {
-	if image, ok := strings.CutPrefix(name, imageStep); ok {
-		return lineAbout(steps, image)
-	}
-	match := numberedStep().FindStringSubmatch(name)
-	if match == nil {
-		return 0
-	}
-	stage, number := -1, 0
-	for _, step := range steps {
-		switch instruction := strings.ToUpper(step.Value); {
-		case instruction == "FROM":
-			stage, number = stage+1, 1
-		case stage >= 0 && slices.Contains([]string{"RUN", "COPY", "ADD", "WORKDIR"}, instruction):
-			number++
-		default:
-			continue
-		}
-		inStage := match[1] == "" || match[1] == strconv.Itoa(stage) || strings.EqualFold(match[1], stageName(steps, stage))
-		if inStage && match[2] == strconv.Itoa(number) && strings.EqualFold(match[3], step.Value) {
-			return step.StartLine
-		}
-	}
-	return 0
-}
-
-// stageName returns the name that a stage, counted from 0, is given by "FROM image AS name".
-func stageName(steps []*parser.Node, stage int) string {
-	for _, step := range steps {
-		if !strings.EqualFold(step.Value, "FROM") {
-			continue
-		}
-		if words := arguments(step); stage == 0 {
-			if len(words) == 3 {
-				return words[2]
-			}
-			return ""
-		}
-		stage--
-	}
-	return ""
-}
-
-func arguments(step *parser.Node) (words []string) {
-	for word := step.Next; word != nil; word = word.Next {
-		words = append(words, word.Value)
-	}
-	return words
-}
-
-// lineAbout returns the line of the instruction whose image or source an error names, or 0.
-func lineAbout(steps []*parser.Node, text string) int {
-	for _, step := range steps {
-		words := arguments(step)
-		switch strings.ToUpper(step.Value) {
-		case "FROM":
-			words = words[:min(1, len(words))]
-		case "COPY", "ADD":
-			words = words[:max(0, len(words)-1)]
-			for i, source := range words {
-				words[i] = strconv.Quote(path.Clean("/" + source))
-			}
-		default:
-			continue
-		}
-		if slices.ContainsFunc(words, func(word string) bool { return strings.Contains(text, word) }) {
-			return step.StartLine
-		}
-	}
-	return 0
+	return files, patterns, err
 }
 
 // outputMax bounds what of a step's output its error carries.

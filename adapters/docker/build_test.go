@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/moatproject/moat/adapters/docker/internal/buildcontext"
+	"github.com/moatproject/moat/adapters/docker/internal/dockerfile"
 	"github.com/moatproject/moat/core"
 )
 
@@ -117,10 +119,10 @@ func TestClassicRequest(t *testing.T) {
 	}
 	// The Dockerfile is out of the reach of COPY by the file that the engine reads.
 	want := map[string]string{"a/": "", "a/b": "content", "a/ignored": "it is not", classicDockerfile: "FROM scratch\n"}
-	if ignored := sent[ignoreFile]; !strings.HasPrefix(ignored, "a\n") || !strings.Contains(ignored, "\n"+classicDockerfile+"\n") {
+	if ignored := sent[buildcontext.IgnoreFile]; !strings.HasPrefix(ignored, "a\n") || !strings.Contains(ignored, "\n"+classicDockerfile+"\n") {
 		t.Errorf("the engine is to ignore %q", ignored)
 	}
-	delete(sent, ignoreFile)
+	delete(sent, buildcontext.IgnoreFile)
 	for name, content := range want {
 		if got, ok := sent[name]; !ok || got != content {
 			t.Errorf("%s: sent %q (%v), want %q", name, got, ok, content)
@@ -132,7 +134,7 @@ func TestClassicRequest(t *testing.T) {
 }
 
 func TestClassicProgress(t *testing.T) {
-	dockerfile := "ARG X\nFROM image\nRUN one\n"
+	const text = "ARG X\nFROM image\nRUN one\n"
 	answer := strings.Join([]string{
 		`{"stream":"Step 1/3 : ARG X"}`, `{"stream":"\n"}`,
 		`{"stream":"Step 2/3 : FROM image"}`, `{"stream":"\n"}`,
@@ -144,7 +146,7 @@ func TestClassicProgress(t *testing.T) {
 		`{"errorDetail":{"code":1,"message":"The command '/bin/sh -c one' returned a non-zero code: 1"},"error":"The command"}`,
 	}, "\n")
 	var told []core.BuildProgress
-	progress := classicProgress{sink: func(p core.BuildProgress) { told = append(told, p) }, steps: steps(dockerfile)}
+	progress := classicProgress{sink: func(p core.BuildProgress) { told = append(told, p) }, steps: dockerfile.Parse(text).Steps}
 	err := progress.read(strings.NewReader(answer))
 	if err == nil || !isCommandFailed(err) || progress.line() != 3 || string(progress.output) != "output\n" {
 		t.Errorf("failed with %v on line %d after %q", err, progress.line(), progress.output)
@@ -179,8 +181,8 @@ func TestClassicAnswerCutShort(t *testing.T) {
 	}
 }
 
-// TestClassicSiblingGone removes an image while the classic builder looks at it.
-func TestClassicSiblingGone(t *testing.T) {
+// TestClassicTriesAgain has the engine fail by races of its own.
+func TestClassicTriesAgain(t *testing.T) {
 	const begun = `{"stream":"Step 1/1 : FROM scratch"}`
 	gone := raw(begun + `{"error":"unable to find image \"sha256:0123\""}`)
 	for _, test := range []struct {
@@ -191,6 +193,8 @@ func TestClassicSiblingGone(t *testing.T) {
 	}{
 		{"once", []http.HandlerFunc{gone, raw(begun)}, nil, 0},
 		{"always", []http.HandlerFunc{gone, gone, gone, gone, gone}, errAny, 1},
+		{"the runtime is killed", []http.HandlerFunc{raw(begun + `{"error":"building at STEP \"RUN x\": while running runtime: signal: killed"}`), raw(begun)}, nil, 0},
+		{"the command is killed", []http.HandlerFunc{raw(begun + `{"error":"building at STEP \"RUN x\": while running runtime: exit status 137"}`)}, errAny, 1},
 		{"another failure", []http.HandlerFunc{raw(begun + `{"error":"no 'unable to find image \"sha256:0123\"'"}`)}, errAny, 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -219,7 +223,7 @@ func FuzzClassicProgress(f *testing.F) {
 	f.Add([]byte(`{"stream":"Step 2/3 : RUN x"}{"stream":"x"}{"error":"y"}`))
 	f.Add([]byte(`{"stream":1}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		all := steps("FROM image\nRUN x\n")
+		all := dockerfile.Parse("FROM image\nRUN x\n").Steps
 		progress := classicProgress{steps: all, sink: func(p core.BuildProgress) {
 			if p.Step < 1 || p.Step > len(all) || p.Status == "" {
 				t.Errorf("told %+v", p)
@@ -230,64 +234,6 @@ func FuzzClassicProgress(f *testing.F) {
 			t.Errorf("kept %d bytes, on line %d", len(progress.output), progress.line())
 		}
 	})
-}
-
-func TestLinesOfSteps(t *testing.T) {
-	const dockerfile = `# a remark
-ARG BASE
-FROM image AS Build
-RUN one && \
-    two
-ENV A=b
-COPY x y /z/
-
-FROM ${BASE}
-WORKDIR /w
-RUN three
-COPY --from=build /a ./b/../c /d
-`
-	parsed := steps(dockerfile)
-	for name, want := range map[string]int{
-		"[1/3] FROM docker.io/library/image":       3,
-		"[build 1/3] FROM docker.io/library/image": 3,
-		"[build 2/3] RUN one &&     two":           4,
-		"[build 3/3] COPY x y /z/":                 7,
-		"[stage-1 2/4] WORKDIR /w":                 10,
-		"[stage-1 3/4] RUN three":                  11,
-		"[stage-1 4/4] COPY --from=build /a":       12,
-		"[stage-1 3/4] COPY":                       0, // it is another instruction
-		"[build 9/9] RUN nine":                     0,
-		"[internal] load build context":            0,
-
-		"[internal] load metadata for docker.io/library/image:latest": 3,
-		"[internal] load metadata for docker.io/library/other:latest": 0,
-
-		"exporting to image": 0,
-		"":                   0,
-	} {
-		if got := lineOfStep(parsed, name); got != want {
-			t.Errorf("%q is on line %d, want %d", name, got, want)
-		}
-	}
-	for text, want := range map[string]int{
-		`failed to compute cache key: "/x" not found: not found`: 7,
-		`"/z": not found`: 0, // it is where to
-		`failed to calculate checksum of ref x: "/c": not found`: 12,
-		`image: not found`: 3,
-		`all is lost`:      0,
-	} {
-		if got := lineAbout(parsed, text); got != want {
-			t.Errorf("%q is about line %d, want %d", text, got, want)
-		}
-	}
-	for line, want := range map[int]string{0: "", 1: "# a remark", 5: "RUN one &&     two", 8: "", 99: ""} {
-		if got := stepAt(parsed, dockerfile, line); got != want {
-			t.Errorf("on line %d is %q, want %q", line, got, want)
-		}
-	}
-	if got := stepAt(steps("FROM image\nENV"), "FROM image\nENV", 2); got != "ENV" {
-		t.Errorf("of what is no Dockerfile: %q", got)
-	}
 }
 
 func TestTailOf(t *testing.T) {
@@ -435,5 +381,31 @@ func TestClassifyBuilds(t *testing.T) {
 				t.Errorf("got line %d, want %d", line, test.line)
 			}
 		})
+	}
+}
+
+// Builders would replace the bytes that are not UTF-8, or fail without naming them.
+func TestDockerfilesThatAreNotUTF8(t *testing.T) {
+	for dockerfile, line := range map[string]int{
+		"FROM x\nRUN echo \xfc":                           2,
+		"FROM x\nLABEL \\\n  # of\n  a=\xfc":              4,
+		"FROM x\nRUN <<E\n# \xfc\nE\n":                    3,
+		"FROM \xfc":                                       1,
+		"# \xfc\nFROM x\n  # \xfc\nRUN true":              0,
+		"FROM x\nRUN true \\\n  # \xfc\n  && echo ü\n":    0,
+		"FROM x\nCOPY --chmod=755 <<E /x\n\xfc\nE\nRUN x": 3,
+	} {
+		engine := startFake(t)
+		r := engine.runtime(t, func(options *Options) { options.ClassicBuilder = true })
+		err := r.BuildManager().BuildImage(t.Context(), dockerfile, builtTag, core.BuildOptions{})
+		failed, _ := errors.AsType[*core.BuildError](err)
+		switch {
+		case line == 0 && err != nil:
+			t.Errorf("%q: %v", dockerfile, err)
+		case line > 0 && (core.FieldOf(err) != "Dockerfile" || !errors.Is(err, core.ErrInvalidConfig) || failed == nil || failed.Line != line):
+			t.Errorf("%q: %v, want line %d", dockerfile, err, line)
+		case line > 0 && len(engine.requests()) > 0:
+			t.Errorf("%q: the engine was asked for %q", dockerfile, engine.requests())
+		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/moatproject/moat/adapters/docker/internal/buildcontext"
 	"github.com/moatproject/moat/core"
 	buildkit "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/session"
@@ -131,7 +132,7 @@ func (b *build) solve(builder *buildkit.Client, export buildkit.ExportEntry, att
 	}
 	dockerfile := map[string][]byte{dockerfileName: []byte(b.dockerfile)}
 	if ignored != nil {
-		dockerfile[dockerfileName+ignoreFile] = ignored // it goes before the context's own
+		dockerfile[dockerfileName+buildcontext.IgnoreFile] = ignored // it goes before the context's own
 	}
 	if attributes == nil {
 		attributes = map[string]string{}
@@ -146,6 +147,10 @@ func (b *build) solve(builder *buildkit.Client, export buildkit.ExportEntry, att
 	for key, value := range b.opts.ImageLabels() {
 		attributes["label:"+key] = value
 	}
+	logins, err := newLoginServer(b)
+	if err != nil {
+		return err
+	}
 	statuses := make(chan *buildkit.SolveStatus)
 	progress := solveProgress{sink: b.opts.Progress, steps: map[digest.Digest]*solveStep{}}
 	shown := make(chan struct{})
@@ -159,10 +164,10 @@ func (b *build) solve(builder *buildkit.Client, export buildkit.ExportEntry, att
 		Frontend:      "dockerfile.v0",
 		FrontendAttrs: attributes,
 		// As LocalMounts they would be looked at before they are filtered.
-		Session: []session.Attachable{filesync.NewFSSyncProvider(filesync.StaticDirSource{
-			"context": files, "dockerfile": buildContext{files: dockerfile, unread: &b.unread},
+		Session: []session.Attachable{logins, filesync.NewFSSyncProvider(filesync.StaticDirSource{
+			"context": files, "dockerfile": buildcontext.Of(dockerfile, b.unread),
 		})},
-		SharedKey: sharedKey(dockerfile, b.opts),
+		SharedKey: buildcontext.SharedKey(dockerfile, b.opts),
 		Exports:   []buildkit.ExportEntry{export},
 	}, statuses)
 	<-shown

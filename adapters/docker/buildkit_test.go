@@ -156,3 +156,11 @@ func runOnce(t *testing.T, rt core.Runtime, cfg core.Config) string {
 	}
 	return string(said)
 }
+
+func newRuntime(t testing.TB, options docker.Options) core.Runtime {
+	rt, err := docker.New(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rt
+}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/moatproject/moat/core"
 )
@@ -27,6 +28,10 @@ type call struct {
 	caller context.Context
 	op     string
 	object string
+
+	logins  logins
+	looksUp bool   // there are logins to be had
+	step    string // of a build, which may name the registry
 
 	cancel  context.CancelCauseFunc
 	unlimit context.CancelFunc
@@ -72,6 +77,12 @@ func (r *Runtime) inspect(ctx context.Context, op, id string) (container.Inspect
 	}
 	defer c.end()
 	found, err := r.engine.ContainerInspect(c.ctx, id)
+	switch {
+	case err == nil && found.ContainerJSONBase != nil:
+		r.known.correct(id, found.ID)
+	case errdefs.IsNotFound(err):
+		r.known.forget(id)
+	}
 	return found, c.failed(err)
 }
 
@@ -95,7 +106,7 @@ func (r *Runtime) begin(ctx context.Context, timeout time.Duration, op, object s
 
 // open begins a method that has not asked the engine for anything yet.
 func (r *Runtime) open(ctx context.Context, op, object string) (*call, error) {
-	c := &call{caller: ctx, op: op, object: object}
+	c := &call{caller: ctx, op: op, object: object, looksUp: r.options.Logins != nil}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	c.forget = context.AfterFunc(r.closed, func() { c.cancel(errRuntimeClosed) })
 	if r.closed.Err() != nil {

@@ -24,13 +24,6 @@ var capabilities = []string{
 	"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID",
 }
 
-// logConfig keeps at least the last 64 MB of output, and at most twice that. The
-// driver is one that keeps bytes as they are, which json-file does not.
-var logConfig = container.LogConfig{
-	Type:   "local",
-	Config: map[string]string{"max-size": "64m", "max-file": "2", "compress": "false"},
-}
-
 // A creation that the engine has begun goes on there when its caller gives up. So it
 // is waited for a little longer, in order to remove what has come of it.
 const (
@@ -82,7 +75,7 @@ func (r *Runtime) CreateContainer(ctx context.Context, cfg core.Config) (string,
 		r.leaveNetwork(c.ctx, request.visits)
 		return "", err
 	}
-	r.known.add(response.ID, cfg, request.visits)
+	r.known.add(response.ID, cfg, stdioOf(request.config), request.visits)
 	return response.ID, nil
 }
 
@@ -112,7 +105,10 @@ func (r *Runtime) requestFor(c *call, cfg core.Config) (request, error) {
 	if err != nil {
 		return request{}, c.failed(err)
 	}
-	asked := createRequest(cfg, ociRuntime)
+	asked := createRequest(r.kind(), cfg, ociRuntime)
+	if err := r.kind().fit(r, c, cfg, joined, &asked); err != nil {
+		return request{}, err
+	}
 	asked.hostConfig.DNS = nameServers(joined, asked.hostConfig.DNS)
 	if !sandboxed || !cfg.OnNamedNetwork() {
 		return asked, nil
@@ -141,7 +137,7 @@ func (r *Runtime) create(c *call, name string, asked request) (container.CreateR
 	if err != nil {
 		return container.CreateResponse{}, err
 	}
-	response, err := r.engine.ContainerCreate(graced, asked.config, asked.hostConfig, asked.networking, nil, name)
+	response, err := r.createPatiently(graced, asked, name)
 	created := err == nil
 	if created && gate != nil {
 		err = r.putGate(graced, gate, response.ID)
@@ -153,6 +149,44 @@ func (r *Runtime) create(c *call, name string, asked request) (container.CreateR
 		r.drop(one.ctx, response.ID)
 	}
 	return response, err
+}
+
+// createPatiently makes the request until ctx ends. What the engine creates later, as a
+// busy Podman does, is removed then.
+func (r *Runtime) createPatiently(ctx context.Context, asked request, name string) (container.CreateResponse, error) {
+	return patiently(ctx, r.kind().latePatience, func(ctx context.Context) (container.CreateResponse, error) {
+		return r.engine.ContainerCreate(ctx, asked.config, asked.hostConfig, asked.networking, nil, name)
+	}, func(ctx context.Context, late container.CreateResponse) { _ = r.kind().destroy(ctx, r, late.ID) })
+}
+
+// patiently calls create until ctx ends. An object that exists only after that, but within
+// patience, is removed then.
+func patiently[T any](ctx context.Context, patience time.Duration, create func(context.Context) (T, error), remove func(context.Context, T)) (T, error) {
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	type result struct {
+		object T
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		object, err := create(late)
+		done <- result{object, err}
+	}()
+	select {
+	case created := <-done:
+		cancel()
+		return created.object, created.err
+	case <-ctx.Done():
+	}
+	go func() {
+		defer cancel()
+		time.AfterFunc(patience, cancel)
+		if created := <-done; created.err == nil {
+			remove(late, created.object)
+		}
+	}()
+	var none T
+	return none, ctx.Err()
 }
 
 // withGrace returns a context that ends a little after ctx does.
@@ -167,7 +201,7 @@ func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
 func (r *Runtime) drop(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeGrace)
 	defer cancel()
-	_ = r.engine.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	_ = r.kind().destroy(ctx, r, id)
 }
 
 // heed reads the engine's warnings: a limit that was asked for and that the engine's
@@ -214,7 +248,7 @@ func nameServers(joined network.Inspect, chosen []string) []string {
 }
 
 // createRequest is the pure mapping of a valid configuration.
-func createRequest(cfg core.Config, ociRuntime string) request {
+func createRequest(engine *product, cfg core.Config, ociRuntime string) request {
 	stopTimeout := int(cfg.StopTimeoutOrDefault().Seconds())
 	streams := stdioFor(cfg)
 	openStdin := streams.stdin || streams.gate == gateLastByte
@@ -240,7 +274,7 @@ func createRequest(cfg core.Config, ociRuntime string) request {
 		CapAdd:      cfg.CapAdd,
 		DNS:         cfg.DNS,
 		AutoRemove:  cfg.AutoRemove,
-		LogConfig:   logConfig,
+		LogConfig:   engine.logConfig,
 		Privileged:  cfg.Privileged,
 		Resources:   resources(cfg),
 	}
@@ -301,6 +335,9 @@ func publish(cfg core.Config, config *container.Config, hostConfig *container.Ho
 		hostPort := "" // the engine's choice
 		if port.HostPort > 0 {
 			hostPort = strconv.Itoa(port.HostPort)
+		}
+		if port.HostPortEnd > port.HostPort {
+			hostPort += "-" + strconv.Itoa(port.HostPortEnd)
 		}
 		address := netip.MustParseAddr(port.HostIP) // validated
 		config.ExposedPorts[key] = struct{}{}

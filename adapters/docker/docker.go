@@ -36,7 +36,15 @@ type Options struct {
 	SubnetPool     netip.Prefix  // IPv4 subnets for networks, from /8 to /29; zero: a part of 10.0.0.0/8
 	BuildKit       string        // address of the BuildKit that builds images, such as unix:///run/buildkit/buildkitd.sock; empty: the engine builds
 	ClassicBuilder bool          // the engine builds without its BuildKit
-	GOOS           string        // this machine's system, as [runtime.GOOS] has it; empty: the one that this is built for
+
+	// Logins returns the login at a registry, named as names of images have it
+	// ("docker.io", "example.org:5000"); the zero Login where there is none. It is asked
+	// before each pull, and by a build for each registry that it pulls from, concurrently.
+	// A failure fails the pull or build. nil: all pulls are anonymous. [Environment.Logins]
+	// is the Docker client's.
+	Logins func(ctx context.Context, registry string) (Login, error)
+
+	GOOS string // this machine's system, as [runtime.GOOS] has it; empty: the one that this is built for
 }
 
 // TLS says how a tcp endpoint is authenticated, by PEM files.
@@ -56,6 +64,7 @@ type Runtime struct {
 
 	negotiating mutex
 	negotiated  atomic.Bool
+	product     atomic.Pointer[product] // what answered the last ping
 
 	closed context.Context // ends with Close
 	close  context.CancelFunc
@@ -75,6 +84,7 @@ var _ interface {
 	core.ImagePuller
 	core.TimedStopper
 	core.Signaler
+	core.Releaser
 	core.Inspector
 	core.Verifier
 	core.Describer
@@ -105,12 +115,10 @@ func New(options Options) (*Runtime, error) {
 	if err := checkBuildKit(options.BuildKit); err != nil {
 		return nil, err
 	}
-	engine, transport, err := newClient(options)
-	if err != nil {
-		return nil, err
+	transport := &http.Transport{
+		MaxIdleConns: maxIdleConnections, MaxIdleConnsPerHost: maxIdleConnections, IdleConnTimeout: time.Minute,
 	}
 	r := &Runtime{
-		engine:       engine,
 		upgrades:     &http.Client{Transport: transport},
 		options:      options,
 		timeout:      callTimeout,
@@ -121,31 +129,36 @@ func New(options Options) (*Runtime, error) {
 		host:         hostFacts{asking: make(mutex, 1)},
 		routes:       "/proc/net/route",
 	}
+	r.product.Store(&dockerEngine)
+	if err := r.connect(transport); err != nil {
+		return nil, err
+	}
 	r.closed, r.close = context.WithCancel(context.Background())
 	r.services = core.NewServiceManager(r)
 	return r, nil
 }
 
-func newClient(options Options) (*client.Client, *http.Transport, error) {
-	if err := checkHost(options.Host); err != nil {
-		return nil, nil, err
+// connect makes the runtime's client, which connects with the first request.
+func (r *Runtime) connect(transport *http.Transport) error {
+	if err := checkHost(r.options.Host); err != nil {
+		return err
 	}
-	transport := &http.Transport{
-		MaxIdleConns: maxIdleConnections, MaxIdleConnsPerHost: maxIdleConnections, IdleConnTimeout: time.Minute,
-	}
+	connection := &http.Client{Transport: transport, CheckRedirect: client.CheckRedirect}
 	engine, err := client.NewClientWithOpts(
-		client.WithHTTPClient(&http.Client{Transport: transport, CheckRedirect: client.CheckRedirect}),
-		client.WithHost(options.Host),
-		withTLS(transport, options.TLS),
+		client.WithHTTPClient(connection),
+		client.WithHost(r.options.Host),
+		withTLS(transport, r.options.TLS),
 		client.WithAPIVersionNegotiation(),
 		client.WithUserAgent("moat/"+core.Version),
 		client.WithTraceProvider(noop.NewTracerProvider()),
 	)
 	if err != nil {
-		return nil, nil, invalidHost(options.Host, err, "")
+		return invalidHost(r.options.Host, err, "")
 	}
 	transport.Proxy = nil // the SDK takes one from this process's environment
-	return engine, transport, nil
+	connection.Transport = pinger{connection.Transport, &r.product}
+	r.engine = engine
+	return nil
 }
 
 // maxIdleConnections lets as many parallel runs go on without a connection each time.

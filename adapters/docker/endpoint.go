@@ -15,22 +15,21 @@ import (
 	"github.com/moatproject/moat/core"
 )
 
-// Environment is what discovery needs to know of the process, injected.
+// Environment is the part of a process's environment that discovery reads.
 type Environment struct {
 	Getenv func(string) string
-	Home   string // the user's folder; empty: unknown
+	Home   string // the user's home directory; empty: unknown
 }
 
-// Endpoint says where an engine listens: [Options.Host] and [Options.TLS].
+// Endpoint is an engine's address: values for [Options.Host] and [Options.TLS].
 type Endpoint struct {
 	Host string
 	TLS  *TLS
 }
 
-// Endpoints returns where an engine may listen, best first and at least one: what
-// DOCKER_HOST names, else the current Docker context, else the usual sockets that
-// exist, else the platform's default. A context that cannot be read is an error that
-// names it.
+// Endpoints returns at least one address where an engine may listen, the best first: that
+// of DOCKER_HOST, else of the current Docker context, else the existing ones of the usual
+// sockets, else the platform's default. An unreadable context is an error with its name.
 func Endpoints(env Environment) ([]Endpoint, error) {
 	if host := env.Getenv("DOCKER_HOST"); host != "" {
 		return []Endpoint{{Host: host, TLS: env.tls()}}, nil
@@ -57,7 +56,7 @@ func Endpoints(env Environment) ([]Endpoint, error) {
 	return endpoints, nil
 }
 
-// Builder returns what builds images: [Options.BuildKit] and [Options.ClassicBuilder].
+// Builder returns values for [Options.BuildKit] and [Options.ClassicBuilder].
 func (env Environment) Builder() (buildKit string, classic bool) {
 	if env.Getenv("MOAT_DISABLE_BUILDKIT") == "1" {
 		return "", true
@@ -65,7 +64,7 @@ func (env Environment) Builder() (buildKit string, classic bool) {
 	return env.Getenv("BUILDKIT_HOST"), false
 }
 
-// checkBuildKit tells what cannot be a BuildKit's address.
+// checkBuildKit refuses an address that BuildKit cannot have.
 func checkBuildKit(address string) error {
 	scheme, _, _ := strings.Cut(address, "://")
 	if address == "" || ((scheme == "unix" || scheme == "tcp") && checkHost(address) == nil) {
@@ -74,7 +73,7 @@ func checkBuildKit(address string) error {
 	return &core.Error{
 		Op: "use BuildKit", Runtime: core.RuntimeDocker, Object: address, Field: "BuildKit", Class: core.ErrInvalidConfig,
 		Err:    errors.New("it is no address of the form unix:///path or tcp://host:port"),
-		Remedy: "Mend BUILDKIT_HOST, or leave it out: the engine builds as well",
+		Remedy: "Fix BUILDKIT_HOST, or unset it: the engine can build too",
 	}
 }
 
@@ -97,7 +96,7 @@ func (env Environment) sockets() []string {
 	return append(sockets, "/run/podman/podman.sock")
 }
 
-// tls returns what the variables beside DOCKER_HOST ask for.
+// tls returns the TLS settings of the variables beside DOCKER_HOST.
 func (env Environment) tls() *TLS {
 	folder, verify := env.Getenv("DOCKER_CERT_PATH"), env.Getenv("DOCKER_TLS_VERIFY") != ""
 	if folder == "" && !verify {
@@ -119,19 +118,19 @@ func (env Environment) configDir() string {
 	return filepath.Join(env.Home, ".docker")
 }
 
-// contextName returns the current Docker context, "" for none.
+// contextName returns the name of the current Docker context, or "".
 func (env Environment) contextName() string {
 	if name := env.Getenv("DOCKER_CONTEXT"); name != "" {
 		return name
 	}
 	var config struct{ CurrentContext string }
 	if readJSON(filepath.Join(env.configDir(), "config.json"), &config) != nil {
-		return "" // as Docker's own client treats a file that it cannot read
+		return "" // Docker's own client ignores an unreadable file too
 	}
 	return config.CurrentContext
 }
 
-// context reads a Docker context from where Docker's client keeps it.
+// context reads a Docker context from the Docker client's directory.
 func (env Environment) context(name string) (Endpoint, error) {
 	digest := sha256.Sum256([]byte(name))
 	folder := hex.EncodeToString(digest[:])
@@ -174,7 +173,7 @@ func readJSON(path string, into any) error {
 	return nil
 }
 
-// checkHost tells what cannot be an endpoint.
+// checkHost refuses an address that an engine cannot have.
 func checkHost(host string) error {
 	scheme, address, _ := strings.Cut(host, "://")
 	switch scheme {

@@ -1,18 +1,22 @@
 package docker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"io/fs"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/client"
+	"github.com/moatproject/moat/adapters/docker/internal/buildcontext"
 	"github.com/moatproject/moat/core"
 )
 
@@ -50,33 +54,81 @@ func (c *call) failed(err error) error {
 			failure.Class = core.ErrTimeout
 		}
 	default:
-		classify(failure, err)
+		c.classify(failure, err)
+		failure.Err = c.logins.hide(failure.Err)
 	}
 	return failure
 }
 
 // classify fills in class, field and remedy, by the first rule that matches.
-func classify(failure *core.Error, err error) {
+func (c *call) classify(failure *core.Error, err error) {
 	text := strings.ToLower(err.Error())
-	for _, rule := range rules {
+	for _, rule := range slices.Concat(podmanRules, rules) {
 		if rule.matches(text, err) {
 			failure.Class, failure.Field, failure.Remedy = rule.class, rule.field, rule.remedy
 			if rule.cause != nil {
 				failure.Err = &causedError{err, rule.cause}
+			}
+			if rule.refuses != nothing {
+				c.explain(failure, text, rule.refuses)
 			}
 			return
 		}
 	}
 }
 
+// explain tells what is wrong with the login that a registry was shown, if any.
+func (c *call) explain(failure *core.Error, text string, what refused) {
+	name, login, found := c.logins.about(text + strings.ToLower(c.step))
+	if !found {
+		return
+	}
+	command := "`docker login " + name + "`"
+	if name == hub {
+		command = "`docker login`"
+	}
+	var problem core.LoginProblem
+	var remedy string
+	switch {
+	case login == Login{} && !c.looksUp:
+		problem, remedy = core.LoginMissing, "give the runtime logins (docker.Options.Logins)"
+	case login == Login{}:
+		problem, remedy = core.LoginMissing, "log in with "+command
+	case strings.Contains(text, "expired") || login.expired(time.Now()):
+		problem, remedy, what = core.LoginExpired, "log in again with "+command, anyLogin
+	case what == anyLogin:
+		problem, remedy = core.LoginRejected, "log in again with "+command
+	default:
+		problem, remedy = core.LoginDenied, "log in again or as another user with "+command+", or ask the image's owner for access"
+	}
+	failure.Remedy = strings.ToUpper(remedy[:1]) + remedy[1:]
+	if what == imageOrAccess {
+		failure.Remedy = checkTag + "; if it is private, " + remedy
+	} else {
+		failure.Class = core.ErrUnavailable
+	}
+	failure.Err = &core.LoginError{Registry: name, Problem: problem, Err: c.logins.hide(failure.Err)}
+}
+
+// refused is what a registry refuses.
+type refused int
+
+const (
+	nothing       refused = iota
+	anyLogin              // it wants another login, or one
+	access                // the login has no access to the image
+	imageOrAccess         // that, or there is no such image
+)
+
 // rule gives a meaning to failures that come without a class, or with a coarse one.
 type rule struct {
-	is     func(error) bool // nil: whatever has the texts
-	texts  []string         // all of them occur, in lower case
-	class  error
-	field  string
-	cause  error
-	remedy string
+	is      func(error) bool // nil: whatever has the texts
+	texts   []string         // all of them occur, in lower case
+	class   error
+	field   string
+	cause   error
+	remedy  string
+	refuses refused
 }
 
 func (r rule) matches(text string, err error) bool {
@@ -89,21 +141,23 @@ func (r rule) matches(text string, err error) bool {
 }
 
 const (
-	checkEngine   = "Check that the engine is healthy"
-	startBuildKit = "Start BuildKit, name another with BUILDKIT_HOST, or leave that out: the engine builds as well"
-	startEngine   = "Start the engine, or name another endpoint with DOCKER_HOST"
-	otherPort     = "Choose another host port, or 0 for a free one"
-	askRegistry   = "Check the registry's address and the network"
-	askAccess     = "Ask who runs the engine, or the proxy before it, for access"
-	checkTag      = "Check the image's name and tag"
-	withLogin     = "bring the image to the engine with a client that has a login (docker login, docker pull)"
+	checkEngine    = "Check that the engine is healthy"
+	startBuildKit  = "Start BuildKit, name another with BUILDKIT_HOST, or unset that: the engine can build too"
+	startEngine    = "Start the engine, or name another endpoint with DOCKER_HOST"
+	otherPort      = "Choose another host port, or 0 for a free one"
+	askRegistry    = "Check the registry's address, and that the engine's host can reach it"
+	askAccess      = "Ask who runs the engine, or the proxy before it, for access"
+	checkTag       = "Check the image's name and tag"
+	registryBroken = "Try again later: the registry has a failure of its own"
+	pullLater      = "Try again later, or log in with `docker login`: the registry limits pulls"
+	logIn          = "Log in to the image's registry with `docker login`"
 
 	checkRuntimes  = "Check the engine's OCI runtimes (docker info)"
-	checkProgram   = "Check the program's name, and that the image has it"
-	runnable       = "Name a program, or make it executable"
-	mendDockerfile = "Mend the Dockerfile"
-	checkContext   = "Check the path, and what " + ignoreFile + " names"
-	otherFolder    = "Choose a path that leads through folders only"
+	checkProgram   = "Check the program's name, and that the image has it and its interpreter"
+	runnable       = "Name a program for the engine's machine, and make it executable"
+	mendDockerfile = "Fix the Dockerfile"
+	checkContext   = "Check the path, and the patterns in " + buildcontext.IgnoreFile
+	otherFolder    = "Choose a path whose parents are directories"
 )
 
 var rules = []rule{
@@ -130,14 +184,20 @@ var rules = []rule{
 	{texts: []string{"unable to retrieve oci runtime error"}, class: core.ErrUnavailable, remedy: "Check the engine's OCI runtime"},
 	{texts: []string{"unknown runtime specified"}, class: core.ErrUnavailable, remedy: checkRuntimes},
 	{texts: []string{"unknown or invalid runtime name"}, class: core.ErrUnavailable, remedy: checkRuntimes},
-	{texts: []string{"unable to apply caps"}, class: core.ErrUnsupported, remedy: "The engine's machine lacks capabilities that were asked for"},
-	{texts: []string{"did not terminate successfully: exit status 137"}, class: core.ErrInvalidConfig, field: "MemoryMB", remedy: "The sandbox was killed: it needs memory beside the workload's"},
+	{texts: []string{"unable to apply caps"}, class: core.ErrUnsupported, remedy: "Ask for fewer capabilities: the engine's machine does not have all of these"},
+	{texts: []string{"did not terminate successfully: exit status 137"}, class: core.ErrInvalidConfig, field: "MemoryMB", remedy: "Allow more memory: the sandbox needs some beside the workload's"},
 
 	// runc.
 	{texts: []string{"exec:", "executable file not found"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist, remedy: checkProgram},
 	{texts: []string{"exec:", "no such file or directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist, remedy: checkProgram},
 	{texts: []string{"exec:", "stat ", "not a directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist, remedy: checkProgram},
 	{texts: []string{"exec:", "permission denied"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission, remedy: runnable},
+	{texts: []string{"exec:", "is a directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission, remedy: runnable},
+	{texts: []string{"exec:", "too many levels of symbolic links"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission, remedy: runnable},
+	{texts: []string{"exec:", "file name too long"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission, remedy: runnable},
+	{texts: []string{"exec /", ": no such file or directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist, remedy: checkProgram},
+	{texts: []string{"exec /", ": permission denied"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission, remedy: runnable},
+	{texts: []string{"exec /", ": exec format error"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission, remedy: runnable},
 	{texts: []string{"chdir to cwd"}, class: core.ErrInvalidConfig, field: "WorkingDir", remedy: otherFolder},
 	// runsc.
 	{texts: []string{"error finding executable"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist, remedy: checkProgram},
@@ -145,47 +205,61 @@ var rules = []rule{
 	{texts: []string{"failed to load", "not a directory"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist, remedy: checkProgram},
 	{texts: []string{"failed to load", "permission denied"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission, remedy: runnable},
 	{texts: []string{"failed to load", "exec format error"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission, remedy: runnable},
+	{texts: []string{"failed to load", "too many symbolic links"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission, remedy: runnable},
+	{texts: []string{"failed to load", "file name too long"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission, remedy: runnable},
 	{texts: []string{"failed to find initial working directory"}, class: core.ErrInvalidConfig, field: "WorkingDir", remedy: otherFolder},
 	// The gate.
 	{texts: []string{"moat: ", ": no such program"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist, remedy: checkProgram},
 	{texts: []string{"moat: ", ": cannot be executed"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrPermission, remedy: runnable},
 
-	{texts: []string{"no command specified"}, class: core.ErrInvalidConfig, field: "Cmd", remedy: "The image has no command of its own: give one"},
+	{texts: []string{"no command specified"}, class: core.ErrInvalidConfig, field: "Cmd", remedy: "Give a command: the image has none of its own"},
 	{texts: []string{"unable to find user"}, class: core.ErrInvalidConfig, field: "User", remedy: "Choose a user that the image knows, or a number"},
 	{texts: []string{"unable to find group"}, class: core.ErrInvalidConfig, field: "GroupAdd", remedy: "Choose a group that the image knows, or a number"},
 	{texts: []string{"cannot mkdir", "is not a directory"}, class: core.ErrInvalidConfig, field: "WorkingDir", remedy: otherFolder},
-	{texts: []string{"extraction point is not a directory"}, class: core.ErrInvalidConfig, field: "dir", remedy: "Copy into a folder"},
+	{texts: []string{"extraction point is not a directory"}, class: core.ErrInvalidConfig, field: "dir", remedy: "Copy into a directory"},
 	{texts: []string{"lstat ", ": not a directory"}, class: core.ErrInvalidConfig, field: "WorkingDir", remedy: otherFolder},
-	{texts: []string{"bind source path does not exist"}, class: core.ErrInvalidConfig, field: "Mounts", cause: fs.ErrNotExist, remedy: "Create the source first: the engine is never asked to"},
+	{texts: []string{"bind source path does not exist"}, class: core.ErrInvalidConfig, field: "Mounts", cause: fs.ErrNotExist, remedy: "Create the source first"},
 	{texts: []string{"invalid mount config"}, class: core.ErrInvalidConfig, field: "Mounts", remedy: "Check the source and the target"},
-	{texts: []string{"error mounting", "not a directory"}, class: core.ErrInvalidConfig, field: "Mounts", remedy: "Mount folders on folders and files on files"},
+	{texts: []string{"error mounting", "not a directory"}, class: core.ErrInvalidConfig, field: "Mounts", remedy: "Mount directories on directories, and files on files"},
 	{texts: []string{"invalid capadd"}, class: core.ErrInvalidConfig, field: "CapAdd", remedy: "Choose from `man 7 capabilities`"},
 	{texts: []string{"range of cpus is"}, class: core.ErrInvalidConfig, field: "CPUs", remedy: "Ask for no more CPUs than the engine has"},
 	{texts: []string{"minimum memory limit"}, class: core.ErrInvalidConfig, field: "MemoryMB", remedy: "Allow more memory"},
 	{texts: []string{"invalid reference format"}, class: core.ErrInvalidConfig, field: "Image", remedy: "Write NAME[:TAG], in lower case"},
-	{texts: []string{"cannot specify 64-byte hexadecimal"}, class: core.ErrNotFound, remedy: "Images are pulled by name, not by ID"},
+	{texts: []string{"cannot specify 64-byte hexadecimal"}, class: core.ErrNotFound, remedy: "Pull the image by its name, not by its ID"},
 
 	{texts: []string{"port is already allocated"}, class: core.ErrInUse, field: "Ports", remedy: otherPort},
+	{texts: []string{"all ports are allocated"}, class: core.ErrInUse, field: "Ports", remedy: otherPort},
 	{texts: []string{"address already in use"}, class: core.ErrInUse, field: "Ports", remedy: otherPort},
 	{texts: []string{"cannot assign requested address"}, class: core.ErrInvalidConfig, field: "Ports", remedy: "Bind to an address that the host has"},
 
 	{texts: []string{"no available ipv4 addresses"}, class: core.ErrInUse, field: "NetworkMode", remedy: "Remove containers from the network, or use a larger one"},
 
-	{texts: []string{"could not delete stale containerd task"}, class: core.ErrInUse, remedy: "What a failed start left still runs: remove the container and create another"},
+	{texts: []string{"could not delete stale containerd task"}, class: core.ErrInUse, remedy: "Remove the container and create another: its failed start left a process behind"},
 	{texts: []string{"is already in use by container"}, class: core.ErrAlreadyExists, field: "Name", remedy: "Choose another name, or remove that container"},
 	{texts: []string{"is not running"}, class: core.ErrNotRunning, remedy: "Start it first"},
 	{texts: []string{"is using its referenced image"}, class: core.ErrInUse, remedy: "Remove that container first"},
 	{texts: []string{"does not support signal"}, class: core.ErrInvalidConfig, field: "signal", remedy: "Choose from `kill -l`"},
-	{is: errdefs.IsNotFound, texts: []string{"no such container"}, class: core.ErrNotFound, remedy: "It has been removed, or never was: list what there is"},
+	{is: errdefs.IsNotFound, texts: []string{"no such container"}, class: core.ErrNotFound, remedy: "List the containers that there are: this one was removed, or never existed"},
 	{texts: []string{"pool overlaps with other one"}, class: core.ErrInUse, field: "Subnet", remedy: "Choose another subnet, or none"},
 	{texts: []string{"network with name", "already exists"}, class: core.ErrAlreadyExists, field: "Name", remedy: "Choose another name, or remove that network"},
 	{texts: []string{"has active endpoints"}, class: core.ErrInUse, remedy: "Stop the containers on it, or force the removal"},
 	{is: errdefs.IsNotFound, texts: []string{"network "}, class: core.ErrNotFound, remedy: "Create the network, or choose bridge"},
 	{is: errdefs.IsNotFound, texts: []string{"no such image"}, class: core.ErrNotFound, remedy: "Pull the image, or build it"},
 
-	// Registries.
-	{texts: []string{"no basic auth credentials"}, class: core.ErrUnavailable, remedy: "Moat has no logins: " + withLogin},
-	{texts: []string{"repository does not exist"}, class: core.ErrNotFound, remedy: "Check the name; if the image is private, " + withLogin},
+	// Registries. A refusal comes before what the engine makes of it.
+	{texts: []string{"toomanyrequests"}, class: core.ErrUnavailable, remedy: pullLater},
+	{texts: []string{"429 too many requests"}, class: core.ErrUnavailable, remedy: pullLater},
+	{is: isRegistryBroken, class: core.ErrUnavailable, remedy: registryBroken},
+	{texts: []string{"no basic auth credentials"}, class: core.ErrUnavailable, remedy: logIn, refuses: anyLogin},
+	{texts: []string{"repository does not exist"}, class: core.ErrNotFound, remedy: checkTag, refuses: imageOrAccess},
+	{texts: []string{"insufficient_scope"}, class: core.ErrNotFound, remedy: checkTag, refuses: imageOrAccess},
+	{is: errdefs.IsUnauthorized, texts: []string{fromRegistry}, class: core.ErrUnavailable, remedy: logIn, refuses: anyLogin},
+	{is: errdefs.IsPermissionDenied, texts: []string{fromRegistry}, class: core.ErrUnavailable, remedy: logIn, refuses: access},
+	{is: isAboutLogin, texts: []string{fromRegistry}, class: core.ErrUnavailable, remedy: logIn, refuses: anyLogin},
+	{texts: []string{fromRegistry}, class: core.ErrUnavailable, remedy: logIn, refuses: access},
+	{is: isForbidden, class: core.ErrUnavailable, remedy: logIn, refuses: access},
+	{texts: []string{"401 unauthorized"}, class: core.ErrUnavailable, remedy: logIn, refuses: anyLogin},
+	{texts: []string{"unauthorized: "}, class: core.ErrUnavailable, remedy: logIn, refuses: anyLogin},
 	{is: errdefs.IsNotFound, texts: []string{"failed to resolve reference"}, class: core.ErrNotFound, remedy: checkTag},
 	{is: endsNotFound, texts: []string{"failed to resolve "}, class: core.ErrNotFound, remedy: checkTag},
 	{texts: []string{"manifest unknown"}, class: core.ErrNotFound, remedy: checkTag},
@@ -194,8 +268,6 @@ var rules = []rule{
 	{texts: []string{"dial tcp"}, class: core.ErrUnavailable, remedy: askRegistry},
 	{texts: []string{"short read: expected"}, class: core.ErrUnavailable, remedy: askRegistry},
 	{texts: []string{`get "http`}, class: core.ErrUnavailable, remedy: askRegistry},
-	{texts: []string{"unauthorized"}, class: core.ErrUnavailable, remedy: "Moat has no logins: " + withLogin},
-	{texts: []string{"toomanyrequests"}, class: core.ErrUnavailable, remedy: "The registry limits pulls: try again later"},
 
 	{is: endsNotFound, class: core.ErrNotFound, remedy: checkTag}, // of BuildKit's, in Docker 20.10
 
@@ -210,7 +282,8 @@ var rules = []rule{
 }
 
 // commandFailed are the builders' words for a command of a Dockerfile that has failed.
-var commandFailed = lazily(`(?s)^(process ".*" did not complete successfully|executor failed running \[.*\]|The command '.*' returned a non-zero code): `)
+var commandFailed = lazily(`(?s)^(?:(?:process ".*" did not complete successfully|executor failed running \[.*\]|The command '.*' returned a non-zero code): ` +
+	`|building at STEP "RUN .*": while running runtime: exit status )`)
 
 func isCommandFailed(err error) bool { return commandFailed().MatchString(err.Error()) }
 
@@ -225,6 +298,20 @@ func withoutPrefixes(err error) error {
 	}
 	return &causedError{errors.New(text), err}
 }
+
+// fromRegistry precedes what newer engines quote of a registry that refuses.
+const fromRegistry = "error from registry: "
+
+// Words of registries, where nothing else tells what they mean.
+var (
+	aboutLogin = lazily(`(?i)username|password|unauthorized|authenticat|credential|token`)
+	forbidden  = lazily(`(?i)\b403 forbidden|(^|: |\n)denied(: |$)`)
+	broken     = lazily(`(?i)(unexpected http status|status code \[[^\]]*\]|unexpected status from \w+ request to \S+): 5\d\d `)
+)
+
+func isAboutLogin(err error) bool     { return aboutLogin().MatchString(err.Error()) }
+func isForbidden(err error) bool      { return forbidden().MatchString(err.Error()) }
+func isRegistryBroken(err error) bool { return broken().MatchString(err.Error()) }
 
 // endsNotFound tells the failures of builders that come without a class.
 func endsNotFound(err error) bool { return strings.HasSuffix(err.Error(), ": not found") }
@@ -260,6 +347,34 @@ func unpermitted(err error) bool {
 	return client.IsErrConnectionFailed(err) && errors.Is(err, fs.ErrPermission)
 }
 
+// isExecRefusal tells what the engine may have written in place of a program that it
+// could not run beside a container's own.
+func isExecRefusal(said []byte) bool {
+	for _, sign := range []string{"OCI runtime exec failed: ", "unable to find user ", "unable to find group "} {
+		if bytes.HasPrefix(said, []byte(sign)) {
+			return true
+		}
+	}
+	return false
+}
+
+// initRefusal are the words of runc's init that could not become a program.
+var initRefusal = lazily(`^exec (/[^\n]*): (?:exec format error|no such file or directory|permission denied)\r?\n?$`)
+
+// isInitRefusal tells what runc's init may have written in the program's place.
+func isInitRefusal(said []byte) bool {
+	return bytes.HasPrefix(said, []byte("exec /")) && bytes.HasSuffix(said, []byte("\n")) && initRefusal().Match(said)
+}
+
+// programOfInit returns the program that runc's init names.
+func programOfInit(said string) (path string, ok bool) {
+	match := initRefusal().FindStringSubmatch(said)
+	if match == nil {
+		return "", false
+	}
+	return match[1], true
+}
+
 // brokenOCIRuntime tells an engine without the OCI runtime that was asked for, or
 // whose program does not work.
 func brokenOCIRuntime(err error) bool {
@@ -277,9 +392,15 @@ func noSuchImage(err error) bool {
 	return errdefs.IsNotFound(err) && strings.Contains(strings.ToLower(err.Error()), "no such image")
 }
 
-// isSiblingGone tells the classic builder's look at an image that has just been removed.
-func isSiblingGone(failure string) bool {
-	return strings.HasPrefix(failure, `unable to find image "sha256:`)
+// isBuilderRace tells a step that failed by a race of the engine's. A builder, the classic
+// one or Podman's, looks at all images that have the same parent, for one to reuse, and
+// another client has just removed one of them. Podman before 4.6 starts a step's runtime
+// from a thread whose end, at any moment, kills it; a command that is killed is told in
+// other words.
+func isBuilderRace(failure string) bool {
+	return strings.HasPrefix(failure, `unable to find image "sha256:`) ||
+		strings.Contains(failure, "checking if cached image exists from a previous build: ") ||
+		strings.HasSuffix(failure, ": while running runtime: signal: killed")
 }
 
 // isAddressTaken tells the start of a container whose address on its network another

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -61,6 +62,8 @@ func TestClassify(t *testing.T) {
 
 		{500, ports1 + `Error starting userland proxy: listen tcp4 127.0.0.1:5000: bind: address already in use`, core.ErrInUse, "Ports", nil},
 		{500, ports1 + `Bind for 127.0.0.1:5000 failed: port is already allocated`, core.ErrInUse, "Ports", nil},
+		{500, ports1 + `all ports are allocated`, core.ErrInUse, "Ports", nil},
+		{500, ports2 + `all ports are allocated`, core.ErrInUse, "Ports", nil},
 		{500, ports2 + `failed to bind host port 127.0.0.1:5000/tcp: address already in use`, core.ErrInUse, "Ports", nil},
 		{500, ports1 + `Error starting userland proxy: listen tcp4 192.0.2.7:32777: bind: cannot assign requested address`, core.ErrInvalidConfig, "Ports", nil},
 		{500, ports2 + `failed to bind host port 192.0.2.7:32777/tcp: cannot assign requested address`, core.ErrInvalidConfig, "Ports", nil},
@@ -125,5 +128,24 @@ func TestPullOfAnIDIsNotFound(t *testing.T) {
 	cfg := core.Config{Image: strings.Repeat("0123456789abcdef", 4)}
 	if _, err := engine.runtime(t).CreateContainer(t.Context(), cfg); !errors.Is(err, core.ErrNotFound) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// imperatives are what remedies begin with.
+var imperatives = strings.Fields("Add Allow Ask Bind Bring Check Choose Copy Create Fix Free Give Join List Log Make Mount Name Pull " +
+	"Read Remove Start Stop Try Update Upgrade Use Wait Write")
+
+func TestRemediesAreImperatives(t *testing.T) {
+	for _, rule := range rules {
+		if rule.remedy == "" {
+			continue
+		}
+		first, _, _ := strings.Cut(rule.remedy, " ")
+		if !slices.Contains(imperatives, first) {
+			t.Errorf("%q begins with %q, which is not one of %q", rule.remedy, first, imperatives)
+		}
+		if strings.ContainsAny(rule.remedy[len(rule.remedy)-1:], ".?!:;, \n") {
+			t.Errorf("%q ends with punctuation", rule.remedy)
+		}
 	}
 }

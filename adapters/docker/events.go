@@ -47,10 +47,33 @@ var eventTypes = map[events.Action]core.EventType{
 	events.ActionDestroy: core.EventRemoved,
 }
 
+// eventOf returns the type of an event, "" for one that is not of a life.
+func eventOf(action events.Action) core.EventType {
+	if action == events.ActionRemove { // Podman's
+		action = events.ActionDestroy
+	}
+	return eventTypes[action]
+}
+
+// filterEvents adds an event to a filter.
+func (r *Runtime) filterEvents(wanted filters.Args, action events.Action) {
+	for _, word := range append(r.kind().filters[action], string(action)) {
+		wanted.Add("event", word)
+	}
+}
+
+// The attributes of an event that engines put among the container's labels.
+const attributeExitCode = "exitCode"
+
+var attributes = []string{"name", "image", attributeExitCode, "execDuration", "containerExitCode", "podId"}
+
 // Events subscribes to the events of the managed containers. An engine that was
 // restarted has forgotten its events: what became of the containers is looked up then.
 // Of one that has been removed meanwhile only that is told.
 func (r *Runtime) Events(ctx context.Context, opts core.EventOptions) (iter.Seq2[core.Event, error], error) {
+	if err := opts.Validate(); err != nil {
+		return nil, err
+	}
 	c, err := r.begin(ctx, 0, "watch events", r.options.Host)
 	if err != nil {
 		return nil, err
@@ -115,7 +138,7 @@ func (w *watch) list() (map[string]core.Event, error) {
 	})
 	running := map[string]core.Event{}
 	for _, summary := range all {
-		event := core.Event{ID: summary.ID, Name: nameOf(summary.Names), Image: summary.Image, Labels: summary.Labels}
+		event := core.Event{ID: summary.ID, Name: nameOf(summary.Names), Image: w.runtime.kind().familiar(summary.Image), Labels: summary.Labels}
 		if w.container == "" || w.container == event.Name || strings.HasPrefix(event.ID, w.container) {
 			running[event.ID] = event
 		}
@@ -128,7 +151,7 @@ func (w *watch) list() (map[string]core.Event, error) {
 func (w *watch) subscribe(limit context.Context) error {
 	wanted := filters.NewArgs(filters.Arg("type", string(events.ContainerEventType)), filters.Arg("label", core.LabelManaged+"=true"))
 	for action := range eventTypes {
-		wanted.Add("event", string(action))
+		w.runtime.filterEvents(wanted, action)
 	}
 	if w.container != "" {
 		wanted.Add("container", w.container)
@@ -216,7 +239,7 @@ func (w *watch) all(yield func(core.Event, error) bool) {
 
 // read turns a message into an event, unless it has come before.
 func (w *watch) read(message events.Message) []core.Event {
-	id, kind := message.Actor.ID, eventTypes[message.Action]
+	id, kind := message.Actor.ID, eventOf(message.Action)
 	if kind == "" || !w.recent.add(recentEvent{id, kind, message.TimeNano}) {
 		return nil
 	}
@@ -229,12 +252,11 @@ func (w *watch) read(message events.Message) []core.Event {
 	}
 	delete(w.told, id)
 	labels := maps.Clone(message.Actor.Attributes)
-	event := core.Event{Type: kind, Time: at.UTC(), ID: id, Name: labels["name"], Image: labels["image"]}
+	event := core.Event{Type: kind, Time: at.UTC(), ID: id, Name: labels["name"], Image: w.runtime.kind().familiar(labels["image"])}
 	if kind == core.EventDied {
-		event.ExitCode, _ = strconv.ParseInt(labels["exitCode"], 10, 64)
+		event.ExitCode, _ = strconv.ParseInt(labels[attributeExitCode], 10, 64)
 	}
-	// What the engine puts among the labels.
-	for _, attribute := range []string{"name", "image", "exitCode", "execDuration"} {
+	for _, attribute := range attributes {
 		delete(labels, attribute)
 	}
 	event.Labels = labels

@@ -5,15 +5,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/versions"
+	"github.com/moatproject/moat/adapters/docker/programs"
 	"github.com/moatproject/moat/core"
 )
 
@@ -56,7 +55,7 @@ type execution struct {
 	opts    core.ExecOptions
 	id      string            // the engine's for the exec
 	size    core.TerminalSize // at first, where there is a terminal
-	gated   bool              // the gate is before the program
+	mark    string            // of the gate before the program; empty: there is none
 }
 
 // noExecDetachKeys are noDetachKeys that JSON can carry.
@@ -71,8 +70,8 @@ func (e *execution) create() error {
 	if opts.TTY {
 		request.DetachKeys = noExecDetachKeys
 	}
-	if e.gated {
-		request.Cmd = slices.Concat([]string{gatePath, gateSize}, opts.Cmd)
+	if e.mark != "" {
+		request.Cmd = slices.Concat([]string{gatePath, gateSize + e.mark}, opts.Cmd)
 	}
 	created, err := ask(e.call.ctx, e.runtime, e.call.op, e.call.object, func(ctx context.Context) (container.ExecCreateResponse, error) {
 		return e.runtime.engine.ContainerExecCreate(ctx, e.call.object, request)
@@ -97,11 +96,25 @@ func (e *execution) run() (int64, error) {
 	}
 	ctx, cancel := context.WithCancel(e.call.ctx)
 	defer cancel()
-	stdout := &startFailure{to: e.opts.Stdout, program: e.opts.Cmd[0]}
-	streams := e.opts.AttachOptions
-	streams.Stdout = stdout
-	carried := newStream(conn, streams)
+	carried := newStream(conn, e.opts.AttachOptions)
 	carried.tty, carried.halfClose = e.opts.TTY, !e.opts.TTY
+	refusal := e.runtime.kind().execRefusal
+	unstarted := func(said string) bool { return refusal([]byte(said)) && e.isUnstarted(ctx, said) }
+	unexecuted := func(said string) bool { return e.runtime.isUnexecuted(ctx, e.call, said) }
+	all := &opening{
+		gate:   gatesWords(e.mark),
+		others: func(said []byte) bool { return refusal(said) || isInitRefusal(said) },
+		prove:  func(said string) bool { return unstarted(said) || unexecuted(said) },
+	}
+	carried.stdout = &opening{gate: gatesWords(e.mark), others: refusal, prove: unstarted}
+	carried.stderr = &opening{others: isInitRefusal, prove: unexecuted}
+	switch {
+	case e.opts.TTY && e.mark == "":
+		carried.stdout = all
+	case e.runtime.kind().refusesOnStderr && !e.opts.TTY:
+		carried.stdout, carried.stderr = &opening{gate: all.gate}, all
+		all.gate = ""
+	}
 	if e.opts.TTY {
 		go e.followSizes(ctx)
 	}
@@ -115,11 +128,21 @@ func (e *execution) run() (int64, error) {
 	if err := carried.run(ctx); err != nil {
 		return 0, err
 	}
-	return e.result(ctx, stdout)
+	code, err := e.result(ctx, carried)
+	if err == nil {
+		err = carried.inputFailure()
+	}
+	return code, err
+}
+
+// isUnstarted tells whether the engine could not start the program, once it has said so.
+func (e *execution) isUnstarted(ctx context.Context, said string) bool {
+	found, err := e.inspect(ctx)
+	return err == nil && e.runtime.kind().unstarted(e.opts, found, said)
 }
 
 // result asks for the exit code, which engines note before they end the streams.
-func (e *execution) result(ctx context.Context, stdout *startFailure) (int64, error) {
+func (e *execution) result(ctx context.Context, carried *stream) (int64, error) {
 	found, err := e.inspect(ctx)
 	if err == nil && found.Running {
 		found, err = e.awaitExit(ctx)
@@ -130,14 +153,17 @@ func (e *execution) result(ctx context.Context, stdout *startFailure) (int64, er
 	case err != nil:
 		return 0, err
 	}
-	// The gate is a process, one that the engine could not start is not.
-	if failure := stdout.text(); failure != "" && (found.Pid == 0 || e.gated) && found.ExitCode >= cannotExecute {
-		return 0, errors.New(failure)
+	code := int64(found.ExitCode)
+	for _, first := range []*opening{carried.stdout, carried.stderr} {
+		said := first.words()
+		if said != "" && e.runtime.kind().execRefusal([]byte(said)) && e.runtime.kind().unstarted(e.opts, found, said) {
+			return 0, errors.New(said)
+		}
+		if err := e.runtime.opened(ctx, e.call, first, code); err != nil {
+			return 0, err
+		}
 	}
-	if err := stdout.release(); err != nil {
-		return 0, &callerError{err}
-	}
-	return int64(found.ExitCode), nil
+	return code, nil
 }
 
 func (e *execution) inspect(ctx context.Context) (container.ExecInspect, error) {
@@ -174,9 +200,6 @@ func (e *execution) awaitExit(ctx context.Context) (container.ExecInspect, error
 	}
 }
 
-// cannotExecute is the first of the two exit codes of what could not be started.
-const cannotExecute = 126
-
 // errContainerEnded ends a backlog in the engine's place: a sandbox that is killed does
 // not always end the streams of what ran in it.
 var errContainerEnded = errors.New("the container has ended")
@@ -187,7 +210,7 @@ const endGrace = 3 * time.Second
 // containerEnds returns true some time after the container has ended, false when ctx
 // ends, or that cannot be known.
 func (e *execution) containerEnds(ctx context.Context) bool {
-	if _, err := receive(e.runtime.engine.ContainerWait(ctx, e.call.object, container.WaitConditionNotRunning)); err != nil && !errdefs.IsNotFound(err) {
+	if _, err := e.runtime.kind().awaitExit(ctx, e.runtime, e.call.object); err != nil && !errdefs.IsNotFound(err) {
 		return false
 	}
 	select {
@@ -226,7 +249,7 @@ func (e *execution) bringGate() error {
 	if err != nil {
 		return err
 	}
-	program, err := programs.ReadFile("programs/gate-" + version.Arch)
+	program, err := programs.Read("gate", version.Arch)
 	if err != nil {
 		return nil
 	}
@@ -237,7 +260,9 @@ func (e *execution) bringGate() error {
 	if core.FieldOf(err) == "Cmd" {
 		return nil
 	}
-	e.gated = err == nil && code == 0
+	if err == nil && code == 0 {
+		e.mark = newMark()
+	}
 	return err
 }
 
@@ -259,84 +284,18 @@ func (e *execution) followSizes(ctx context.Context) {
 
 func (e *execution) resize(ctx context.Context, size core.TerminalSize) {
 	err := core.ValidateTerminalSize(size.Height, size.Width)
-	if err == nil {
+	for try := 0; err == nil; try++ {
 		err = e.runtime.engine.ContainerExecResize(ctx, e.id, container.ResizeOptions{Height: size.Height, Width: size.Width})
+		if err == nil || try >= e.runtime.kind().resizeTries {
+			break
+		}
+		select {
+		case <-time.After(firstPause):
+			err = nil
+		case <-ctx.Done():
+		}
 	}
 	if err != nil && ctx.Err() == nil {
 		e.runtime.options.Logger.Debug("the terminal keeps its size", "container", e.call.object, "error", err)
 	}
-}
-
-// startFailure passes output on, but holds back what may be the one line in which the
-// engine, or the gate, tells why a program could not be started. They write it first,
-// and in one piece: a first key's echo is not held.
-type startFailure struct {
-	to      io.Writer // nil discards
-	program string    // empty: any
-	held    []byte
-	passed  bool
-}
-
-func (f *startFailure) Write(p []byte) (int, error) {
-	if f.passed {
-		return f.pass(p)
-	}
-	f.held = append(f.held, p...)
-	if f.possible() {
-		return len(p), nil
-	}
-	return len(p), f.release()
-}
-
-func (f *startFailure) possible() bool {
-	if line := bytes.IndexByte(f.held, '\n'); len(f.held) > systemErrorMax || (line >= 0 && line < len(f.held)-1) {
-		return false
-	}
-	gate := "moat: "
-	if f.program != "" {
-		gate += f.program + ": "
-	}
-	for _, sign := range []string{"OCI runtime exec failed: ", "unable to find user ", "unable to find group ", gate} {
-		if bytes.HasPrefix(f.held, []byte(sign)) {
-			return true
-		}
-	}
-	return false
-}
-
-// text returns what is held, if it is such a line.
-func (f *startFailure) text() string {
-	line, whole := strings.CutSuffix(string(f.held), "\n")
-	if !whole {
-		return ""
-	}
-	return strings.TrimSpace(line)
-}
-
-// gates returns what the gate said in the place of a container's program, which exited
-// with code, or passes on what is held.
-func (f *startFailure) gates(code int64) error {
-	text := f.text()
-	if (strings.HasSuffix(text, gateMissing) || strings.HasSuffix(text, gateRefused)) && (code >= cannotExecute || code == unknownCode) {
-		return errors.New(text)
-	}
-	if err := f.release(); err != nil {
-		return &callerError{err}
-	}
-	return nil
-}
-
-// release passes on what is held.
-func (f *startFailure) release() error {
-	held := f.held
-	f.held, f.passed = nil, true
-	_, err := f.pass(held)
-	return err
-}
-
-func (f *startFailure) pass(p []byte) (int, error) {
-	if f.to == nil || len(p) == 0 {
-		return len(p), nil
-	}
-	return f.to.Write(p)
 }

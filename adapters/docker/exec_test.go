@@ -136,18 +136,6 @@ func TestExecOfWhatClosesItsOutput(t *testing.T) {
 	}
 }
 
-// TestKeysAreNotHeldBack writes what could be the beginning of a failure's line, but
-// comes in a piece that is too short for it.
-func TestKeysAreNotHeldBack(t *testing.T) {
-	for _, key := range []string{"m", "moat", "O", "unable to"} {
-		var passed bytes.Buffer
-		failure := &startFailure{to: &passed, program: "top"}
-		if _, err := failure.Write([]byte(key)); err != nil || passed.String() != key {
-			t.Errorf("of %q came %q, %v", key, passed.String(), err)
-		}
-	}
-}
-
 func TestExecOfWhatSaysTheSame(t *testing.T) {
 	const text = "OCI runtime exec failed: exec: \"x\": permission denied\n"
 	engine := startFake(t)
@@ -177,32 +165,4 @@ func TestExecEndsWithItsContext(t *testing.T) {
 	if _, err := running.result(t); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-}
-
-// FuzzStartFailure passes output in pieces: what is passed on and what is held back are
-// together what was written.
-func FuzzStartFailure(f *testing.F) {
-	f.Add("OCI runtime exec failed: x\n", uint8(3))
-	f.Add("OCI runtime exec\nfailed", uint8(1))
-	f.Add("moat: top: no such program\n", uint8(5))
-	f.Fuzz(func(t *testing.T, text string, size uint8) {
-		var passed bytes.Buffer
-		failure := &startFailure{to: &passed, program: "top"}
-		for rest := []byte(text); len(rest) > 0; {
-			piece := rest[:min(len(rest), int(size)+1)]
-			if n, err := failure.Write(piece); n != len(piece) || err != nil {
-				t.Fatalf("%d, %v", n, err)
-			}
-			rest = rest[len(piece):]
-		}
-		if got := passed.String() + string(failure.held); got != text {
-			t.Errorf("%q became %q", text, got)
-		}
-		if len(failure.held) > 0 && passed.Len() > 0 {
-			t.Error("what was written later is held back")
-		}
-		if err := failure.release(); err != nil || passed.String() != text {
-			t.Errorf("%q was released as %q, %v", text, passed.String(), err)
-		}
-	})
 }

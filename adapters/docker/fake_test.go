@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"archive/tar"
 	"context"
 	"encoding/base64"
 	"encoding/binary"
@@ -68,40 +69,44 @@ func startFake(t testing.TB) *fakeEngine {
 
 func usualRoutes() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
-		"/_ping":                       ping("1.41"),
-		"POST /containers/create":      answer(http.StatusCreated, container.CreateResponse{ID: testID}),
-		"POST /containers/{id}/start":  status(http.StatusNoContent),
-		"POST /containers/{id}/attach": failure(http.StatusNotFound, "page not found"),
-		"POST /containers/{id}/resize": status(http.StatusOK),
-		"POST /containers/{id}/stop":   status(http.StatusNoContent),
-		"POST /containers/{id}/kill":   status(http.StatusNoContent),
-		"DELETE /containers/{id}":      status(http.StatusNoContent),
-		"POST /containers/{id}/wait":   exits(0),
-		"GET /containers/{id}/json":    inspected("exited"),
-		"GET /containers/{id}/logs":    logs(frame(streamStdout, "output\n")),
-		"GET /containers/json":         answer(http.StatusOK, []any{}),
-		"GET /containers/{id}/stats":   answer(http.StatusOK, map[string]string{"read": "2026-01-02T03:04:05Z"}),
-		"PUT /containers/{id}/archive": status(http.StatusOK),
-		"GET /containers/{id}/archive": archived,
-		"POST /containers/{id}/exec":   answer(http.StatusCreated, map[string]string{"Id": execID}),
-		"POST /exec/{id}/start":        upgraded(func(io.ReadWriter) {}),
-		"POST /exec/{id}/resize":       status(http.StatusOK),
-		"GET /exec/{id}/json":          answer(http.StatusOK, map[string]any{"Pid": 1, "ExitCode": 3}),
-		"GET /networks":                answer(http.StatusOK, []any{}),
-		"POST /networks/create":        answer(http.StatusCreated, map[string]string{"Id": testID}),
-		"POST /networks/{id}/{verb}":   status(http.StatusOK),
-		"DELETE /networks/{id}":        status(http.StatusNoContent),
-		"GET /events":                  hang,
-		"GET /images/json":             answer(http.StatusOK, []any{}),
-		"GET /images/{name...}":        failure(http.StatusNotFound, "No such image"),
-		"POST /build":                  answer(http.StatusOK, map[string]string{"stream": "Successfully built 0123"}),
-		"POST /grpc":                   failure(http.StatusNotFound, "page not found"),
-		"DELETE /images/{name...}":     answer(http.StatusOK, []any{}),
-		"POST /images/create":          answer(http.StatusOK, map[string]string{"status": "Download complete"}),
-		"GET /version":                 answer(http.StatusOK, map[string]string{"Version": "20.10.24"}),
-		"GET /info":                    answer(http.StatusOK, map[string]string{"OSType": "linux"}),
-		"GET /networks/{name}":         answer(http.StatusOK, map[string]string{"Name": "bridge"}),
-		"/":                            failure(http.StatusNotFound, "page not found"),
+		"/_ping":                                ping("1.41"),
+		"POST /containers/create":               answer(http.StatusCreated, container.CreateResponse{ID: testID}),
+		"POST /containers/{id}/start":           status(http.StatusNoContent),
+		"POST /containers/{id}/attach":          failure(http.StatusNotFound, "page not found"),
+		"POST /containers/{id}/resize":          status(http.StatusOK),
+		"POST /containers/{id}/stop":            status(http.StatusNoContent),
+		"POST /containers/{id}/kill":            status(http.StatusNoContent),
+		"DELETE /containers/{id}":               status(http.StatusNoContent),
+		"POST /containers/{id}/wait":            exits(0),
+		"GET /containers/{id}/json":             inspected("exited"),
+		"GET /containers/{id}/logs":             logs(frame(streamStdout, "output\n")),
+		"GET /containers/json":                  answer(http.StatusOK, []any{}),
+		"GET /containers/{id}/stats":            answer(http.StatusOK, map[string]string{"read": "2026-01-02T03:04:05Z"}),
+		"PUT /containers/{id}/archive":          status(http.StatusOK),
+		"GET /containers/{id}/archive":          archived,
+		"POST /containers/{id}/exec":            answer(http.StatusCreated, map[string]string{"Id": execID}),
+		"POST /exec/{id}/start":                 upgraded(func(io.ReadWriter) {}),
+		"POST /exec/{id}/resize":                status(http.StatusOK),
+		"GET /exec/{id}/json":                   answer(http.StatusOK, map[string]any{"Pid": 1, "ExitCode": 3}),
+		"GET /networks":                         answer(http.StatusOK, []any{}),
+		"POST /networks/create":                 answer(http.StatusCreated, map[string]string{"Id": testID}),
+		"POST /networks/{id}/{verb}":            status(http.StatusOK),
+		"DELETE /networks/{id}":                 status(http.StatusNoContent),
+		"GET /events":                           hang,
+		"GET /images/json":                      answer(http.StatusOK, []any{}),
+		"GET /images/{name...}":                 failure(http.StatusNotFound, "No such image"),
+		"POST /build":                           answer(http.StatusOK, map[string]string{"stream": "Successfully built 0123"}),
+		"POST /grpc":                            failure(http.StatusNotFound, "page not found"),
+		"DELETE /images/{name...}":              answer(http.StatusOK, []any{}),
+		"POST /images/create":                   answer(http.StatusOK, map[string]string{"status": "Download complete"}),
+		"GET /version":                          answer(http.StatusOK, map[string]string{"Version": "20.10.24"}),
+		"GET /info":                             answer(http.StatusOK, map[string]string{"OSType": "linux"}),
+		"GET " + libpod + "/containers/json":    answer(http.StatusOK, []any{}),
+		"DELETE " + libpod + "/containers/{id}": answer(http.StatusOK, []any{}),
+		"POST " + libpod + "/networks/create":   answer(http.StatusOK, map[string]string{"id": testID}),
+		"HEAD /containers/{id}/archive":         archived,
+		"GET /networks/{name}":                  answer(http.StatusOK, map[string]string{"Name": "bridge"}),
+		"/":                                     failure(http.StatusNotFound, "page not found"),
 	}
 }
 
@@ -112,7 +117,7 @@ const execID = "e0e0e0e0"
 func archived(w http.ResponseWriter, _ *http.Request) {
 	stat, _ := json.Marshal(map[string]any{"name": "file", "size": 4})
 	w.Header().Set("X-Docker-Container-Path-Stat", base64.StdEncoding.EncodeToString(stat))
-	_, _ = io.WriteString(w, "tar!")
+	_ = tar.NewWriter(w).Close()
 }
 
 // on replaces a route.

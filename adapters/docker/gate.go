@@ -2,10 +2,12 @@ package docker
 
 import (
 	"context"
+	"crypto/rand"
 	"slices"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
+	"github.com/moatproject/moat/adapters/docker/programs"
 	"github.com/moatproject/moat/core"
 )
 
@@ -13,10 +15,10 @@ import (
 // ours that waits, for the terminal's size or for a byte of its input, and then becomes
 // the container's own. Without it the size always comes too late for a program that asks
 // at once: engines set it after the start. And they start no container without its
-// program, which is what a held one is. programs/gate.c is its source.
+// program, which is what a held one is. programs/source/gate.c is its source.
 const gatePath = "/.moat-gate"
 
-// What the gate waits for, as its source has it.
+// What the gate waits for, as its source has it: the letter before its mark.
 const (
 	noGate       = ""
 	gateSize     = "s" // a terminal's size, for a while
@@ -43,22 +45,31 @@ func gateFor(cfg core.Config) string {
 	return noGate
 }
 
-// gateOf returns what the gate of a container waits for.
-func gateOf(config *container.Config) string {
-	if len(config.Entrypoint) > 1 && config.Entrypoint[0] == gatePath {
-		return config.Entrypoint[1]
+// gateOf returns what the gate of a container waits for, and its mark.
+func gateOf(config *container.Config) (gate, mark string) {
+	if len(config.Entrypoint) > 1 && config.Entrypoint[0] == gatePath && config.Entrypoint[1] != "" {
+		return config.Entrypoint[1][:1], config.Entrypoint[1][1:]
 	}
-	return noGate
+	return noGate, ""
+}
+
+// newMark makes one that no program can guess. It is in the gate's arguments, which the
+// program's replace before that begins.
+func newMark() string { return rand.Text()[:markLength] }
+
+const markLength = 12 // letters, of five bits each
+
+// gatesWords returns what the words of a gate with a mark begin with. Gates of earlier
+// versions have none, and what they say is output like any other.
+func gatesWords(mark string) string {
+	if mark == "" {
+		return ""
+	}
+	return "moat-" + mark + ": "
 }
 
 // isHeld tells a container whose gate Release opens.
 func isHeld(gate string) bool { return gate != noGate && gate != gateSize }
-
-// How the gate's line ends where it cannot become a program, which it names before.
-const (
-	gateMissing = ": no such program"
-	gateRefused = ": cannot be executed"
-)
 
 // The size of a terminal that nobody has given one, in characters.
 const (
@@ -70,7 +81,7 @@ const (
 func (r *Runtime) gateIn(ctx context.Context, name string) (program []byte, of image.InspectResponse, err error) {
 	of, err = r.engine.ImageInspect(ctx, name)
 	if err == nil && of.Os == "linux" {
-		program, _ = programs.ReadFile("programs/gate-" + of.Architecture)
+		program, _ = programs.Read("gate", of.Architecture)
 	}
 	return program, of, err
 }
@@ -90,7 +101,7 @@ func (r *Runtime) gateBefore(ctx context.Context, c *call, asked request) ([]byt
 		return nil, err
 	}
 	// Who gives the engine an entrypoint has to give it the command as well.
-	config.Entrypoint = []string{gatePath, asked.gate}
+	config.Entrypoint = []string{gatePath, asked.gate + newMark()}
 	if image.Config != nil {
 		config.Entrypoint = slices.Concat(config.Entrypoint, image.Config.Entrypoint)
 		if len(config.Cmd) == 0 {

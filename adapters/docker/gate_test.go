@@ -2,7 +2,6 @@ package docker
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/docker/docker/api/types/container"
@@ -52,6 +52,9 @@ func TestGateRequests(t *testing.T) {
 		})
 		cfg := core.Config{Image: "image", TTY: test.tty, Held: test.held, Interactive: test.interactive}
 		_, err := engine.runtime(t).CreateContainer(t.Context(), cfg)
+		if len(sent.Entrypoint) > 1 { // without the mark
+			sent.Entrypoint[1] = sent.Entrypoint[1][:1]
+		}
 		got := fmt.Sprintf("%q %q stdin %t %t", sent.Entrypoint, sent.Cmd, sent.OpenStdin, sent.StdinOnce)
 		if errors.Is(err, core.ErrUnsupported) {
 			got = core.FieldOf(err)
@@ -68,13 +71,16 @@ func TestGateRequests(t *testing.T) {
 	}
 }
 
-// gated takes a byte of a stream's beginning, tells what its program reads from then on,
-// and ends when that has an end.
-func gated(read chan<- string) http.HandlerFunc {
+// gated takes a byte of a stream's beginning, which must not come before the release,
+// tells what its program reads from then on, and ends when that has an end.
+func gated(t *testing.T, released *atomic.Bool, read chan<- string) http.HandlerFunc {
 	return upgraded(func(conn io.ReadWriter) {
 		key := make([]byte, 1)
 		if _, err := io.ReadFull(conn, key); err != nil {
 			return
+		}
+		if !released.Load() {
+			t.Error("the program has begun before its release")
 		}
 		_, _ = conn.Write(frame(streamStdout, "begun"))
 		rest, _ := io.ReadAll(conn)
@@ -87,32 +93,35 @@ func gated(read chan<- string) http.HandlerFunc {
 func TestReleaseRequests(t *testing.T) {
 	const attach = "POST /containers/" + testID + "/attach?detachKeys=%FF%2C%FE%2C%FF%2C%FE%2C%FF%2C%FE%2C%FF%2C%FE&stderr=1&stdin=1&stdout=1&stream=1"
 	const start, wait = "POST /containers/" + testID + "/start", "POST /containers/" + testID + "/wait?condition=not-running"
+	const inspect = "GET /containers/" + testID + "/json"
 	for _, known := range []bool{true, false} {
 		engine := startFake(t)
 		engine.on(imageRoute, ofArchitecture("amd64"))
 		engine.on(inspectRoute, gatedContainer(gateByte, false))
-		read := make(chan string, 1)
-		engine.on(attachRoute, gated(read))
+		var released atomic.Bool
+		read, starting := make(chan string, 1), openGate()
+		engine.on(attachRoute, gated(t, &released, read))
+		engine.on("POST /containers/{id}/start", starting.then(status(http.StatusNoContent)))
 		r, want := engine.runtime(t), []string{attach, start, wait}
 		if known {
 			if _, err := r.CreateContainer(t.Context(), core.Config{Image: "image", Held: true, Interactive: true}); err != nil {
 				t.Fatal(err)
 			}
 		} else {
-			want = slices.Concat([]string{"GET /containers/" + testID + "/json"}, want)
+			want = []string{inspect, attach, start, inspect, wait}
 		}
 		before := len(engine.requests())
 		var stdout bytes.Buffer
-		err := r.StartAttached(t.Context(), testID, core.AttachOptions{
-			Stdin: strings.NewReader("typed"), Stdout: &stdout,
-			Release: func(context.Context) error {
-				if stdout.Len() > 0 {
-					t.Error("the program has begun")
-				}
-				return nil
-			},
-		})
-		if err != nil {
+		attached := make(chan error, 1)
+		go func() {
+			attached <- r.StartAttached(t.Context(), testID, core.AttachOptions{Stdin: strings.NewReader("typed"), Stdout: &stdout})
+		}()
+		await(t, starting.arrived, "the start")
+		released.Store(true)
+		if err := r.ReleaseContainer(t.Context(), testID); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-attached; err != nil {
 			t.Fatal(err)
 		}
 		if typed := <-read; stdout.String() != "begun" || typed != "typed" {
@@ -137,21 +146,25 @@ func gatedContainer(gate string, tty bool) http.HandlerFunc {
 // TestReleaseOfATerminal resizes after the release, which is what the gate waits for.
 func TestReleaseOfATerminal(t *testing.T) {
 	engine := startFake(t)
-	resized := openGate()
+	starting, resized := openGate(), openGate()
+	engine.on("POST /containers/{id}/start", starting.then(status(http.StatusNoContent)))
 	engine.on("POST /containers/{id}/resize", resized.then(status(http.StatusOK)))
 	engine.on(inspectRoute, gatedContainer(gateHeldSize, true))
 	engine.on(attachRoute, upgraded(func(io.ReadWriter) { await(t, resized.arrived, "the resize") }))
-	err := engine.runtime(t).StartAttached(t.Context(), testID, core.AttachOptions{
-		TTY: true, InitialHeight: 30, InitialWidth: 90,
-		Release: func(context.Context) error {
-			select {
-			case <-resized.arrived:
-				t.Error("the terminal has a size before the release")
-			default:
-			}
-			return nil
-		},
-	})
+	r, attached := engine.runtime(t), make(chan error, 1)
+	go func() {
+		attached <- r.StartAttached(t.Context(), testID, core.AttachOptions{TTY: true, InitialHeight: 30, InitialWidth: 90})
+	}()
+	await(t, starting.arrived, "the start")
+	select {
+	case <-resized.arrived:
+		t.Error("the terminal has a size before the release")
+	default:
+	}
+	if err := r.ReleaseContainer(t.Context(), testID); err != nil {
+		t.Fatal(err)
+	}
+	err := <-attached
 	if err != nil || !slices.Contains(engine.requests(), "POST /containers/"+testID+"/resize?h=30&w=90") {
 		t.Errorf("got %v, with %q", err, engine.requests())
 	}
@@ -162,7 +175,7 @@ func TestInputBehindTheGate(t *testing.T) {
 	for gate, want := range map[string]bool{noGate: true, gateByte: true, gateLastByte: false} {
 		config := &container.Config{OpenStdin: true, StdinOnce: true}
 		if gate != noGate {
-			config.Entrypoint = []string{gatePath, gate}
+			config.Entrypoint = []string{gatePath, gate + "MARK"}
 		}
 		if got := stdioOf(config); got.stdin != want || got.gate != gate {
 			t.Errorf("behind %q: %+v", gate, got)

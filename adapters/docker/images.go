@@ -13,13 +13,23 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/api/types/registry"
 	"github.com/moatproject/moat/core"
 )
 
+// listTries bounds the attempts to list images while others are removed.
+const listTries = 100
+
 // ListImages returns a row for each tag that begins with [core.ImagePrefix].
 func (r *Runtime) ListImages(ctx context.Context) ([]core.ImageInfo, error) {
-	images, err := ask(ctx, r, "list images", r.options.Host, func(ctx context.Context) ([]image.Summary, error) {
-		return r.engine.ImageList(ctx, image.ListOptions{}) // its patterns match one level of names only
+	images, err := ask(ctx, r, "list images", r.options.Host, func(ctx context.Context) (images []image.Summary, err error) {
+		for range listTries {
+			images, err = r.engine.ImageList(ctx, image.ListOptions{}) // the engine's patterns match only one level of a name
+			if err == nil || !r.kind().imageGone(err) {
+				break
+			}
+		}
+		return images, err
 	})
 	if err != nil {
 		return nil, err
@@ -27,7 +37,7 @@ func (r *Runtime) ListImages(ctx context.Context) ([]core.ImageInfo, error) {
 	infos := []core.ImageInfo{}
 	for _, summary := range images {
 		for _, tag := range summary.RepoTags {
-			if strings.HasPrefix(tag, core.ImagePrefix) {
+			if tag = r.kind().familiar(tag); strings.HasPrefix(tag, core.ImagePrefix) {
 				infos = append(infos, core.ImageInfo{ID: summary.ID, Tag: tag, Size: summary.Size, Created: time.Unix(summary.Created, 0).UTC()})
 			}
 		}
@@ -43,7 +53,8 @@ func (r *Runtime) RemoveImage(ctx context.Context, id string) error {
 		return err
 	}
 	defer c.end()
-	// The SDK makes a path of it, in which "../containers/x" would be another object.
+	// The SDK puts the name into a path, in which "../containers/x" would be another
+	// object.
 	if _, err := reference.ParseAnyReference(id); err != nil {
 		return c.failed(err)
 	}
@@ -61,7 +72,11 @@ func (r *Runtime) PullImage(ctx context.Context, ref string, sink core.PullSink)
 		return err
 	}
 	defer c.end()
-	body, err := r.engine.ImagePull(c.ctx, ref, image.PullOptions{})
+	auth, err := r.pullAuth(c, ref)
+	if err != nil {
+		return c.failed(err)
+	}
+	body, err := r.engine.ImagePull(c.ctx, ref, image.PullOptions{RegistryAuth: auth})
 	if err != nil {
 		return c.failed(err)
 	}
@@ -69,7 +84,21 @@ func (r *Runtime) PullImage(ctx context.Context, ref string, sink core.PullSink)
 	return c.failed(readPull(body, ref, sink))
 }
 
-// pullMessage is a line of the engine's answer.
+// pullAuth returns the login at an image's registry in the form of the engine's header,
+// "" for none.
+func (r *Runtime) pullAuth(c *call, ref string) (string, error) {
+	name, err := registryOf(ref)
+	if err != nil {
+		return "", nil // the engine reports the error
+	}
+	login, err := r.login(c, name)
+	if err != nil || login == (Login{}) {
+		return "", err
+	}
+	return registry.EncodeAuthConfig(login.config())
+}
+
+// pullMessage is a line of the engine's response.
 type pullMessage struct {
 	ID       string `json:"id"`
 	Status   string `json:"status"`
@@ -77,13 +106,13 @@ type pullMessage struct {
 		Current int64 `json:"current"`
 		Total   int64 `json:"total"`
 	} `json:"progressDetail"`
-	Error       string `json:"error"` // on older engines beside what follows
+	Error       string `json:"error"` // only this on older engines
 	ErrorDetail struct {
 		Message string `json:"message"`
 	} `json:"errorDetail"`
 }
 
-// readPull reads the answer to its end: an error in it is the pull's.
+// readPull reads the response to its end. An error in it is the pull's error.
 func readPull(body io.Reader, ref string, sink core.PullSink) error {
 	lines := json.NewDecoder(body)
 	for {
@@ -106,8 +135,7 @@ func readPull(body io.Reader, ref string, sink core.PullSink) error {
 	}
 }
 
-// layerOf returns the layer that a line is about. The first line of a pull has the
-// tag where the others have a layer.
+// layerOf returns a line's layer. The first line of a pull has the tag in its place.
 func layerOf(message pullMessage) string {
 	if strings.HasPrefix(message.Status, "Pulling from ") {
 		return ""

@@ -11,14 +11,16 @@ import (
 	"github.com/moatproject/moat/core"
 )
 
-// Inspect returns a container's details. With a sandbox, the first call proves it.
+// Inspect returns a container's details. With a sandbox, the first call for a container
+// that may be in it proves it.
 func (r *Runtime) Inspect(ctx context.Context, id string) (core.Details, error) {
 	found, err := r.inspect(ctx, "inspect container", id)
 	if err != nil {
 		return core.Details{}, err
 	}
 	details := detailsOf(found)
-	if r.options.Sandbox != nil {
+	details.Image = r.kind().familiar(details.Image)
+	if r.options.Sandbox != nil && !isPlain(found.HostConfig.Runtime) {
 		ociRuntime, err := ask(ctx, r, "inspect container", id, r.ociRuntime)
 		if err == nil && ociRuntime == found.HostConfig.Runtime {
 			details.Isolation = core.IsolationSandbox
@@ -32,6 +34,7 @@ func detailsOf(found container.InspectResponse) core.Details {
 		Info: core.Info{
 			ID: found.ID, Name: nameOf([]string{found.Name}), Image: found.Config.Image,
 			Status: stateOf(found.State.Status), Created: parseTime(found.Created), Labels: found.Config.Labels,
+			Published: publishedOf(found.NetworkSettings),
 		},
 		State:     detailedState(found.State),
 		Cmd:       commandOf(found.Config),
@@ -43,6 +46,9 @@ func detailsOf(found container.InspectResponse) core.Details {
 		NanoCPUs:  found.HostConfig.NanoCPUs,
 		TTY:       found.Config.Tty,
 		Isolation: core.IsolationContainer,
+
+		MemorySwapMB: swapLimitOf(found.HostConfig),
+		PidsLimit:    pidsLimitOf(found.HostConfig),
 	}
 	for _, m := range found.Mounts {
 		if m.Type == mount.TypeBind {
@@ -57,10 +63,26 @@ func detailsOf(found container.InspectResponse) core.Details {
 	return details
 }
 
+// swapLimitOf returns the limit of memory and swap together, -1 for none.
+func swapLimitOf(config *container.HostConfig) int {
+	if config.MemorySwap <= 0 {
+		return -1
+	}
+	return int(config.MemorySwap >> 20)
+}
+
+// pidsLimitOf returns the limit of processes, -1 for none.
+func pidsLimitOf(config *container.HostConfig) int64 {
+	if config.PidsLimit == nil || *config.PidsLimit <= 0 {
+		return -1
+	}
+	return *config.PidsLimit
+}
+
 // commandOf returns what a container runs, without the gate.
 func commandOf(config *container.Config) []string {
 	command := slices.Concat(config.Entrypoint, config.Cmd)
-	if gateOf(config) != noGate {
+	if gate, _ := gateOf(config); gate != noGate {
 		return command[2:]
 	}
 	return command
@@ -102,13 +124,35 @@ func (r *Runtime) Describe(ctx context.Context) (core.Description, error) {
 		return core.Description{}, err
 	}
 	description := core.Description{
-		Engine:   fmt.Sprintf("Docker Engine %s (API %s)", version.Version, version.APIVersion),
+		Engine:   fmt.Sprintf("%s %s (API %s)", r.kind().name, version.Version, version.APIVersion),
 		Endpoint: r.options.Host,
 		Platform: version.Os + "/" + version.Arch,
 		Kernel:   version.KernelVersion,
 	}
 	if r.options.Sandbox != nil {
-		description.Sandbox, description.Kernel, err = r.options.Sandbox.Describe(c.ctx, r.engine)
+		err = r.describeSandbox(c, &description)
 	}
 	return description, c.failed(err)
+}
+
+// What becomes of what a container writes, for people.
+const (
+	filesKept = "a container's own are kept when it ends"
+	filesGone = "a container's own are in memory, and gone when it ends (runsc --overlay2=none keeps them)"
+)
+
+func (r *Runtime) describeSandbox(c *call, description *core.Description) (err error) {
+	if description.Sandbox, description.Kernel, err = r.options.Sandbox.Describe(c.ctx, r.engine); err != nil {
+		return err
+	}
+	ociRuntime, err := r.ociRuntime(c.ctx)
+	if err != nil {
+		return err
+	}
+	kept, err := r.keepsFiles(c.ctx, ociRuntime)
+	description.Files = filesGone
+	if kept {
+		description.Files = filesKept
+	}
+	return err
 }

@@ -18,6 +18,7 @@ import (
 func TestInspect(t *testing.T) {
 	settings := &container.NetworkSettings{Networks: map[string]*network.EndpointSettings{"mine": {IPAddress: "172.18.0.2"}}}
 	settings.Ports = nat.PortMap{"80/tcp": {{HostIP: "127.0.0.1", HostPort: "8080"}}}
+	pids := int64(100)
 	described := container.InspectResponse{
 		ContainerJSONBase: &container.ContainerJSONBase{
 			ID: testID, Name: "/named", Created: "2026-01-02T03:04:05.123456789Z",
@@ -27,7 +28,7 @@ func TestInspect(t *testing.T) {
 			},
 			HostConfig: &container.HostConfig{
 				NetworkMode: "mine", Runtime: "my-runsc",
-				Resources: container.Resources{Memory: 512 << 20, NanoCPUs: 5e8},
+				Resources: container.Resources{Memory: 512 << 20, MemorySwap: 512 << 20, NanoCPUs: 5e8, PidsLimit: &pids},
 			},
 		},
 		Config: &container.Config{
@@ -45,6 +46,7 @@ func TestInspect(t *testing.T) {
 		Info: core.Info{
 			ID: testID, Name: "named", Image: "image:tag", Status: core.StateExited,
 			Created: time.Date(2026, 1, 2, 3, 4, 5, 123456789, time.UTC), Labels: map[string]string{"a": "b"},
+			Published: []core.PortMapping{{ContainerPort: 80, Protocol: "tcp", HostIP: "127.0.0.1", HostPort: 8080}},
 		},
 		State: core.State{
 			Status: core.StateExited, ExitCode: 137, OOMKilled: true, Health: "unhealthy",
@@ -54,6 +56,7 @@ func TestInspect(t *testing.T) {
 		Mounts:   []core.MountConfig{{Source: "/src", Target: "/work"}, {Source: "/ro", Target: "/ro", ReadOnly: true}},
 		Ports:    map[int]int{80: 8080},
 		MemoryMB: 512, NanoCPUs: 5e8, TTY: true, Isolation: core.IsolationContainer,
+		MemorySwapMB: 512, PidsLimit: 100,
 	}
 	engine := startFake(t)
 	engine.on(inspectRoute, answer(http.StatusOK, described))
@@ -70,6 +73,20 @@ func TestInspect(t *testing.T) {
 		got, err := engine.runtime(t, sandboxedBy(test.sandbox)).Inspect(t.Context(), testID)
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: got %+v, %v; want %+v", name, got, err, want)
+		}
+	}
+}
+
+// TestLimitsThatAreNone is of engines that tell a limit's absence in several ways.
+func TestLimitsThatAreNone(t *testing.T) {
+	none, unlimited := int64(0), int64(-1)
+	for _, config := range []container.HostConfig{
+		{},
+		{Resources: container.Resources{PidsLimit: &none}},
+		{Resources: container.Resources{PidsLimit: &unlimited, MemorySwap: -1}},
+	} {
+		if swap, pids := swapLimitOf(&config), pidsLimitOf(&config); swap != -1 || pids != -1 {
+			t.Errorf("of %+v the limits are %d and %d", config.Resources, swap, pids)
 		}
 	}
 }
@@ -91,8 +108,11 @@ func TestDescribe(t *testing.T) {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
 	want.Sandbox, want.Kernel = "gVisor", "4.4.0"
-	if got, err := engine.runtime(t, sandboxedBy(&fakeSandbox{})).Describe(t.Context()); got != want || err != nil {
-		t.Errorf("sandboxed: got %+v, %v; want %+v", got, err, want)
+	for keeps, files := range map[bool]string{false: filesGone, true: filesKept} {
+		want.Files = files
+		if got, err := engine.runtime(t, sandboxedBy(&fakeSandbox{name: "runsc", keeps: keeps})).Describe(t.Context()); got != want || err != nil {
+			t.Errorf("sandboxed: got %+v, %v; want %+v", got, err, want)
+		}
 	}
 	broken := &fakeSandbox{err: errors.New("Error response from daemon: strange")}
 	if _, err := engine.runtime(t, sandboxedBy(broken)).Describe(t.Context()); !errors.As(err, new(*core.Error)) {

@@ -1,9 +1,11 @@
 package docker
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/driver"
 )
 
 // phase is how far this process has brought a container that it created.
@@ -16,34 +18,75 @@ const (
 	started
 )
 
+// maxKnown bounds how many containers are known. Nobody tells of one that others have
+// removed, or that removed itself.
+const maxKnown = 1024
+
 // known is what need not be asked of the engine, about the containers that this
 // process created. What is not known, such as other processes' containers, is asked.
 type known struct {
 	lock       sync.Mutex
 	containers map[string]*knownContainer // by ID
 	ids        map[string]string          // by name
+	order      []string                   // IDs, oldest first, and some that are not known any more
+	holds      driver.Holds
 }
 
 type knownContainer struct {
 	name  string
 	phase phase
 	stdio stdio
-	held  bool // StartAttached has not let its program begin yet
 
-	visits string // the ID of a network that is not ours, where its resolver is
+	autoRemove bool
+	visits     string // the ID of a network that is not ours, where its resolver is
 
 	exit *int64 // its code, once StartAttached has seen the end
 }
 
-func (k *known) add(id string, cfg core.Config, visits string) {
+func (k *known) add(id string, cfg core.Config, streams stdio, visits string) {
 	k.lock.Lock()
 	defer k.lock.Unlock()
 	if k.containers == nil {
 		k.containers, k.ids = map[string]*knownContainer{}, map[string]string{}
 	}
-	k.containers[id] = &knownContainer{name: cfg.Name, phase: created, stdio: stdioFor(cfg), visits: visits}
+	k.drop(k.ids[cfg.Name]) // others have removed it: its name was free
+	k.containers[id] = &knownContainer{name: cfg.Name, phase: created, stdio: streams, visits: visits, autoRemove: cfg.AutoRemove}
 	if cfg.Name != "" {
 		k.ids[cfg.Name] = id
+	}
+	k.order = append(k.order, id)
+	k.evict()
+}
+
+// evict drops the oldest containers beyond maxKnown, but no program that is held.
+func (k *known) evict() {
+	if len(k.order) > 2*maxKnown {
+		k.order = slices.DeleteFunc(k.order, func(id string) bool { return k.containers[id] == nil })
+	}
+	for i := 0; len(k.containers) > maxKnown && i < len(k.order); i++ {
+		if found := k.containers[k.order[i]]; found != nil && !k.holds.Holding(k.order[i]) {
+			k.drop(k.order[i])
+		}
+	}
+}
+
+// drop forgets a container by ID.
+func (k *known) drop(id string) {
+	if found := k.containers[id]; found != nil {
+		if k.ids[found.name] == id {
+			delete(k.ids, found.name)
+		}
+		delete(k.containers, id)
+	}
+}
+
+// correct notes what the engine has told: that a name, which may have been one of a
+// container that is gone, is now that of the container id.
+func (k *known) correct(name, id string) {
+	k.lock.Lock()
+	defer k.lock.Unlock()
+	if was, named := k.ids[name]; named && was != id {
+		k.drop(was)
 	}
 }
 
@@ -78,29 +121,6 @@ func (k *known) move(id string, to phase) {
 	}
 }
 
-// hold notes that the program of a container that is to be started is held, by ID or name.
-func (k *known) hold(id string) {
-	k.lock.Lock()
-	defer k.lock.Unlock()
-	if found := k.containers[k.idOf(id)]; found != nil && found.phase != started {
-		found.held = true
-	}
-}
-
-// release tells whether a container's program is held, as far as is known, and notes
-// that it no longer is.
-func (k *known) release(id string) bool {
-	k.lock.Lock()
-	defer k.lock.Unlock()
-	found := k.containers[k.idOf(id)]
-	if found == nil {
-		return true
-	}
-	held := found.held
-	found.held = false
-	return held
-}
-
 // ended notes the exit code of a container, by ID or name.
 func (k *known) ended(id string, code int64) {
 	k.lock.Lock()
@@ -115,10 +135,8 @@ func (k *known) forget(id string) {
 	k.lock.Lock()
 	defer k.lock.Unlock()
 	id = k.idOf(id)
-	if found := k.containers[id]; found != nil {
-		delete(k.ids, found.name)
-		delete(k.containers, id)
-	}
+	k.drop(id)
+	k.holds.Forget(id)
 }
 
 func (k *known) idOf(id string) string {

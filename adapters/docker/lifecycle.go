@@ -78,6 +78,9 @@ func (r *Runtime) stop(ctx context.Context, id string, deadline time.Duration, o
 	return c.failed(r.engine.ContainerStop(c.ctx, id, options))
 }
 
+// lastSignal is the highest signal that Linux has.
+const lastSignal = 64
+
 // SignalContainer sends a signal, by number, to the container's first process.
 func (r *Runtime) SignalContainer(ctx context.Context, id string, signal int) error {
 	c, err := r.on(ctx, r.timeout, "signal container", id)
@@ -85,7 +88,7 @@ func (r *Runtime) SignalContainer(ctx context.Context, id string, signal int) er
 		return err
 	}
 	defer c.end()
-	if signal < 1 { // the engine knows which others there are
+	if signal < 1 || signal > lastSignal { // the engine knows which others there are
 		return c.wrong(core.ErrInvalidConfig, "signal", strconv.Itoa(signal)+" is no signal", "")
 	}
 	return c.failed(r.engine.ContainerKill(c.ctx, id, strconv.Itoa(signal)))
@@ -109,7 +112,7 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
 
 // remove returns when a container is gone.
 func (r *Runtime) remove(ctx context.Context, id string) error {
-	err := r.engine.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	err := r.kind().destroy(ctx, r, id)
 	if errdefs.IsConflict(err) {
 		// Somebody else removes it just now: its name is free only when that is done.
 		_, err = receive(r.engine.ContainerWait(ctx, id, container.WaitConditionRemoved))
@@ -136,6 +139,10 @@ func stateOf(status container.ContainerState) string {
 		return core.StateRunning
 	case container.StateRemoving:
 		return core.StateStopping
+	case "configured", "initialized": // the last ones are Podman's
+		return core.StateCreated
+	case "stopped":
+		return core.StateExited
 	}
 	return status
 }
@@ -145,7 +152,7 @@ func (r *Runtime) ListContainers(ctx context.Context) ([]core.Info, error) {
 	// The engine joins filters with "and", so that "our label or a run's name" would
 	// take two requests there; it takes one, and a look at each row here.
 	all, err := ask(ctx, r, "list containers", r.options.Host, func(ctx context.Context) ([]container.Summary, error) {
-		return r.engine.ContainerList(ctx, container.ListOptions{All: true})
+		return r.kind().list(ctx, r)
 	})
 	if err != nil {
 		return nil, err
@@ -154,8 +161,8 @@ func (r *Runtime) ListContainers(ctx context.Context) ([]core.Info, error) {
 	for _, summary := range all {
 		if name := nameOf(summary.Names); core.IsManaged(name, summary.Labels) {
 			infos = append(infos, core.Info{
-				ID: summary.ID, Name: name, Image: summary.Image, Status: stateOf(summary.State),
-				Created: time.Unix(summary.Created, 0).UTC(), Labels: summary.Labels,
+				ID: summary.ID, Name: name, Image: r.kind().familiar(summary.Image), Status: stateOf(summary.State),
+				Created: time.Unix(summary.Created, 0).UTC(), Labels: summary.Labels, Published: listedPorts(summary.Ports),
 			})
 		}
 	}

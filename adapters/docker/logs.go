@@ -98,13 +98,13 @@ func (r *Runtime) openLogs(c *call, opts core.LogOptions) (logOutput, error) {
 	if opts.Tail > 0 {
 		request.Tail = strconv.Itoa(opts.Tail)
 	}
-	body, err := r.engine.ContainerLogs(c.ctx, c.object, request)
+	body, err := r.kind().openLogs(r, c, request, known.stdio.tty)
 	if err != nil {
 		return logOutput{}, err
 	}
 	output := logOutput{Reader: body, tty: known.stdio.tty}
 	if opts.Follow && known.phase != started {
-		output.Reader = &follower{runtime: r, call: c, request: request, body: body}
+		output.Reader = &follower{runtime: r, call: c, request: request, tty: known.stdio.tty, body: body}
 	}
 	return output, nil
 }
@@ -132,6 +132,7 @@ type follower struct {
 	runtime *Runtime
 	call    *call
 	request container.LogsOptions
+	tty     bool
 	body    io.Reader
 	started bool // the end of body is the end of the output
 }
@@ -159,10 +160,7 @@ func (f *follower) awaitStart() error {
 	defer cancel()
 	engine := f.runtime.engine
 	// Asked for before the look at the state, so that no start falls between them.
-	messages, failures := engine.Events(ctx, events.ListOptions{Filters: filters.NewArgs(
-		filters.Arg("container", f.call.object),
-		filters.Arg("event", string(events.ActionStart)), filters.Arg("event", string(events.ActionDestroy)),
-	)})
+	messages, failures := f.runtime.containerEvents(ctx, f.call.object, events.ActionStart)
 	found, err := engine.ContainerInspect(ctx, f.call.object)
 	switch {
 	case errdefs.IsNotFound(err):
@@ -173,7 +171,7 @@ func (f *follower) awaitStart() error {
 	if !hasRun(found.State) {
 		select {
 		case message := <-messages:
-			if message.Action == events.ActionDestroy {
+			if message.Action != events.ActionStart {
 				return nil
 			}
 		case err := <-failures:
@@ -181,8 +179,16 @@ func (f *follower) awaitStart() error {
 		}
 	}
 	f.started = true
-	f.body, err = engine.ContainerLogs(f.call.ctx, f.call.object, f.request)
+	f.body, err = f.runtime.kind().openLogs(f.runtime, f.call, f.request, f.tty)
 	return err
+}
+
+// containerEvents watches for an event of a container, and for its removal.
+func (r *Runtime) containerEvents(ctx context.Context, id string, action events.Action) (<-chan events.Message, <-chan error) {
+	wanted := filters.NewArgs(filters.Arg("container", id))
+	r.filterEvents(wanted, action)
+	r.filterEvents(wanted, events.ActionDestroy)
+	return r.engine.Events(ctx, events.ListOptions{Filters: wanted})
 }
 
 // callReader is an open stream with the call that it lives in.

@@ -11,19 +11,19 @@ import (
 	"github.com/moatproject/moat/core"
 )
 
-// kernelTrees give the host's kernel or devices away, they and all below them.
+// kernelTrees give access to the host's kernel or devices, as does everything below them.
 var kernelTrees = []string{"/proc", "/sys", "/dev"}
 
-// engineSockets are as good as root on the host, wherever a socket has such a name.
+// engineSockets are names of sockets that give root access to the host.
 var engineSockets = []string{"docker.sock", "containerd.sock", "podman.sock", "crio.sock", "buildkitd.sock"}
 
-// engineFolders are where such sockets usually are.
+// engineFolders are the usual directories of such sockets.
 var engineFolders = []string{
 	"/run", "/run/containerd", "/run/docker/containerd", "/run/podman", "/run/crio", "/run/buildkit", "/run/k3s/containerd",
 }
 
-// checkMounts refuses mounts through which a workload would leave its container. A
-// source that is missing here is the engine's to judge, whose machine may be another.
+// checkMounts refuses mounts through which a workload could leave its container. A source
+// that does not exist here is left to the engine, which may be on another machine.
 func checkMounts(c *call, mounts []core.MountConfig, endpoint string) error {
 	for _, mount := range mounts {
 		source, err := filepath.EvalSymlinks(mount.Source)
@@ -41,8 +41,8 @@ func checkMounts(c *call, mounts []core.MountConfig, endpoint string) error {
 	return nil
 }
 
-// exposed returns what of the host's a bind mount of a resolved source gives away,
-// or "".
+// exposed returns the part of the host that a bind mount of a resolved source gives access
+// to, or "".
 func exposed(source, endpoint string) string {
 	for _, tree := range kernelTrees {
 		if contains(tree, source) || contains(source, tree) {
@@ -60,7 +60,7 @@ func exposed(source, endpoint string) string {
 	return ""
 }
 
-// socketsNear returns the sockets of engines that may be below a folder.
+// socketsNear returns sockets of engines that may be below a directory.
 func socketsNear(folder, endpoint string) []string {
 	var sockets []string
 	if path, ok := strings.CutPrefix(endpoint, "unix://"); ok {
@@ -85,7 +85,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// contains tells whether path is folder or below it.
+// contains reports whether path is folder or below it.
 func contains(folder, path string) bool {
 	relative, err := filepath.Rel(folder, path)
 	return err == nil && relative != ".." && !strings.HasPrefix(relative, "../")

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -23,22 +24,26 @@ import (
 	"github.com/moatproject/moat/core"
 )
 
-// Networks get small subnets of a pool of their own: the engine's gives each of some
-// thirty networks thousands of addresses, and then has none left.
+// defaultPool is divided into small subnets. The engine's own pool holds only some thirty
+// networks of thousands of addresses each.
 var defaultPool = netip.MustParsePrefix("10.210.0.0/16")
 
-// subnetBits leaves a network 61 addresses for containers.
+// subnetBits is the prefix length of a network: it has 61 addresses for containers.
 const subnetBits = 26
 
 // Options of a network.
 const (
-	optionICC    = "com.docker.network.bridge.enable_icc"   // its containers reach each other
+	optionICC    = "com.docker.network.bridge.enable_icc"   // its containers can reach each other
 	optionNoHost = "com.docker.network.bridge.inhibit_ipv4" // the engine's host has no address on it
 )
 
-// NetworkManager returns the runtime's one network manager. Docker Engine 20.10 parts
-// networks by a rule that it takes away and puts back whenever it creates one: for these
-// milliseconds containers of different networks can reach each other.
+// networkPatience is how long a creation goes on after its call has returned: an engine
+// that creates many networks finishes each, also for a client that has gone.
+const networkPatience = 30 * time.Second
+
+// NetworkManager returns the runtime's network manager. Docker Engine 20.10 removes the
+// firewall rule between networks for some milliseconds whenever it creates a network:
+// during that time containers of different networks can reach each other.
 func (r *Runtime) NetworkManager() core.NetworkManager { return (*networks)(r) }
 
 // networks is a runtime as a network manager.
@@ -72,7 +77,7 @@ func (n *networks) CreateNetworkFrom(ctx context.Context, cfg core.NetworkConfig
 		if core.FieldOf(err) != "Subnet" {
 			return id, err
 		}
-		// Another process has taken it meanwhile.
+		// Another process has taken this subnet meanwhile.
 	}
 	return "", c.wrong(core.ErrInUse, "", "every subnet of the pool "+r.options.SubnetPool.String()+" is taken", "Remove networks: `moat clean`, `moat network rm`")
 }
@@ -87,35 +92,31 @@ func (r *Runtime) createNetwork(c *call, cfg core.NetworkConfig, subnet netip.Pr
 		Labels:     maps.Clone(cfg.Labels),
 		Options:    map[string]string{},
 	}
-	if cfg.Isolated {
-		options.Options[optionICC] = "false"
-	}
-	if cfg.Internal {
-		options.Options[optionNoHost] = "true" // else that is a way out
-	}
 	if options.Labels == nil {
 		options.Labels = map[string]string{}
 	}
 	maps.Copy(options.Labels, core.ObjectLabels(cfg.RunID, core.RoleNetwork))
 	graced, cancel := withGrace(c.ctx)
 	defer cancel()
-	created, err := r.engine.NetworkCreate(graced, cfg.Name, options)
+	id, err := patiently(graced, networkPatience, func(ctx context.Context) (string, error) {
+		return r.kind().createNetwork(ctx, r, c, cfg, options)
+	}, func(ctx context.Context, id string) { _ = r.kind().removeNetwork(ctx, r, id) })
 	if err == nil && c.ctx.Err() != nil {
 		err = c.ctx.Err()
 		removal, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), removeGrace)
 		defer cancel()
-		_ = r.engine.NetworkRemove(removal, created.ID)
+		_ = r.kind().removeNetwork(removal, r, id)
 	}
 	if err != nil {
 		return "", c.failed(err)
 	}
-	return created.ID, nil
+	return id, nil
 }
 
-// freeSubnets returns the pool's subnets that neither a network nor, where the engine
-// is on this machine, one of its interfaces has: in an order of chance, so that two
-// processes do not go for the same ones, and last those that this machine has routes
-// to, which a network would hide.
+// freeSubnets returns the free subnets of the pool. With an engine on this machine, the
+// addresses of the machine's interfaces are taken too, and subnets that it has routes to
+// come last, because a network would hide them. The order is random, so that two processes
+// rarely try the same subnet.
 func (r *Runtime) freeSubnets(c *call) ([]netip.Prefix, error) {
 	all, err := r.engine.NetworkList(c.ctx, network.ListOptions{})
 	if err != nil {
@@ -156,7 +157,7 @@ func (r *Runtime) freeSubnets(c *call) ([]netip.Prefix, error) {
 }
 
 func ownSubnets() (subnets []netip.Prefix) {
-	addresses, _ := net.InterfaceAddrs() // without them the engine's own check is left
+	addresses, _ := net.InterfaceAddrs() // without them, the engine checks the subnet
 	for _, address := range addresses {
 		if subnet, err := netip.ParsePrefix(address.String()); err == nil {
 			subnets = append(subnets, subnet.Masked())
@@ -165,8 +166,8 @@ func ownSubnets() (subnets []netip.Prefix) {
 	return subnets
 }
 
-// routesIn reads Linux' table of IPv4 routes; elsewhere there is no such file. What
-// leads everywhere is left out.
+// routesIn reads Linux's table of IPv4 routes, without default routes. On other systems the
+// file does not exist.
 func routesIn(file string) (routes []netip.Prefix) {
 	table, _ := os.ReadFile(file)
 	for line := range strings.Lines(string(table)) {
@@ -181,7 +182,7 @@ func routesIn(file string) (routes []netip.Prefix) {
 			continue
 		}
 		var address [4]byte
-		binary.NativeEndian.PutUint32(address[:], uint32(to)) // as the kernel has it in memory
+		binary.NativeEndian.PutUint32(address[:], uint32(to)) // in the kernel's byte order
 		routes = append(routes, netip.PrefixFrom(netip.AddrFrom4(address), bits.OnesCount32(uint32(of))))
 	}
 	return routes
@@ -195,7 +196,8 @@ func (n *networks) ForceRemoveNetwork(ctx context.Context, networkID string) err
 	return n.remove(ctx, networkID, true)
 }
 
-// removeTries is how often containers may join while a network is being removed.
+// removeTries bounds how often a removal starts again because a container has joined the
+// network.
 const removeTries = 5
 
 func (n *networks) remove(ctx context.Context, id string, force bool) error {
@@ -217,11 +219,11 @@ func (n *networks) remove(ctx context.Context, id string, force bool) error {
 	if err != nil || r.options.Sandbox == nil {
 		return err
 	}
-	return r.removeResolver(c, id) // one that has ended holds no network
+	return r.removeResolver(c, id) // an exited resolver does not keep the network in use
 }
 
-// wholeID returns the ID of a network, of which a caller may have the beginning or the
-// name: "" where there is none.
+// wholeID returns the ID of a network from its name or the beginning of its ID, or "" where
+// there is no such network.
 func (r *Runtime) wholeID(c *call, id string) (string, error) {
 	if raw, err := hex.DecodeString(id); err == nil && len(raw) == 32 {
 		return id, nil
@@ -234,27 +236,28 @@ func (r *Runtime) wholeID(c *call, id string) (string, error) {
 }
 
 func (r *Runtime) removeNetwork(c *call, id string) error {
-	err := r.engine.NetworkRemove(c.ctx, id)
+	err := r.kind().removeNetwork(c.ctx, r, id)
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
 	return c.failed(err)
 }
 
-// removeUsed removes a network on which there is no more than its resolver, by force
-// whatever there is. The resolver only stops at first, because containers that have
-// joined meanwhile go on needing this one: they mount a file of it.
+// removeUsed removes a network that is used only by its resolver, and with force any
+// network. It stops the resolver and removes it only after the network, because a container
+// that joins meanwhile still mounts a file of this resolver.
 func (r *Runtime) removeUsed(c *call, id string, force bool) error {
 	id, err := r.wholeID(c, id)
 	if id == "" {
 		return err
 	}
-	of := r.resolvers.of(id)
+	of, done := r.resolvers.use(id)
+	defer done()
 	if err := of.changing.lock(c.ctx); err != nil {
 		return c.failed(err)
 	}
 	defer of.changing.unlock()
-	resolver := "" // that has been stopped
+	resolver := "" // the stopped one
 	for range removeTries {
 		stopped, failure := r.empty(c, id, force)
 		resolver = cmp.Or(stopped, resolver)
@@ -276,7 +279,8 @@ func (r *Runtime) removeUsed(c *call, id string, force bool) error {
 	return err
 }
 
-// empty takes the resolver off a network, which it returns, and by force all the others.
+// empty disconnects the resolver from a network and returns it, and with force disconnects
+// all other containers.
 func (r *Runtime) empty(c *call, id string, force bool) (stopped string, err error) {
 	found, err := r.engine.NetworkInspect(c.ctx, id, network.InspectOptions{})
 	if errdefs.IsNotFound(err) {
@@ -285,13 +289,17 @@ func (r *Runtime) empty(c *call, id string, force bool) (stopped string, err err
 	if err != nil {
 		return "", c.failed(err)
 	}
+	members, err := r.kind().members(c.ctx, r, found)
+	if err != nil {
+		return "", c.failed(err)
+	}
 	resolver := ""
-	for member, endpoint := range found.Containers {
+	for member, name := range members {
 		switch {
-		case endpoint.Name == resolverName(found.ID):
+		case name == resolverName(found.ID):
 			resolver = member
 		case !force:
-			return "", c.wrong(core.ErrInUse, "", "the container "+endpoint.Name+" runs on "+found.Name, "Stop the containers on it, or force the removal")
+			return "", c.wrong(core.ErrInUse, "", "the container "+name+" uses "+found.Name, "Stop the containers on it, or force the removal")
 		default:
 			if err := r.engine.NetworkDisconnect(c.ctx, id, member, true); err != nil && !errdefs.IsNotFound(err) {
 				return "", c.failed(err)
@@ -303,7 +311,7 @@ func (r *Runtime) empty(c *call, id string, force bool) (stopped string, err err
 	}
 	err = r.engine.ContainerKill(c.ctx, resolver, "KILL")
 	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) {
-		err = nil // it has ended by itself
+		err = nil // it has exited
 	}
 	return resolver, c.failed(err)
 }
@@ -332,7 +340,7 @@ func (n *networks) ListNetworks(ctx context.Context) ([]core.NetworkInfo, error)
 	return infos, nil
 }
 
-// onNetwork begins a method on a network.
+// onNetwork starts a call about a network.
 func (r *Runtime) onNetwork(ctx context.Context, op, id string) (*call, error) {
 	c, err := r.on(ctx, r.timeout, op, id)
 	if core.FieldOf(err) == "id" {

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/network"
 	"github.com/moatproject/moat/core"
@@ -176,6 +178,35 @@ func TestCreateNetworkFrom(t *testing.T) {
 	}
 }
 
+// TestLateNetwork has an engine create a network only after its creator has given up.
+func TestLateNetwork(t *testing.T) {
+	engine := startFake(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	returned, removed := make(chan struct{}), make(chan string, 1)
+	engine.on("POST /networks/create", func(w http.ResponseWriter, r *http.Request) {
+		cancel()
+		<-returned
+		answer(http.StatusCreated, map[string]string{"Id": testID})(w, r)
+	})
+	engine.on("DELETE /networks/{id}", func(w http.ResponseWriter, r *http.Request) {
+		removed <- r.PathValue("id")
+		status(http.StatusNoContent)(w, r)
+	})
+	_, err := engine.runtime(t).NetworkManager().CreateNetwork(ctx, "net")
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
+	}
+	close(returned)
+	select {
+	case id := <-removed:
+		if id != testID {
+			t.Errorf("it removed %s", id)
+		}
+	case <-time.After(patience):
+		t.Error("it left the network behind")
+	}
+}
+
 func TestSubnetPool(t *testing.T) {
 	for _, pool := range []string{"2001:db8::/64", "192.0.2.0/30", "192.0.2.1/24", "0.0.0.0/7"} {
 		if _, err := New(Options{SubnetPool: netip.MustParsePrefix(pool)}); !errors.Is(err, core.ErrInvalidConfig) || core.FieldOf(err) != "SubnetPool" {
@@ -236,6 +267,28 @@ func TestRemoveNetworkInUse(t *testing.T) {
 				t.Errorf("it asked for %q", asked)
 			}
 		})
+	}
+}
+
+// TestRemoveNetworkWhileContainersStart has endpoints that no container has joined yet.
+func TestRemoveNetworkWhileContainersStart(t *testing.T) {
+	engine := startFake(t)
+	engine.on("DELETE /networks/{id}", inOrder(
+		failure(http.StatusForbidden, "error while removing network: network net has active endpoints"), status(http.StatusNoContent)))
+	engine.on("GET /networks/{name}", answer(http.StatusOK, network.Inspect{ID: testID, Name: "net", Containers: map[string]network.EndpointResource{
+		"ep-1": {Name: "peer"}, "ep-2": {Name: resolverName(testID)},
+	}}))
+	var left network.DisconnectOptions
+	engine.on("POST /networks/{id}/{verb}", func(w http.ResponseWriter, r *http.Request) {
+		_ = json.NewDecoder(r.Body).Decode(&left)
+		w.WriteHeader(http.StatusNoContent)
+	})
+	if err := engine.runtime(t).NetworkManager().ForceRemoveNetwork(t.Context(), testID); err != nil {
+		t.Fatal(err)
+	}
+	kill := "POST /containers/" + resolverName(testID) + "/kill?signal=KILL"
+	if asked := engine.requests(); left.Container != "peer" || !slices.Contains(asked, kill) {
+		t.Errorf("%q was disconnected, and it asked for %q", left.Container, asked)
 	}
 }
 

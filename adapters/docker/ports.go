@@ -1,8 +1,10 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,7 +42,43 @@ func portsOf(settings *container.NetworkSettings) map[int]int {
 	return ports
 }
 
-// firstIPv4 returns the host port of the first IPv4 binding, or of the first at all.
+// publishedOf returns all published ports, TCP and UDP.
+func publishedOf(settings *container.NetworkSettings) (published []core.PortMapping) {
+	if settings == nil {
+		return nil
+	}
+	for port, bindings := range settings.Ports {
+		for _, binding := range bindings {
+			if hostPort, err := strconv.Atoi(binding.HostPort); err == nil {
+				published = append(published, core.PortMapping{
+					ContainerPort: port.Int(), Protocol: port.Proto(), HostIP: binding.HostIP, HostPort: hostPort,
+				})
+			}
+		}
+	}
+	slices.SortFunc(published, comparePorts)
+	return published
+}
+
+// listedPorts is publishedOf for a row of a list.
+func listedPorts(ports []container.Port) (published []core.PortMapping) {
+	for _, port := range ports {
+		if port.PublicPort > 0 {
+			published = append(published, core.PortMapping{
+				ContainerPort: int(port.PrivatePort), Protocol: port.Type, HostIP: port.IP, HostPort: int(port.PublicPort),
+			})
+		}
+	}
+	slices.SortFunc(published, comparePorts)
+	return published
+}
+
+func comparePorts(a, b core.PortMapping) int {
+	return cmp.Or(cmp.Compare(a.ContainerPort, b.ContainerPort), strings.Compare(a.Protocol, b.Protocol),
+		strings.Compare(a.HostIP, b.HostIP), cmp.Compare(a.HostPort, b.HostPort))
+}
+
+// firstIPv4 returns the host port of the first IPv4 binding, or else of the first binding.
 func firstIPv4(bindings []nat.PortBinding) (hostPort int, found bool) {
 	for _, binding := range bindings {
 		port, err := strconv.Atoi(binding.HostPort)
@@ -57,40 +95,48 @@ func firstIPv4(bindings []nat.PortBinding) (hostPort int, found bool) {
 	return hostPort, found
 }
 
-// desktopHost is the name that engines in a virtual machine give to its host.
+// desktopHost is the name of the host in containers of engines in a virtual machine.
 const desktopHost = "host.docker.internal"
 
-// hostTimeout bounds the questions of methods that take no context.
-const hostTimeout = 2 * time.Second
+// pingTimeout bounds the first ping of methods without a context.
+const pingTimeout = 2 * time.Second
 
-// hostFacts is what the engine says of its host, asked once.
+// hostFactsAge is how long facts are kept: an engine may restart with other settings, and
+// its host's addresses may change.
+const hostFactsAge = time.Minute
+
+// hostFacts are facts about the engine's host.
 type hostFacts struct {
 	asking  mutex
-	known   bool
-	address string // at which containers reach it
-	native  bool   // it is this machine, with no virtual machine between
+	at      time.Time // time of the request; zero: none yet
+	address string    // address of the host in containers
+	native  bool      // the host is this machine, without a virtual machine
 
 	ociRuntime string // the engine's default
 }
 
 // GetHostAddress returns the address at which a container on the bridge network
-// reaches the engine's host. It asks the engine once, for two seconds at most. It is
-// empty where there is no such address: a rootless engine's containers have none.
+// reaches the engine's host. It asks the engine once a minute, for two seconds at most.
+// It is empty where there is no such address: a rootless engine's containers have none.
 func (r *Runtime) GetHostAddress() string {
 	address, _ := r.askHost()
 	return address
 }
 
-// SupportsHostNetwork tells whether network mode "host" means this machine's network.
-// It asks as [Runtime.GetHostAddress] does.
+// SupportsHostNetwork reports whether network mode "host" is this machine's network. It
+// asks the engine as [Runtime.GetHostAddress] does.
 func (r *Runtime) SupportsHostNetwork() bool {
 	_, native := r.askHost()
 	return native
 }
 
 func (r *Runtime) askHost() (address string, native bool) {
-	c, err := r.begin(context.Background(), hostTimeout, "describe host", r.options.Host)
+	c, err := r.begin(context.Background(), pingTimeout, "describe host", r.options.Host)
 	if err != nil {
+		return "", false
+	}
+	c.end() // the ping has told the product
+	if c, err = r.begin(context.Background(), r.kind().hostTimeout, c.op, c.object); err != nil {
 		return "", false
 	}
 	defer c.end()
@@ -103,28 +149,29 @@ func (r *Runtime) hostFacts(ctx context.Context) (hostFacts, error) {
 		return hostFacts{}, err
 	}
 	defer r.host.asking.unlock()
-	if r.host.known {
+	if !r.host.at.IsZero() && time.Since(r.host.at) < hostFactsAge {
 		return r.host, nil
 	}
 	info, err := r.engine.Info(ctx)
 	if err != nil {
 		return hostFacts{}, err
 	}
+	facts := hostFacts{asking: r.host.asking, at: time.Now(), ociRuntime: info.DefaultRuntime}
 	switch {
 	case isRootless(info):
 	case isVirtual(info, r.options.GOOS):
-		r.host.address = desktopHost
+		facts.address = desktopHost
 	default:
 		bridge, err := r.engine.NetworkInspect(ctx, network.NetworkBridge, network.InspectOptions{})
 		if err != nil {
 			return hostFacts{}, err
 		}
-		r.host.address = gatewayOf(bridge)
-		// A sandbox has a network stack of its own, to which the host's does not belong.
-		r.host.native = strings.HasPrefix(r.options.Host, "unix://") && r.options.Sandbox == nil
+		facts.address = gatewayOf(bridge)
+		// A sandbox has its own network stack, not the host's.
+		facts.native = strings.HasPrefix(r.options.Host, "unix://") && r.options.Sandbox == nil
 	}
-	r.host.known, r.host.ociRuntime = true, info.DefaultRuntime
-	return r.host, nil
+	r.host = facts
+	return facts, nil
 }
 
 func isRootless(info system.Info) bool {
@@ -136,8 +183,8 @@ func isRootless(info system.Info) bool {
 	return false
 }
 
-// isVirtual tells an engine in a desktop's virtual machine: by its products' names,
-// or because it is not an engine for this machine's.
+// isVirtual reports whether an engine runs in a virtual machine of a desktop product: it
+// has such a product's name, or another operating system than this machine.
 func isVirtual(info system.Info, goos string) bool {
 	for _, mark := range []string{"docker desktop", "orbstack", "rancher-desktop", "colima"} {
 		if strings.Contains(strings.ToLower(info.OperatingSystem+" "+info.Name), mark) {
@@ -147,10 +194,16 @@ func isVirtual(info system.Info, goos string) bool {
 	return info.OSType != goos
 }
 
+// gatewayOf returns the host's address on a bridge. Docker Engine 20.10 reports only the
+// subnet until its restart; the host then has the subnet's first address.
 func gatewayOf(bridge network.Inspect) string {
 	for _, config := range bridge.IPAM.Config {
-		if address, err := netip.ParseAddr(config.Gateway); err == nil && address.Is4() {
-			return config.Gateway
+		address, err := netip.ParseAddr(config.Gateway)
+		if subnet, subnetErr := netip.ParsePrefix(config.Subnet); config.Gateway == "" && subnetErr == nil {
+			address, err = subnet.Masked().Addr().Next(), nil
+		}
+		if err == nil && address.Is4() {
+			return address.String()
 		}
 	}
 	return ""

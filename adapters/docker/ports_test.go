@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"slices"
 	"testing"
 
 	"github.com/docker/docker/api/types/container"
@@ -39,6 +40,30 @@ func TestGetPortBindings(t *testing.T) {
 	engine.on(inspectRoute, inspected("exited"))
 	if _, err := r.GetPortBindings(t.Context(), testID); !errors.Is(err, core.ErrNotRunning) {
 		t.Errorf("of a container that does not run: %v", err)
+	}
+}
+
+func TestPublishedPorts(t *testing.T) {
+	settings := &container.NetworkSettings{}
+	settings.Ports = nat.PortMap{
+		"80/tcp":   {{HostIP: "127.0.0.1", HostPort: "18081"}, {HostIP: "127.0.0.1", HostPort: "18080"}},
+		"53/udp":   {{HostIP: "::1", HostPort: "5353"}},
+		"8080/tcp": nil, // exposed by the image, not published
+	}
+	want := []core.PortMapping{
+		{ContainerPort: 53, Protocol: "udp", HostIP: "::1", HostPort: 5353},
+		{ContainerPort: 80, Protocol: "tcp", HostIP: "127.0.0.1", HostPort: 18080},
+		{ContainerPort: 80, Protocol: "tcp", HostIP: "127.0.0.1", HostPort: 18081},
+	}
+	if got := publishedOf(settings); !slices.Equal(got, want) {
+		t.Errorf("inspect tells %v, want %v", got, want)
+	}
+	listed := []container.Port{
+		{IP: "127.0.0.1", PrivatePort: 80, PublicPort: 18081, Type: "tcp"}, {IP: "127.0.0.1", PrivatePort: 80, PublicPort: 18080, Type: "tcp"},
+		{PrivatePort: 8080, Type: "tcp"}, {IP: "::1", PrivatePort: 53, PublicPort: 5353, Type: "udp"},
+	}
+	if got := listedPorts(listed); !slices.Equal(got, want) {
+		t.Errorf("the list tells %v, want %v", got, want)
 	}
 }
 
@@ -86,6 +111,15 @@ func TestHost(t *testing.T) {
 			}
 			engine.wantRequests(t, asked...)
 		})
+	}
+}
+
+// TestGatewayThatIsNotTold is of an engine that has not been restarted since it made its bridge.
+func TestGatewayThatIsNotTold(t *testing.T) {
+	var bridge network.Inspect
+	bridge.IPAM.Config = []network.IPAMConfig{{Subnet: "fd00::/64"}, {Subnet: "172.17.0.0/16"}}
+	if got := gatewayOf(bridge); got != "172.17.0.1" {
+		t.Errorf("the address is %q", got)
 	}
 }
 

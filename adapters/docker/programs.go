@@ -5,18 +5,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"embed"
 	"encoding/hex"
 	"fmt"
 
 	"github.com/docker/docker/api/types/image"
 	"github.com/moatproject/moat/core"
 )
-
-// The programs of ours that run in containers, by name and architecture.
-//
-//go:embed programs/gate-* programs/resolver-*
-var programs embed.FS
 
 // programImage is the image of a program alone: another one for each that ever was.
 func programImage(name string, program []byte) (ref string) {

@@ -24,6 +24,10 @@ func TestEveryMethodMakesOneRequest(t *testing.T) {
 				engine.wantRequests(t)
 				return
 			}
+			if strings.HasPrefix(method.name, "Copy") { // where the container's files are depends on its runtime
+				engine.wantRequests(t, "GET /containers/"+testID+"/json", method.request)
+				return
+			}
 			engine.wantRequests(t, method.request)
 		})
 	}

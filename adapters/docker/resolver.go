@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -17,63 +18,87 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
+	"github.com/moatproject/moat/adapters/docker/programs"
 	"github.com/moatproject/moat/core"
 )
 
-// On networks the engine's name server listens at an address of each container's own
-// loopback, by rules of the host kernel's, which a sandbox's network stack never sees.
-// So each network that a sandboxed container is created on gets a helper container
-// without a sandbox, the resolver, which hands lookups on to the engine's. It writes its
-// address into its own /etc/resolv.conf, a file of the engine's host that the engine
-// tells the path of; sandboxed containers get that file, read-only, for their own.
-// programs/resolver.c is its source.
+// On a network the engine's name server listens on each container's loopback, by rules of
+// the host kernel that a sandbox's network stack does not use. So a network with a
+// sandboxed container gets a helper container without a sandbox, the resolver. It forwards
+// lookups to the engine's name server. It writes its address into its own /etc/resolv.conf,
+// a file on the engine's host whose path the engine reports; sandboxed containers mount
+// that file read-only. Its source is programs/source/resolver.c.
 
-// resolvConf is what the file that names the name servers is called in every container.
+// resolvConf is the file of name servers in every container.
 const resolvConf = "/etc/resolv.conf"
 
-// resolverRestarts bounds how often the engine starts a resolver again that ends before
-// it has run for ten seconds.
+// resolverRestarts bounds how often the engine restarts a resolver that exits within ten
+// seconds.
 const resolverRestarts = 10
 
-// resolverName is the resolver's on a network.
+// resolverName returns the name of a network's resolver.
 func resolverName(networkID string) string { return "moat-resolver-" + networkID[:12] }
 
-// resolvers are the networks' resolvers, by the network's ID.
+// maxUnused bounds the cache of networks whose resolver answers. There is no event for a
+// network that another process removes.
+const maxUnused = 256
+
+// resolvers has the networks' resolvers by network ID.
 type resolvers struct {
 	lock     sync.Mutex
 	networks map[string]*resolver
 }
 
-// resolver is what this process knows of one.
+// resolver is this process's knowledge of one resolver.
 type resolver struct {
-	changing mutex        // the first container on a network starts it, others wait for that
-	joining  atomic.Int32 // how many containers that need it are just being created
-	ready    string       // the life of the resolver's that has been seen to answer
+	changing mutex        // held while it is started or removed
+	joining  atomic.Int32 // number of containers in creation that need it
+	ready    string       // the run of the resolver (lifeOf) that has answered
+
+	users int  // callers of use that are not done
+	gone  bool // it was removed
 }
 
-func (all *resolvers) of(networkID string) *resolver {
+// use returns the resolver of a network. The caller calls done when it no longer uses it.
+func (all *resolvers) use(networkID string) (of *resolver, done func()) {
 	all.lock.Lock()
 	defer all.lock.Unlock()
 	if all.networks == nil {
 		all.networks = map[string]*resolver{}
 	}
 	if all.networks[networkID] == nil {
+		if len(all.networks) >= maxUnused {
+			maps.DeleteFunc(all.networks, func(_ string, of *resolver) bool { return of.users == 0 })
+		}
 		all.networks[networkID] = &resolver{changing: make(mutex, 1)}
 	}
-	return all.networks[networkID]
+	of = all.networks[networkID]
+	of.users, of.gone = of.users+1, false
+	return of, func() {
+		all.lock.Lock()
+		defer all.lock.Unlock()
+		if of.users--; of.users == 0 && of.gone {
+			delete(all.networks, networkID)
+		}
+	}
 }
 
+// forget records that a network's resolver has been removed.
 func (all *resolvers) forget(networkID string) {
 	all.lock.Lock()
 	defer all.lock.Unlock()
-	delete(all.networks, networkID)
+	if of := all.networks[networkID]; of != nil && of.users > 0 {
+		of.gone = true
+	} else {
+		delete(all.networks, networkID)
+	}
 }
 
-// needsResolver tells whether a sandboxed container is to get a resolv.conf of ours,
-// and refuses what would leave it without names.
+// needsResolver reports whether a sandboxed container gets the resolver's resolv.conf. It
+// refuses settings with which the container could not look up names.
 func needsResolver(c *call, cfg core.Config, joined network.Inspect) (bool, error) {
 	if slices.ContainsFunc(cfg.Mounts, func(m core.MountConfig) bool { return m.Target == resolvConf }) {
-		return false, nil // the caller knows better
+		return false, nil // the caller has its own
 	}
 	if len(cfg.DNS) > 0 {
 		return false, c.wrong(core.ErrUnsupported, "DNS", "the name server of a network is the same for all sandboxed containers on it",
@@ -86,9 +111,10 @@ func needsResolver(c *call, cfg core.Config, joined network.Inspect) (bool, erro
 	return true, nil
 }
 
-// createBeside makes a request for a container that needs its network's resolver.
+// createBeside creates a container that needs its network's resolver.
 func (r *Runtime) createBeside(c *call, name string, asked request) (response container.CreateResponse, err error) {
-	of := r.resolvers.of(asked.joins.ID)
+	of, done := r.resolvers.use(asked.joins.ID)
+	defer done()
 	for range 2 {
 		var path string
 		if path, err = r.joinResolver(c, of, asked.joins); err != nil {
@@ -99,7 +125,8 @@ func (r *Runtime) createBeside(c *call, name string, asked request) (response co
 		if err == nil || !strings.Contains(err.Error(), path) {
 			break
 		}
-		// Another process has removed the resolver meanwhile, with its last container there.
+		// Another process has removed the resolver meanwhile, with the network's last
+		// container.
 	}
 	if err != nil {
 		r.leaveNetwork(c.ctx, asked.visits)
@@ -107,7 +134,7 @@ func (r *Runtime) createBeside(c *call, name string, asked request) (response co
 	return response, err
 }
 
-// withResolvConf gives a sandboxed container the resolver's resolv.conf.
+// withResolvConf adds the mount of the resolver's resolv.conf to a request.
 func withResolvConf(asked request, path string) request {
 	host := *asked.hostConfig
 	host.Mounts = append(slices.Clip(host.Mounts), mount.Mount{Type: mount.TypeBind, Source: path, Target: resolvConf, ReadOnly: true})
@@ -115,9 +142,9 @@ func withResolvConf(asked request, path string) request {
 	return asked
 }
 
-// joinResolver has a network's resolver run, and returns the path, on the engine's
-// host, of the file to be a sandboxed container's resolv.conf. Until joining is counted
-// down this process does not remove it. A failure leaves none behind that nobody needs.
+// joinResolver makes sure that a network's resolver runs, and returns the path of its
+// resolv.conf on the engine's host. This process does not remove the resolver before
+// joining is counted down. On failure, an unneeded resolver is removed.
 func (r *Runtime) joinResolver(c *call, of *resolver, found network.Inspect) (path string, err error) {
 	one, err := r.call(c.ctx, c.op, c.object)
 	if err != nil {
@@ -130,7 +157,7 @@ func (r *Runtime) joinResolver(c *call, of *resolver, found network.Inspect) (pa
 	defer of.changing.unlock()
 	path, err = r.runResolver(one.ctx, of, found)
 	if noSuchImage(err) {
-		err = errors.New(err.Error()) // it is not the container's that is missing
+		err = errors.New(err.Error()) // not the container's own image or network is missing
 	}
 	if err != nil {
 		failed := one.failed(fmt.Errorf("start the resolver of network %s: %w", found.Name, err))
@@ -166,7 +193,7 @@ func (r *Runtime) runResolver(ctx context.Context, of *resolver, found network.I
 	return running.ResolvConfPath, nil
 }
 
-// lifeOf tells one run of a container from those before and after.
+// lifeOf identifies one run of a container, from its start to its exit.
 func lifeOf(c container.InspectResponse) string { return c.ID + " " + c.State.StartedAt }
 
 func (r *Runtime) createResolver(ctx context.Context, name string, found network.Inspect) error {
@@ -174,7 +201,7 @@ func (r *Runtime) createResolver(ctx context.Context, name string, found network
 	if err != nil {
 		return err
 	}
-	program, err := programs.ReadFile("programs/resolver-" + version.Arch)
+	program, err := programs.Read("resolver", version.Arch)
 	if err != nil {
 		return &core.Error{Class: core.ErrUnsupported, Err: errors.New("there is no resolver for " + version.Arch), Remedy: "Use network bridge"}
 	}
@@ -185,7 +212,7 @@ func (r *Runtime) createResolver(ctx context.Context, name string, found network
 	ref := programImage("resolver", program)
 	labels := core.ObjectLabels("", core.RoleHelper)
 	labels[core.LabelNetwork] = found.ID
-	// It heeds no other signal: an engine that stops would wait for it, ten seconds.
+	// It ignores other signals, for which a stopping engine would wait ten seconds.
 	config := &container.Config{Image: ref, Labels: labels, StopSignal: "SIGKILL"}
 	pids := int64(1)
 	hostConfig := &container.HostConfig{
@@ -196,7 +223,7 @@ func (r *Runtime) createResolver(ctx context.Context, name string, found network
 		SecurityOpt:   []string{"no-new-privileges"},
 		DNS:           nameServers(found, nil),
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyOnFailure, MaximumRetryCount: resolverRestarts},
-		LogConfig:     logConfig,
+		LogConfig:     r.kind().logConfig,
 		Resources:     container.Resources{PidsLimit: &pids},
 	}
 	endpoint := &network.EndpointSettings{IPAMConfig: resolverAddress(found)}
@@ -214,13 +241,13 @@ func (r *Runtime) createResolver(ctx context.Context, name string, found network
 		}
 	}
 	if errdefs.IsConflict(err) {
-		return nil // another process has created it meanwhile
+		return nil // another process created it
 	}
 	return err
 }
 
-// resolverAddress is the last of a network of ours: the engine gives it to others only
-// when it has given all that come before, so that the resolver has it again after a restart.
+// resolverAddress returns the last address of a network of ours. The engine assigns
+// addresses in order, so the resolver usually gets the same one after a restart.
 func resolverAddress(found network.Inspect) *network.EndpointIPAMConfig {
 	if !isOurs(found) || len(found.IPAM.Config) == 0 {
 		return nil
@@ -235,8 +262,8 @@ func resolverAddress(found network.Inspect) *network.EndpointIPAMConfig {
 	return &network.EndpointIPAMConfig{IPv4Address: netip.AddrFrom4(last).String()}
 }
 
-// startResolver starts a resolver that may be running, may be going, or may have lost
-// its address: what stands still holds none.
+// startResolver starts a resolver, which may run already, may be in removal, or may have
+// lost its address: a stopped container keeps none.
 func (r *Runtime) startResolver(ctx context.Context, name string, found network.Inspect) error {
 	err := r.engine.ContainerStart(ctx, name, container.StartOptions{})
 	switch {
@@ -260,9 +287,9 @@ func (r *Runtime) startResolver(ctx context.Context, name string, found network.
 	return r.engine.ContainerStart(ctx, name, container.StartOptions{})
 }
 
-// awaitResolver returns when the resolver has said that it answers: in its present
-// life, which is what its log has after the end of the one before. (What it says first
-// may come before the engine has noted when it started.)
+// awaitResolver returns when the resolver has logged, in its present run, that it answers.
+// The present run's output is the log after the end of the run before; its first line may
+// be older than the start time that the engine reports.
 func (r *Runtime) awaitResolver(ctx context.Context, running container.InspectResponse) error {
 	options := container.LogsOptions{ShowStdout: true, ShowStderr: true, Follow: true}
 	if !parseTime(running.State.FinishedAt).IsZero() {
@@ -283,15 +310,16 @@ func (r *Runtime) awaitResolver(ctx context.Context, running container.InspectRe
 	return errors.Join(errors.New("it has ended: "+strings.TrimLeft(last, "\x00\x01\x02")), said.Err())
 }
 
-// leaveNetwork removes the resolver of a network that is not ours, unless a container
-// there needs it: its owner could not remove the network otherwise.
+// leaveNetwork removes the resolver of a network that is not ours, unless a container there
+// needs it. The network's owner could not remove the network otherwise.
 func (r *Runtime) leaveNetwork(ctx context.Context, networkID string) {
 	if networkID == "" {
 		return
 	}
 	ctx, cancel := tidying(ctx)
 	defer cancel()
-	of := r.resolvers.of(networkID)
+	of, done := r.resolvers.use(networkID)
+	defer done()
 	if of.changing.lock(ctx) != nil {
 		return
 	}
@@ -299,8 +327,8 @@ func (r *Runtime) leaveNetwork(ctx context.Context, networkID string) {
 	r.removeIdle(ctx, of, networkID)
 }
 
-// removeIdle removes a resolver that no container needs: created and exited ones do,
-// which a network does not list, and those whose creation is in progress.
+// removeIdle removes a resolver that no container needs. Created and exited containers need
+// it, which a network does not list, and so do containers in creation.
 func (r *Runtime) removeIdle(ctx context.Context, of *resolver, networkID string) {
 	if of.joining.Load() > 0 {
 		return
@@ -314,12 +342,13 @@ func (r *Runtime) removeIdle(ctx context.Context, of *resolver, networkID string
 		return
 	}
 	for _, helper := range tied {
-		_ = r.engine.ContainerRemove(ctx, helper.ID, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		_ = r.kind().destroy(ctx, r, helper.ID)
 	}
+	r.resolvers.forget(networkID)
 }
 
-// visited returns the network that is not ours whose resolver a container may be the
-// last to need, before the container is removed. Of other processes' the engine is asked.
+// visited returns the network of other owners whose resolver a container uses, to be called
+// before the container's removal. For containers of other processes it asks the engine.
 func (r *Runtime) visited(ctx context.Context, id string) (networkID string) {
 	if known, found := r.known.find(id); found || r.options.Sandbox == nil {
 		return known.visits
@@ -337,8 +366,7 @@ func (r *Runtime) visited(ctx context.Context, id string) (networkID string) {
 
 func isOurs(n network.Inspect) bool { return n.Labels[core.LabelManaged] == "true" }
 
-// tidying returns a context for what is to be done even where ctx has ended, which then
-// has little time.
+// tidying returns a context for clean-up, with a short timeout where ctx has ended.
 func tidying(ctx context.Context) (context.Context, context.CancelFunc) {
 	limit := callTimeout
 	if ctx.Err() != nil {

@@ -22,6 +22,7 @@ type fakeSandbox struct {
 	name     string
 	err      error
 	hold     func(context.Context)
+	keeps    bool // what is written
 	resolved atomic.Int32
 	forgot   atomic.Int32
 }
@@ -46,6 +47,17 @@ func (s *fakeSandbox) Check(_ context.Context, _ client.APIClient, ociRuntime st
 }
 
 func (s *fakeSandbox) Forget(client.APIClient) { s.forgot.Add(1) }
+
+func (s *fakeSandbox) Remedy(err error) string {
+	if strings.Contains(err.Error(), "sandbox is incomplete") {
+		return "Install all of it"
+	}
+	return ""
+}
+
+func (s *fakeSandbox) KeepsFiles(context.Context, client.APIClient, string) (bool, error) {
+	return s.keeps, s.err
+}
 
 func (s *fakeSandbox) Describe(context.Context, client.APIClient) (string, string, error) {
 	return "gVisor", "4.4.0", s.err
@@ -92,9 +104,29 @@ func TestSandboxIsProvenOnce(t *testing.T) {
 	}
 }
 
+// TestASandboxIsForCreation is about what needs none: all else works on an engine without.
+func TestASandboxIsForCreation(t *testing.T) {
+	engine := startFake(t)
+	for _, method := range methods(engine.host) {
+		if method.name == "CreateContainer" || method.name == "Describe" {
+			continue
+		}
+		t.Run(method.name, func(t *testing.T) {
+			engine.on(inspectRoute, inspected("running"))
+			sandbox := &fakeSandbox{err: &core.Error{Class: core.ErrGVisorNotAvailable}}
+			if err := method.do(t.Context(), engine.runtime(t, sandboxedBy(sandbox))); err != nil {
+				t.Error(err)
+			}
+			if n := sandbox.resolved.Load(); n > 0 {
+				t.Errorf("it was resolved %d times", n)
+			}
+		})
+	}
+}
+
 func TestSandboxFailuresAreNotRemembered(t *testing.T) {
 	engine := startFake(t)
-	missing := &core.Error{Op: "find the sandbox", Runtime: core.RuntimeGVisor, Class: core.ErrGVisorNotAvailable}
+	missing := &core.Error{Op: "find the sandbox", Runtime: core.RuntimeDocker, Class: core.ErrGVisorNotAvailable}
 	sandbox := &fakeSandbox{err: missing}
 	r := engine.runtime(t, sandboxedBy(sandbox))
 	for range 2 {
@@ -162,6 +194,23 @@ func TestSandboxThatBreaksIsProvenAgain(t *testing.T) {
 				t.Errorf("without a sandbox: %v", err)
 			}
 		})
+	}
+}
+
+func TestSandboxThatIsIncomplete(t *testing.T) {
+	engine := startFake(t)
+	engine.on("POST /containers/{id}/start", failure(http.StatusBadRequest, "OCI runtime create failed: sandbox is incomplete: no such file or directory"))
+	sandbox := &fakeSandbox{name: "runsc"}
+	err := engine.runtime(t, sandboxedBy(sandbox)).StartContainer(t.Context(), testID)
+	failed, ok := errors.AsType[*core.Error](err)
+	if !ok || !errors.Is(err, core.ErrGVisorNotAvailable) || failed.Remedy != "Install all of it" {
+		t.Errorf("got %v", err)
+	}
+	if sandbox.forgot.Load() != 1 {
+		t.Errorf("forgotten %d times", sandbox.forgot.Load())
+	}
+	if err := engine.runtime(t).StartContainer(t.Context(), testID); errors.Is(err, core.ErrGVisorNotAvailable) {
+		t.Errorf("without a sandbox: %v", err)
 	}
 }
 

@@ -3,6 +3,8 @@ package docker
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
@@ -23,7 +25,8 @@ func (r *Runtime) Stats(ctx context.Context, id string) (core.Stats, error) {
 	}
 	defer response.Body.Close()
 	var measured container.StatsResponse
-	if err := json.NewDecoder(response.Body).Decode(&measured); err != nil {
+	// Podman's answer has no content where there is nothing to measure.
+	if err := json.NewDecoder(response.Body).Decode(&measured); err != nil && !errors.Is(err, io.EOF) {
 		return core.Stats{}, c.failed(err)
 	}
 	if measured.Read.IsZero() {

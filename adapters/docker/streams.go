@@ -27,7 +27,11 @@ type hijacked interface {
 // hijack makes a request whose connection becomes a stream. The SDK's own way to do
 // that hangs with the engine, whatever the context says, and drops the engine's error.
 func (r *Runtime) hijack(ctx context.Context, path string, query url.Values, body io.Reader) (hijacked, error) {
-	return r.upgrade(ctx, path, query, "tcp", body)
+	conn, err := r.upgrade(ctx, path, query, "tcp", body)
+	if err == nil && r.kind().lastWords != nil {
+		conn = &endingConn{hijacked: conn, lastWords: r.kind().lastWords}
+	}
+	return conn, err
 }
 
 // upgrade is hijack for a protocol.
@@ -57,11 +61,16 @@ func (r *Runtime) follow(ctx context.Context, path string, query url.Values) (io
 
 // request makes a request without the SDK.
 func (r *Runtime) request(ctx context.Context, method, path string, query url.Values, header http.Header, body io.Reader) (*http.Response, error) {
+	return r.requestVersioned(ctx, method, "/v"+r.engine.ClientVersion()+path, query, header, body)
+}
+
+// requestVersioned is request for a path that has the API's version.
+func (r *Runtime) requestVersioned(ctx context.Context, method, path string, query url.Values, header http.Header, body io.Reader) (*http.Response, error) {
 	address, err := client.ParseHostURL(r.engine.DaemonHost())
 	if err != nil {
 		return nil, err
 	}
-	target := url.URL{Scheme: "http", Host: client.DummyHost, Path: "/v" + r.engine.ClientVersion() + path, RawQuery: query.Encode()}
+	target := url.URL{Scheme: "http", Host: client.DummyHost, Path: path, RawQuery: query.Encode()}
 	if address.Scheme == "tcp" {
 		target.Host, target.Path = address.Host, address.Path+target.Path
 	}
@@ -90,15 +99,21 @@ type stdio struct {
 	stdin bool   // it is open
 	once  bool   // the engine closes it at the end of an attachment's, which it does not do with a terminal
 	gate  string // what the program waits for
+	mark  string // of the gate's words
+
+	id       string // the container's full one
+	created  bool   // it has not been started
+	fleeting bool   // the container's log is removed at its exit
 }
 
 func stdioFor(cfg core.Config) stdio {
-	return stdio{cfg.TTY, cfg.Interactive, cfg.Interactive && !cfg.TTY, gateFor(cfg)}
+	return stdio{tty: cfg.TTY, stdin: cfg.Interactive, once: cfg.Interactive && !cfg.TTY, gate: gateFor(cfg)}
 }
 
 func stdioOf(config *container.Config) stdio {
-	gate := gateOf(config)
-	return stdio{config.Tty, config.OpenStdin && gate != gateLastByte, config.StdinOnce && !config.Tty, gate}
+	gate, mark := gateOf(config)
+	stdin := config.OpenStdin && gate != gateLastByte
+	return stdio{tty: config.Tty, stdin: stdin, once: stdin && config.StdinOnce && !config.Tty, gate: gate, mark: mark}
 }
 
 // stream carries a hijacked connection's bytes to and from a caller's streams.
@@ -109,7 +124,9 @@ type stream struct {
 	halfClose bool // else the engine takes the end of the input for that of the stream
 	backlog   *backlog
 	stdin     chan error                  // the caller's failure to read, once its input has ended
-	release   func(context.Context) error // lets the program begin; nil: it does at once
+	stdout    *opening                    // nil: all of it is the program's
+	stderr    *opening                    // the same
+	begin     func(context.Context) error // returns when the program has begun; nil: it has
 }
 
 func newStream(conn hijacked, opts core.AttachOptions) *stream {
@@ -134,6 +151,22 @@ const backlogMax = 64 << 20
 // which it must do within a second.
 const writeGrace = 500 * time.Millisecond
 
+// writers are the caller's, behind the openings. They begin no Write after ctx has ended.
+func (s *stream) writers(ctx context.Context) (stdout, stderr io.Writer, openings []*opening) {
+	live := func(to io.Writer, first *opening) io.Writer {
+		to = callerWriter(to)
+		if first != nil {
+			first.to, first.wake = to, s.backlog.wake
+			openings = append(openings, first)
+			to = first
+		}
+		return liveWriter{ctx, to}
+	}
+	stdout = live(s.opts.Stdout, s.stdout)
+	stderr = live(s.opts.Stderr, s.stderr)
+	return stdout, stderr, openings
+}
+
 // run copies until the engine ends the stream, a writer fails, or ctx ends. It closes
 // the connection.
 func (s *stream) run(ctx context.Context) error {
@@ -143,9 +176,13 @@ func (s *stream) run(ctx context.Context) error {
 	defer s.backlog.end()
 	refused := make(chan error, 1)
 	go func() {
-		if err := s.begin(ctx); err != nil {
-			refused <- err
-		} else if s.opts.Stdin != nil {
+		if s.begin != nil {
+			if err := s.begin(ctx); err != nil {
+				refused <- err
+				return
+			}
+		}
+		if s.opts.Stdin != nil {
 			s.send()
 		}
 	}()
@@ -154,8 +191,9 @@ func (s *stream) run(ctx context.Context) error {
 	var err error // of the copying, once that has ended
 	go func() {
 		defer close(copied)
-		output := logOutput{Reader: s.backlog, tty: s.tty}
-		err = output.copyTo(liveWriter{ctx, callerWriter(s.opts.Stdout)}, liveWriter{ctx, callerWriter(s.opts.Stderr)})
+		stdout, stderr, openings := s.writers(ctx)
+		output := logOutput{Reader: openingReader{s.backlog, ctx, openings}, tty: s.tty}
+		err = output.copyTo(stdout, stderr)
 	}()
 	var ended error
 	select {
@@ -163,7 +201,7 @@ func (s *stream) run(ctx context.Context) error {
 		if errors.Is(err, errContainerEnded) {
 			err = nil
 		}
-		return errors.Join(err, s.inputFailure())
+		return err
 	case ended = <-refused:
 	case <-ctx.Done():
 		ended = ctx.Err()
@@ -174,22 +212,6 @@ func (s *stream) run(ctx context.Context) error {
 	case <-time.After(writeGrace):
 	}
 	return ended
-}
-
-// begin lets a program begin that is held, unless ctx has ended.
-func (s *stream) begin(ctx context.Context) error {
-	if s.release == nil {
-		return nil
-	}
-	if s.opts.Release != nil {
-		if err := s.opts.Release(ctx); err != nil {
-			return &callerError{err}
-		}
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return s.release(ctx)
 }
 
 // send copies the caller's input, and its end where there is one to copy: a terminal
@@ -203,6 +225,7 @@ func (s *stream) send() {
 	}
 }
 
+// inputFailure returns the caller's failure to read, after run.
 func (s *stream) inputFailure() error {
 	select {
 	case err := <-s.stdin:
@@ -245,6 +268,7 @@ type backlog struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	kept    bytes.Buffer
+	woken   bool  // a Read is to return, with nothing as well
 	err     error // after kept
 }
 
@@ -282,14 +306,23 @@ func (b *backlog) add(data []byte, err error) error {
 func (b *backlog) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for b.err == nil && b.kept.Len() == 0 {
+	for b.err == nil && b.kept.Len() == 0 && !b.woken {
 		b.changed.Wait()
 	}
+	b.woken = false
 	if b.kept.Len() == 0 {
 		return 0, b.err
 	}
 	defer b.changed.Broadcast()
 	return b.kept.Read(p)
+}
+
+// wake lets a Read return that waits.
+func (b *backlog) wake() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.woken = true
+	b.changed.Broadcast()
 }
 
 // end drops what is kept and lets fill and Read return.

@@ -21,7 +21,7 @@ func (r *Runtime) WaitContainer(ctx context.Context, id string) (int64, error) {
 		return *exit, nil
 	}
 	code, err := r.wait(c.ctx, id)
-	if errdefs.IsNotFound(err) {
+	if found := r.known.get(id); errdefs.IsNotFound(err) || (err == nil && found.autoRemove && found.visits == "") {
 		r.known.forget(id)
 	}
 	return code, c.failed(err)
@@ -29,8 +29,13 @@ func (r *Runtime) WaitContainer(ctx context.Context, id string) (int64, error) {
 
 func (r *Runtime) wait(ctx context.Context, id string) (int64, error) {
 	if r.known.phase(id) == started {
-		return receive(r.engine.ContainerWait(ctx, id, container.WaitConditionNotRunning))
+		return r.kind().awaitExit(ctx, r, id)
 	}
+	return r.kind().awaitFirstExit(ctx, r, id)
+}
+
+// awaitNextExit also finds out whether the container has exited already.
+func awaitNextExit(ctx context.Context, r *Runtime, id string) (int64, error) {
 	// A container that has never been started counts as "not running": the engine
 	// would answer at once, with 0. So it is its next exit that is waited for,
 	// registered before a look at its state: it may be over by then.

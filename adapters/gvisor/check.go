@@ -9,8 +9,8 @@ import (
 	"github.com/moatproject/moat/core"
 )
 
-// Check reports what gVisor cannot honour of a configuration, as
-// [core.ErrUnsupported]. It asks the engine only where AllowNewPrivileges is set.
+// Check refuses a setting that gVisor cannot honour, with [core.ErrUnsupported]. It asks
+// the engine only where AllowNewPrivileges is set.
 func (s *Sandbox) Check(ctx context.Context, engine client.APIClient, ociRuntime string, cfg core.Config) error {
 	if !cfg.AllowNewPrivileges {
 		return nil
@@ -23,15 +23,15 @@ func (s *Sandbox) Check(ctx context.Context, engine client.APIClient, ociRuntime
 		return nil
 	}
 	return &core.Error{
-		Op: "check configuration", Runtime: core.RuntimeGVisor, Object: ociRuntime,
+		Op: "check configuration", Runtime: Type, Object: ociRuntime,
 		Field: "AllowNewPrivileges", Class: core.ErrUnsupported,
-		Err:    errors.New("gVisor ignores set-user-ID bits, as the engine starts it"),
+		Err:    errors.New("the engine starts gVisor so that it ignores set-user-ID bits"),
 		Remedy: "Add --allow-suid to the runtimeArgs of this runtime in the engine's daemon.json",
 	}
 }
 
-// allowsSUID tells whether set-user-ID programs gain privileges. Without the flag
-// their bits are ignored.
+// allowsSUID reports whether set-user-ID programs gain privileges. Without the flag gVisor
+// ignores their bits.
 func (c candidate) allowsSUID() bool {
 	value, given := c.flag("allow-suid")
 	return given && (value == "" || value == "true")

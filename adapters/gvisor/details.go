@@ -10,12 +10,12 @@ import (
 	"github.com/docker/docker/client"
 )
 
-// Details is what there is to know of an engine's gVisor.
+// Details describes an engine's gVisor.
 type Details struct {
 	Runtime  string // its name on the engine
-	Version  string // of runsc, "release-20260224.0"; empty where it does not tell
+	Version  string // of runsc, "release-20260224.0"; empty where runsc does not report one
 	Platform string // how it intercepts system calls: systrap, kvm, ptrace; empty where unknown
-	Kernel   string // the Linux release that workloads see, "4.4.0"
+	Kernel   string // the Linux release that workloads see, "4.19.0-gvisor"
 }
 
 // String returns one line for people.
@@ -29,8 +29,8 @@ func (d Details) String() string {
 	return strings.Join(append(words, "as runtime "+d.Runtime), " ")
 }
 
-// Details finds gVisor as [Sandbox.Resolve] does, uncached, and asks it what it is.
-// It starts two containers.
+// Details finds gVisor as [Sandbox.Resolve] does, without the cache, and asks for its
+// version. It starts two containers.
 func (s *Sandbox) Details(ctx context.Context, engine client.APIClient) (Details, error) {
 	probe, err := newProber(ctx, engine)
 	if err != nil {
@@ -48,7 +48,7 @@ func (s *Sandbox) Details(ctx context.Context, engine client.APIClient) (Details
 	}, ctx.Err()
 }
 
-// Describe returns what [Sandbox.Details] finds for people.
+// Describe implements [docker.Sandbox] by [Sandbox.Details].
 func (s *Sandbox) Describe(ctx context.Context, engine client.APIClient) (sandbox, kernel string, err error) {
 	details, err := s.Details(ctx, engine)
 	if err != nil {
@@ -57,8 +57,19 @@ func (s *Sandbox) Describe(ctx context.Context, engine client.APIClient) (sandbo
 	return details.String(), details.Kernel, nil
 }
 
-// version asks the program itself, in a container under it: neither the engine nor
-// the kernel inside tells, and the program is the engine's, which may be far away.
+// KeepsFiles implements [docker.Sandbox]. gVisor keeps a container's writes to its root
+// file system in memory, unless it is started with --overlay2=none. KeepsFiles starts a
+// container to find out.
+func (s *Sandbox) KeepsFiles(ctx context.Context, engine client.APIClient, ociRuntime string) (bool, error) {
+	probe, err := newProber(ctx, engine)
+	if err != nil {
+		return false, err
+	}
+	return probe.keeps(ctx, ociRuntime)
+}
+
+// version runs the program itself in a container: neither the engine nor the kernel inside
+// reports its version, and the program may be on another machine.
 func (p prober) version(ctx context.Context, runtime candidate) string {
 	if !path.IsAbs(runtime.Path) {
 		return ""
@@ -80,14 +91,14 @@ func (p prober) version(ctx context.Context, runtime candidate) string {
 func parseVersion(output string) string {
 	line, _, _ := strings.Cut(output, "\n")
 	version, ok := strings.CutPrefix(line, "runsc version ")
-	if !ok || version == "VERSION_MISSING" { // built without one
+	if !ok || version == "VERSION_MISSING" { // runsc was built without a version
 		return ""
 	}
 	return version
 }
 
-// platform is what the engine's arguments for runsc ask for. A containerd shim has
-// its settings in a file of its own.
+// platform returns the platform in the engine's arguments for runsc. A containerd shim has
+// its settings in a file, so its platform is unknown.
 func (c candidate) platform() string {
 	if c.Path == "" {
 		return ""

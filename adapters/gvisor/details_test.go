@@ -2,6 +2,7 @@ package gvisor
 
 import (
 	"errors"
+	"net/http"
 	"testing"
 
 	"github.com/docker/docker/api/types/mount"
@@ -34,6 +35,23 @@ func TestDetailsWithoutGVisor(t *testing.T) {
 	if got, err := NewSandbox(Options{}).Details(t.Context(), api); !errors.Is(err, core.ErrGVisorNotAvailable) {
 		t.Errorf("%+v, %v", got, err)
 	}
+}
+
+func TestKeepsFiles(t *testing.T) {
+	engine, api := startFake(t, map[string]string{"in-memory": "/opt/runsc", "on-disk": "/opt/runsc", "defect": "/opt/runsc"})
+	engine.keeps = map[string]int{"in-memory": http.StatusNotFound, "on-disk": http.StatusOK, "defect": http.StatusInternalServerError}
+	for name, want := range map[string]bool{"in-memory": false, "on-disk": true, "defect": false} {
+		kept, err := NewSandbox(Options{}).KeepsFiles(t.Context(), api, name)
+		if kept != want || (err != nil) != (name == "defect") {
+			t.Errorf("%s: %t, %v", name, kept, err)
+		}
+	}
+	for _, asked := range engine.created {
+		if asked.User != "0:0" || asked.HostConfig.ReadonlyRootfs {
+			t.Errorf("the probe cannot write: %+v", asked)
+		}
+	}
+	engine.mustBeTidy(t)
 }
 
 func TestPlatform(t *testing.T) {

@@ -13,9 +13,28 @@ import (
 	"github.com/docker/docker/api/types/system"
 	"github.com/docker/docker/client"
 	"github.com/moatproject/moat/adapters/docker"
+	"github.com/moatproject/moat/adapters/docker/dockertest"
 	"github.com/moatproject/moat/core"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
+
+// guestRelease is the Linux release of the gVisor that tools/versions.env names.
+const guestRelease = "4.19.0-gvisor"
+
+const (
+	baseImage   = "moat/test-base:latest"
+	harnessName = "gvisor"
+)
+
+func absence() string { return dockertest.Absence(os.Getenv("MOAT_TEST_ENGINE"), "MOAT_TEST_ENGINE") }
+
+// realEngine returns a client of the engine to test with. Its absence skips the
+// test, unless CONTRACT_REQUIRED names this adapter.
+func realEngine(t *testing.T) client.APIClient {
+	t.Helper()
+	dockertest.Need(t, harnessName, absence())
+	return newClient(t, os.Getenv("MOAT_TEST_ENGINE"))
+}
 
 // recorder notes the names of the containers that are created.
 type recorder struct {
@@ -49,6 +68,7 @@ func TestEngineVerdicts(t *testing.T) {
 		"moat-sandbox":  "", // runsc by another name
 		"runsc-broken":  "/bin/false did not terminate successfully",
 		"runsc-missing": "/nonexistent/runsc: no such file",
+		"runsc-alone":   "This runsc lacks its helper programs",
 	} {
 		t.Run(name, func(t *testing.T) {
 			engine := &recorder{APIClient: realEngine(t)}
@@ -69,7 +89,7 @@ func TestEngineVerdicts(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || found.name != name || found.release != "4.4.0" || found.release == probe.info.KernelVersion {
+			if err != nil || found.name != name || found.release != guestRelease || found.release == probe.info.KernelVersion {
 				t.Errorf("%+v, %v", found, err)
 			}
 		})
@@ -95,9 +115,21 @@ func TestEngineDetails(t *testing.T) {
 	engine := &recorder{APIClient: realEngine(t)}
 	got, err := NewSandbox(Options{}).Details(t.Context(), engine)
 	engine.mustBeTidy(t)
-	if err != nil || got.Runtime != "runsc" || got.Version == "" || got.Platform != "systrap" || got.Kernel != "4.4.0" {
+	if err != nil || got.Runtime != "runsc" || got.Version == "" || got.Platform != "systrap" || got.Kernel != guestRelease {
 		t.Errorf("%+v, %v", got, err)
 	}
+}
+
+// TestEngineKeepsFiles: as the engine starts it, gVisor keeps none.
+func TestEngineKeepsFiles(t *testing.T) {
+	engine := &recorder{APIClient: realEngine(t)}
+	if kept, err := NewSandbox(Options{}).KeepsFiles(t.Context(), engine, "runsc"); kept || err != nil {
+		t.Errorf("runsc: %t, %v", kept, err)
+	}
+	if kept, err := NewSandbox(Options{}).KeepsFiles(t.Context(), engine, "runc"); !kept || err != nil {
+		t.Errorf("runc, which keeps everything: %t, %v", kept, err)
+	}
+	engine.mustBeTidy(t)
 }
 
 // TestEnginePrivileges: one of the engine's two gVisors honours set-user-ID bits.
@@ -138,11 +170,11 @@ func TestEngineWorkload(t *testing.T) {
 		t.Fatal(code, err)
 	}
 	release, err := rt.ContainerLogsAll(ctx, id)
-	if err != nil || string(release) != "4.4.0\n" {
+	if err != nil || string(release) != guestRelease+"\n" {
 		t.Errorf("%q, %v", release, err)
 	}
 	description, err := rt.Describe(ctx)
-	if err != nil || description.Kernel != "4.4.0" || !strings.HasPrefix(description.Sandbox, "gVisor ") {
+	if err != nil || description.Kernel != guestRelease || !strings.HasPrefix(description.Sandbox, "gVisor ") {
 		t.Errorf("%+v, %v", description, err)
 	}
 }

@@ -31,6 +31,7 @@ type fakeEngine struct {
 	refuse map[string]http.HandlerFunc // instead of creating, by runtime
 	load   http.HandlerFunc            // instead of loading
 	output map[string]string           // what a container writes, by runtime
+	keeps  map[string]int              // the answer to who looks for a file that a container has made, by runtime
 
 	mu         sync.Mutex
 	news       *sync.Cond // of another request
@@ -122,6 +123,10 @@ func (e *fakeEngine) handler() http.Handler {
 		answerJSON(w, http.StatusOK, container.WaitResponse{})
 	})
 	handle("GET /containers/{name}/logs", e.serveLogs)
+	handle("HEAD /containers/{name}/archive", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Docker-Container-Path-Stat", "e30=")
+		w.WriteHeader(e.keeps[e.container(r).HostConfig.Runtime])
+	})
 	handle("DELETE /containers/{name}", e.serveRemove)
 	return mux
 }

@@ -1,10 +1,10 @@
-// Package gvisor puts containers of the docker adapter into gVisor (runsc), a
-// kernel of their own in user space.
+// Package gvisor runs containers of the docker adapter under gVisor (runsc), a kernel in
+// user space.
 //
-// That an engine lists runsc proves nothing: Podman lists what it does not have,
-// engines may ignore the runtime asked for, and users register any program under
-// any name. So the runtime is found by what the kernel inside a container says of
-// itself, with a container of our own and no image from a registry.
+// An engine that lists runsc need not have it: Podman lists runtimes that are not
+// installed, engines may ignore the requested runtime, and users register any program
+// under any name. So this package starts a container of its own, which needs no image
+// from a registry, and asks the kernel inside for its name.
 //
 // On Docker Engine 29, a start that fails because of the network (a host port that is
 // taken) leaves its sandbox behind where runsc is older than September 2026. No client
@@ -13,16 +13,20 @@ package gvisor
 
 import (
 	"github.com/moatproject/moat/adapters/docker"
+	"github.com/moatproject/moat/core"
 )
+
+// Type is the name of Docker whose containers run under gVisor.
+const Type core.RuntimeType = "gvisor"
 
 // Options configures a [Sandbox].
 type Options struct {
-	// Cache remembers successes between processes; nil: nothing is remembered.
+	// Cache keeps successes between processes; nil: no cache.
 	Cache Cache
 }
 
-// Cache remembers what was found out. It must be safe for concurrent use, and a
-// failure to store is its own affair.
+// Cache keeps the name of an engine's verified runtime. It must be safe for concurrent
+// use, and handles its own failures.
 type Cache interface {
 	Load(key string) (value string, ok bool)
 	Store(key, value string)
@@ -30,7 +34,7 @@ type Cache interface {
 }
 
 // Sandbox finds and verifies gVisor on Docker engines; it implements
-// [docker.Sandbox]. It holds nothing of an engine's and is safe for concurrent use.
+// [docker.Sandbox]. It keeps no connection and is safe for concurrent use.
 type Sandbox struct {
 	cache Cache
 }

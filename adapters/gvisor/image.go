@@ -6,13 +6,14 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/moatproject/moat/adapters/docker/programs"
 	"github.com/moatproject/moat/core"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// probeRepository is outside core.ImagePrefix: the image is no user's concern. It
-// is kept, being of a few hundred bytes, for the next verification.
+// probeRepository is outside core.ImagePrefix, so that lists of images leave it out. The
+// image has a few hundred bytes and stays for the next verification.
 const probeRepository = "moat-gvisor-probe"
 
 const probePath = "probe"
@@ -27,11 +28,11 @@ type archive struct {
 // and on Moat's version alone and its tag on its bytes, so that loading it twice,
 // even at once, leaves one image. (An import would leave one untagged each time.)
 func probeImage(architecture string) (archive, error) {
-	program, ok := probeCode[architecture]
-	if !ok {
+	program, err := programs.Read("probe", architecture)
+	if err != nil {
 		return archive{}, fmt.Errorf("no program to verify gVisor with on %s engines", architecture)
 	}
-	layer, err := packTar(tarFile{probePath, 0o755, executable(program.machine, program.code)})
+	layer, err := packTar(tarFile{probePath, 0o755, program})
 	if err != nil {
 		return archive{}, err
 	}

@@ -24,23 +24,34 @@ import (
 const (
 	memoryLimit = 256 << 20        // bytes; the sandbox itself counts too
 	outputLimit = 4 << 10          // bytes that are read of a probe's output
-	askTimeout  = 10 * time.Second // for what an engine answers at once
-	runTimeout  = 30 * time.Second // for a container that ends at once
+	askTimeout  = 10 * time.Second // of a request that an engine answers at once
+	runTimeout  = 30 * time.Second // of a container that ends at once
 
 	removeTimeout = 10 * time.Second
-	grace         = 300 * time.Millisecond // for tidying up once the caller's context has ended
+	grace         = 300 * time.Millisecond // of the removal after the end of the caller's context
 )
 
-// errProbeImage is the engine's failure, not the sandbox's.
+// The output of the probe (adapters/docker/programs/source/probe.c) is the utsname, six
+// strings of utsField bytes, and the beginning of the kernel's log, nothing where the
+// kernel refused it.
+const (
+	utsField = 65
+	utsSize  = 6 * utsField
+)
+
+// probeTrace is the directory that the probe makes in its working directory.
+const probeTrace = "k"
+
+// errProbeImage marks a failure of the engine, not of the sandbox.
 var errProbeImage = errors.New("load the probe image")
 
-// kernel is what the kernel inside a container said of itself.
+// kernel is the answer of the kernel inside a container.
 type kernel struct {
-	release string // "4.4.0"
+	release string // "4.19.0-gvisor"
 	log     string // the beginning of its log; empty where it gave none
 }
 
-// prober runs probes on an engine of which it has the /info.
+// prober runs probes on an engine.
 type prober struct {
 	engine client.APIClient
 	info   system.Info
@@ -52,14 +63,14 @@ func newProber(ctx context.Context, engine client.APIClient) (prober, error) {
 	info, err := engine.Info(bounded)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		err = &core.Error{
-			Op: "ask the engine for its runtimes", Runtime: core.RuntimeGVisor, Object: engine.DaemonHost(),
+			Op: "ask the engine for its runtimes", Runtime: Type, Object: engine.DaemonHost(),
 			Class: core.ErrTimeout, Remedy: "Check that the engine is healthy",
 		}
 	}
 	return prober{engine, info}, err
 }
 
-// verify starts the probe under a runtime and has its kernel judged.
+// verify starts the probe under a runtime and checks that its kernel is gVisor's.
 func (p prober) verify(ctx context.Context, runtime string) (kernel, error) {
 	output, err := p.run(ctx, container.Config{}, container.HostConfig{Runtime: runtime})
 	if err != nil {
@@ -92,35 +103,60 @@ func (k kernel) mustBeGVisor(hostRelease string) error {
 	return fmt.Errorf("its containers run on Linux %s, not on gVisor", k.release)
 }
 
-// run starts the probe image, with what config and host ask for, in a container
-// that is gone when it returns, and returns its output.
-func (p prober) run(caller context.Context, config container.Config, host container.HostConfig) ([]byte, error) {
+// run starts the probe image in a container of these settings, removes it, and returns its
+// output.
+func (p prober) run(caller context.Context, config container.Config, host container.HostConfig) (output []byte, err error) {
+	host.ReadonlyRootfs = true
+	err = p.runThen(caller, config, host, func(ctx context.Context, name string) error {
+		logs, err := p.engine.ContainerLogs(ctx, name, container.LogsOptions{ShowStdout: true})
+		if err != nil {
+			return err
+		}
+		defer logs.Close()
+		var written bytes.Buffer
+		_, err = stdcopy.StdCopy(&written, io.Discard, io.LimitReader(logs, outputLimit))
+		output = written.Bytes()
+		return err
+	})
+	return output, err
+}
+
+// keeps reports whether the engine sees a file that a container under a runtime has written
+// to its root file system.
+func (p prober) keeps(caller context.Context, runtime string) (kept bool, err error) {
+	asRoot := container.Config{User: "0:0", WorkingDir: "/"}
+	err = p.runThen(caller, asRoot, container.HostConfig{Runtime: runtime}, func(ctx context.Context, name string) error {
+		_, err := p.engine.ContainerStatPath(ctx, name, "/"+probeTrace)
+		kept = err == nil
+		if errdefs.IsNotFound(err) {
+			return nil
+		}
+		return err
+	})
+	return kept, err
+}
+
+// runThen starts the probe image as run does, and calls then once it has ended.
+func (p prober) runThen(caller context.Context, config container.Config, host container.HostConfig, then func(ctx context.Context, name string) error) error {
 	ctx, cancel := context.WithTimeout(caller, runTimeout)
 	defer cancel()
-	// By name, because the answer that tells the ID may be what gets lost.
+	// By name, because the response with the ID may get lost.
 	name := "moat-probe-" + strings.ToLower(rand.Text())
 	defer p.remove(caller, name)
 
 	if err := p.create(ctx, name, config, host); err != nil {
-		return nil, err
+		return err
 	}
 	if err := p.engine.ContainerStart(ctx, name, container.StartOptions{}); err != nil {
-		return nil, err
+		return err
 	}
 	exited, failed := p.engine.ContainerWait(ctx, name, container.WaitConditionNotRunning)
 	select {
 	case err := <-failed:
-		return nil, err
+		return err
 	case <-exited:
 	}
-	logs, err := p.engine.ContainerLogs(ctx, name, container.LogsOptions{ShowStdout: true})
-	if err != nil {
-		return nil, err
-	}
-	defer logs.Close()
-	var output bytes.Buffer
-	_, err = stdcopy.StdCopy(&output, io.Discard, io.LimitReader(logs, outputLimit))
-	return output.Bytes(), err
+	return then(ctx, name)
 }
 
 func (p prober) create(ctx context.Context, name string, config container.Config, host container.HostConfig) error {
@@ -131,14 +167,13 @@ func (p prober) create(ctx context.Context, name string, config container.Config
 	config.Image = image.tag
 	config.Labels = core.ObjectLabels("", core.RoleProbe)
 	host.NetworkMode = network.NetworkNone
-	host.ReadonlyRootfs = true
 	host.CapDrop = []string{"ALL"}
 	host.SecurityOpt = []string{"no-new-privileges"}
 	host.Memory, host.MemorySwap = memoryLimit, memoryLimit
 	host.LogConfig.Type = "json-file" // the engine's default may be one that cannot be read
 	create := func() error {
-		// An engine whose caller has gone creates the container all the same, and it
-		// can only be removed once it is there.
+		// An engine finishes a creation whose caller has gone, and only an existing
+		// container can be removed.
 		graced, cancel := withGrace(ctx)
 		defer cancel()
 		_, err := p.engine.ContainerCreate(graced, &config, &host, nil, nil, name)
@@ -147,7 +182,7 @@ func (p prober) create(ctx context.Context, name string, config container.Config
 	if err = create(); !errdefs.IsNotFound(err) {
 		return err
 	}
-	// Two loads at once may fail one of them, with the image there all the same.
+	// Of two loads at once one may fail, although the image is there.
 	loadErr := p.load(ctx, image)
 	if err = create(); errdefs.IsNotFound(err) {
 		return errors.Join(errProbeImage, cmp.Or(loadErr, err))
@@ -155,7 +190,7 @@ func (p prober) create(ctx context.Context, name string, config container.Config
 	return err
 }
 
-// load loads an image, whose failure may also come in the middle of the answer.
+// load loads an image. A failure may also come within the response.
 func (p prober) load(ctx context.Context, image archive) error {
 	response, err := p.engine.ImageLoad(ctx, bytes.NewReader(image.content), client.ImageLoadWithQuiet(true))
 	if err != nil {
@@ -175,7 +210,7 @@ func (p prober) load(ctx context.Context, image archive) error {
 	}
 }
 
-// remove removes a probe's container, whatever became of its caller.
+// remove removes a probe's container, also after the end of the caller's context.
 func (p prober) remove(caller context.Context, name string) {
 	timeout := removeTimeout
 	if caller.Err() != nil {
@@ -183,7 +218,7 @@ func (p prober) remove(caller context.Context, name string) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(caller), timeout)
 	defer cancel()
-	// What cannot be removed now carries the labels by which `moat clean` finds it.
+	// On failure, `moat clean` finds the container by its labels.
 	_ = p.engine.ContainerRemove(ctx, name, container.RemoveOptions{Force: true, RemoveVolumes: true})
 }
 

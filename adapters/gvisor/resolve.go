@@ -1,6 +1,7 @@
 package gvisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,9 +22,9 @@ const runscName = "runsc"
 // Resolve returns the name under which the engine runs gVisor, verified by a start.
 // With a cached success it makes no call.
 //
-// An engine that has no gVisor, or none that works, is [core.ErrGVisorNotAvailable]
-// with the reason for each runtime that was tried. What the engine itself fails at is
-// never that: it comes back as the client's error, for [docker.Runtime] to classify.
+// An engine without a working gVisor is [core.ErrGVisorNotAvailable], with the reason for
+// each runtime that was tried. A failure of the engine itself is returned as the client's
+// error, for [docker.Runtime] to classify.
 func (s *Sandbox) Resolve(ctx context.Context, engine client.APIClient) (string, error) {
 	key := cacheKey(engine)
 	if name, ok := s.cache.Load(key); ok {
@@ -41,7 +42,7 @@ func (s *Sandbox) Resolve(ctx context.Context, engine client.APIClient) (string,
 	return found.name, nil
 }
 
-// Forget drops what is cached of the engine, for when it has turned out wrong.
+// Forget implements [docker.Sandbox].
 func (s *Sandbox) Forget(engine client.APIClient) {
 	s.cache.Delete(cacheKey(engine))
 }
@@ -58,9 +59,8 @@ func cacheKey(engine client.APIClient) string {
 	return key
 }
 
-// Available tells whether the engine reports a runtime named runsc, which it may
-// list without having it: [Sandbox.Resolve] finds out. False where the engine does
-// not answer.
+// Available reports whether the engine lists a runtime named runsc. It may not work:
+// [Sandbox.Resolve] verifies that. False where the engine does not answer.
 func Available(ctx context.Context, engine client.APIClient) bool {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -85,12 +85,13 @@ type verified struct {
 func (p prober) find(ctx context.Context) (verified, error) {
 	candidates := candidatesOf(p.info)
 	var reasons []error
+	var remedy string
 	for _, candidate := range candidates {
 		inside, err := p.verify(ctx, candidate.name)
 		if err == nil {
 			return verified{candidate, inside}, nil
 		}
-		// Neither the caller's patience nor the engine's state tells of gVisor.
+		// Neither the end of the context nor the engine's state says anything about gVisor.
 		if ctx.Err() != nil || client.IsErrConnectionFailed(err) || errors.Is(err, errProbeImage) {
 			return verified{}, fmt.Errorf("verify runtime %q: %w", candidate.name, err)
 		}
@@ -98,13 +99,15 @@ func (p prober) find(ctx context.Context) (verified, error) {
 			err = fmt.Errorf("a container under it does not end within %s", runTimeout)
 		}
 		reasons = append(reasons, fmt.Errorf("runtime %q: %w", candidate.name, err))
+		remedy = cmp.Or(remedy, probeRemedy(err))
 	}
 	if len(candidates) == 0 {
 		reasons = append(reasons, errors.New("the engine lists no runtime runsc"))
 	}
 	return verified{}, &core.Error{
-		Op: "find the sandbox", Runtime: core.RuntimeGVisor, Object: p.engine.DaemonHost(),
+		Op: "find the sandbox", Runtime: Type, Object: p.engine.DaemonHost(),
 		Class: core.ErrGVisorNotAvailable, Err: errors.Join(reasons...),
+		Remedy: cmp.Or(remedy, "Install gVisor's archive, with its helper programs (docs/gvisor.md)"),
 	}
 }
 

@@ -26,8 +26,6 @@ func (r *Runtime) Attach(ctx context.Context, id string, opts core.AttachOptions
 	c, err := r.find(ctx, op, id)
 	switch {
 	case err != nil:
-	case opts.Release != nil:
-		err = invalid(op, id, "Release", errors.New("the container has been started"))
 	case c.state != core.StateRunning:
 		err = failure(op, id, core.ErrNotRunning, nil)
 	}
@@ -40,52 +38,73 @@ func (r *Runtime) Attach(ctx context.Context, id string, opts core.AttachOptions
 		c.run.terminal.resize(size)
 	}
 	r.mu.Unlock()
-	return stream.carry(stdin, opts, nil)
+	return stream.carry(stdin, opts, func(context.Context) error { return nil })
 }
 
 // StartAttached starts a container, whose output it copies from the first byte on.
 func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.AttachOptions) error {
 	const op = "start attached"
+	begin := func(context.Context) error { return nil }
 	size, err := initialSize(opts)
 	if err != nil {
 		return refused(op, id, err)
 	}
-	stream, run, err := r.startToAttach(ctx, op, id, size, opts.Release != nil)
-	if err != nil {
-		return err
-	}
-	return stream.carry(run.stdin, opts, run.release)
-}
-
-func (r *Runtime) startToAttach(ctx context.Context, op, id string, size core.TerminalSize, releases bool) (*logStream, *run, error) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	c, err := r.find(ctx, op, id)
-	if err == nil && releases && !c.cfg.Held {
-		err = invalid(op, id, "Release", errors.New("the container is not held"))
-	}
 	if err != nil {
-		return nil, nil, err
+		r.mu.Unlock()
+		return err
 	}
 	before := c.output.now()
 	if err := r.start(op, id, c, size); err != nil {
-		return nil, nil, err
+		r.mu.Unlock()
+		return err
 	}
-	return r.streamOf(ctx, op, c, before), c.run, nil
+	stream, run := r.streamOf(ctx, op, c, before), c.run
+	if c.cfg.Held {
+		hold := r.holds.Begin(c.info.ID)
+		defer r.holds.End(c.info.ID, hold)
+		begin = func(ctx context.Context) error {
+			open, err := r.holds.Await(ctx, hold)
+			if open {
+				run.release()
+			}
+			return err
+		}
+	}
+	r.mu.Unlock()
+	return stream.carry(run.stdin, opts, begin)
+}
+
+// ReleaseContainer lets the program of a held container begin.
+func (r *Runtime) ReleaseContainer(ctx context.Context, id string) error {
+	const op = "release container"
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, err := r.find(ctx, op, id)
+	switch {
+	case err != nil:
+		return err
+	case !c.cfg.Held:
+		return invalid(op, id, "Held", errors.New("the container is not held"))
+	case !r.holds.Release(c.info.ID, c.state == core.StateCreated):
+		return failure(op, id, core.ErrNotRunning, errors.New("nothing attached waits for the release"))
+	}
+	return nil
 }
 
 // writeGrace is how long a Write in progress is waited for when a method is to return,
 // which it must do within a second.
 const writeGrace = 500 * time.Millisecond
 
-// carry copies input and output until the run ends, a writer fails, or ctx ends. release
-// lets the program begin; nil: it is not held.
-func (s *logStream) carry(stdin io.WriteCloser, opts core.AttachOptions, release func()) error {
+// carry copies input and output until the run ends, a writer fails, or ctx ends. The
+// input is read once begin has returned nil.
+func (s *logStream) carry(stdin io.WriteCloser, opts core.AttachOptions, begin func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	input, refused := &sender{ended: make(chan error, 1)}, make(chan error, 1)
 	go func() {
-		if err := begin(ctx, opts, release); err != nil {
+		if err := begin(ctx); err != nil {
 			refused <- err
 		} else if opts.Stdin != nil && stdin != nil {
 			input.send(ctx, opts.Stdin, stdin)
@@ -105,23 +124,6 @@ func (s *logStream) carry(stdin io.WriteCloser, opts core.AttachOptions, release
 		live.await()
 		return failure(s.op, s.id, nil, ctx.Err())
 	}
-}
-
-// begin lets a held program begin when the caller says so, unless ctx has ended.
-func begin(ctx context.Context, opts core.AttachOptions, release func()) error {
-	if release == nil {
-		return nil
-	}
-	if opts.Release != nil {
-		if err := opts.Release(ctx); err != nil {
-			return err
-		}
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	release()
-	return nil
 }
 
 // sender copies a caller's input.

@@ -64,7 +64,7 @@ func (b *builder) GetImageHomeDir(ctx context.Context, imageName string) string 
 
 func (b *builder) BuildImage(ctx context.Context, dockerfile, tag string, opts core.BuildOptions) error {
 	r := (*Runtime)(b)
-	if err := cmp.Or(core.ValidateTag(tag), opts.Validate()); err != nil {
+	if err := cmp.Or(core.ValidateTag(tag), opts.Validate(), core.ValidateDockerfile(dockerfile)); err != nil {
 		return refused(buildOp, tag, err)
 	}
 	if err := r.check(ctx, buildOp, tag); err != nil {
@@ -228,7 +228,7 @@ func unknownOption(text string) string {
 
 // failure tells where the build has got to.
 func (b *build) failure(err error) error {
-	failed := &core.Error{Op: buildOp, Runtime: core.RuntimeMemory, Object: b.tag, Err: err}
+	failed := &core.Error{Op: buildOp, Runtime: Type, Object: b.tag, Err: err}
 	if e, ok := errors.AsType[*core.Error](err); ok {
 		*failed = *e
 	}

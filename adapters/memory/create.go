@@ -200,8 +200,11 @@ func (c *container) hosts() string {
 }
 
 func (c *container) resolvConf() string {
+	if c.cfg.NetworkMode == "none" {
+		return ""
+	}
 	var b strings.Builder
-	for _, server := range c.cfg.DNS {
+	for _, server := range core.DefaultDNS(c.cfg.DNS) {
 		fmt.Fprintf(&b, "nameserver %s\n", server)
 	}
 	return b.String()

@@ -23,6 +23,9 @@ func (r *Runtime) tell(c *container, what core.EventType, at time.Time) {
 // Events reports the containers' events, all of which are kept.
 func (r *Runtime) Events(ctx context.Context, opts core.EventOptions) (iter.Seq2[core.Event, error], error) {
 	const op = "watch events"
+	if err := opts.Validate(); err != nil {
+		return nil, err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.check(ctx, op, ""); err != nil {

@@ -99,6 +99,7 @@ func (r *Runtime) drop(c *container) {
 	if i := slices.Index(r.containers, c); i >= 0 {
 		r.containers = slices.Delete(r.containers, i, i+1)
 		r.tell(c, core.EventRemoved, time.Now())
+		r.holds.Forget(c.info.ID)
 		close(c.removed)
 	}
 }

@@ -7,7 +7,11 @@ import (
 	"sync"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/driver"
 )
+
+// Type is the name of this runtime.
+const Type core.RuntimeType = "memory"
 
 // DefaultLogLimit is how much output, in bytes, a container keeps where
 // [Options.LogLimit] is zero.
@@ -40,6 +44,7 @@ type Runtime struct {
 	unreachable map[string]bool
 	closed      chan struct{}
 	services    core.ServiceManager
+	holds       driver.Holds
 
 	mu         sync.Mutex // guards what follows, and the containers' states
 	images     map[string]*image
@@ -56,6 +61,7 @@ var _ interface {
 	core.ImagePuller
 	core.TimedStopper
 	core.Signaler
+	core.Releaser
 	core.Inspector
 	core.Execer
 	core.EventSource
@@ -84,8 +90,8 @@ func New(opts Options) *Runtime {
 	return r
 }
 
-// Type returns [core.RuntimeMemory].
-func (r *Runtime) Type() core.RuntimeType { return core.RuntimeMemory }
+// Type returns [Type].
+func (r *Runtime) Type() core.RuntimeType { return Type }
 
 // Ping fails after Close only.
 func (r *Runtime) Ping(ctx context.Context) error { return r.check(ctx, "ping", "") }
@@ -126,7 +132,7 @@ func (r *Runtime) check(ctx context.Context, op, object string) error {
 
 func closedError(op, object string) error {
 	return &core.Error{
-		Op: op, Runtime: core.RuntimeMemory, Object: object, Class: core.ErrUnavailable,
+		Op: op, Runtime: Type, Object: object, Class: core.ErrUnavailable,
 		Err: errors.New("the runtime is closed"), Remedy: "Make a new one",
 	}
 }
@@ -135,12 +141,12 @@ func failure(op, object string, class, cause error) error {
 	if class == nil && errors.Is(cause, context.DeadlineExceeded) {
 		class = core.ErrTimeout
 	}
-	return &core.Error{Op: op, Runtime: core.RuntimeMemory, Object: object, Class: class, Err: cause}
+	return &core.Error{Op: op, Runtime: Type, Object: object, Class: class, Err: cause}
 }
 
 func invalid(op, object, field string, cause error) error {
 	return &core.Error{
-		Op: op, Runtime: core.RuntimeMemory, Object: object, Field: field, Class: core.ErrInvalidConfig, Err: cause,
+		Op: op, Runtime: Type, Object: object, Field: field, Class: core.ErrInvalidConfig, Err: cause,
 	}
 }
 

@@ -53,7 +53,7 @@ func (n *networks) CreateNetworkFrom(ctx context.Context, cfg core.NetworkConfig
 	for _, other := range r.networks {
 		if wanted.Overlaps(netip.MustParsePrefix(other.Subnet)) {
 			return "", &core.Error{
-				Op: op, Runtime: core.RuntimeMemory, Object: cfg.Name, Field: "Subnet", Class: core.ErrInUse,
+				Op: op, Runtime: Type, Object: cfg.Name, Field: "Subnet", Class: core.ErrInUse,
 				Err: errors.New("it overlaps with that of " + other.Name),
 			}
 		}

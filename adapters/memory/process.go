@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -88,18 +89,6 @@ func (r *run) awaitRelease(ctx context.Context) {
 	select {
 	case <-r.released:
 	case <-ctx.Done():
-	}
-}
-
-func (r *run) isHeld() bool {
-	if r.release == nil {
-		return false
-	}
-	select {
-	case <-r.released:
-		return false
-	default:
-		return true
 	}
 }
 
@@ -275,6 +264,26 @@ const builtinMark = "#!builtin "
 // load finds the program that args name. That of a script is its interpreter, and args
 // become the interpreter's.
 func (c *command) load() (program, error) {
+	found, err := c.find()
+	switch {
+	case errors.Is(err, syscall.ENOTDIR):
+		err = &classedError{err, fs.ErrNotExist}
+	case errors.Is(err, syscall.ENOEXEC), errors.Is(err, syscall.ELOOP):
+		err = &classedError{err, fs.ErrPermission}
+	}
+	return found, err
+}
+
+// classedError is an error that also matches a class, with its own text only.
+type classedError struct {
+	error
+	class error
+}
+
+func (e *classedError) Unwrap() []error { return []error{e.error, e.class} }
+
+// find is load, with the errors that the kernel has for it.
+func (c *command) find() (program, error) {
 	name, err := c.lookPath(c.args[0])
 	if err != nil {
 		return nil, err

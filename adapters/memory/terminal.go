@@ -154,7 +154,7 @@ func (r *Runtime) ResizeTTY(ctx context.Context, id string, height, width uint) 
 		return err
 	case !c.cfg.TTY:
 		return invalid(op, id, "TTY", errors.New("the container has no terminal"))
-	case c.state != core.StateRunning || c.run.isHeld():
+	case c.state != core.StateRunning || r.holds.Holding(c.info.ID):
 		return failure(op, id, core.ErrNotRunning, nil)
 	}
 	c.run.terminal.resize(core.TerminalSize{Height: height, Width: width})

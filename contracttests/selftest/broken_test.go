@@ -3,6 +3,7 @@ package selftest
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"iter"
@@ -27,7 +28,7 @@ type breakage struct {
 }
 
 var breakages = []breakage{
-	{number: "RT-01", how: "not more than thirty containers at once", do: func(h *hooks) {
+	{number: "RT-01", how: "not more than thirty containers at once", also: []string{"RT-16"}, do: func(h *hooks) {
 		var alive atomic.Int32
 		h.create = func(ctx context.Context, cfg core.Config) (string, error) {
 			if alive.Add(1) > 30 {
@@ -45,6 +46,12 @@ var breakages = []breakage{
 			return h.full.ListContainers(context.WithoutCancel(ctx))
 		}
 	}},
+	{number: "RT-02", how: "a network is created whatever the context says", do: networking(func(n *networkHooks) {
+		create := n.create
+		n.create = func(ctx context.Context, cfg core.NetworkConfig) (string, error) {
+			return create(context.WithoutCancel(ctx), cfg)
+		}
+	})},
 	{number: "RT-02", how: "a wait returns late and without the context's error", do: func(h *hooks) {
 		h.wait = func(ctx context.Context, id string) (int64, error) {
 			code, err := h.full.WaitContainer(ctx, id)
@@ -119,7 +126,7 @@ var breakages = []breakage{
 			return state, err
 		}
 	}},
-	{number: "RT-06", how: "ports are dropped", also: []string{"RT-07", "RT-25", "CF-13", "CF-14"}, do: changing(func(cfg *core.Config) { cfg.Ports = nil })},
+	{number: "RT-06", how: "ports are dropped", also: []string{"RT-07", "RT-25", "CF-13", "CF-14", "CF-33", "CF-34"}, do: changing(func(cfg *core.Config) { cfg.Ports = nil })},
 	{number: "RT-07", how: "a user that the image does not know becomes root", do: changing(func(cfg *core.Config) {
 		if strings.HasPrefix(cfg.User, "nobody") {
 			cfg.User = ""
@@ -141,6 +148,11 @@ var breakages = []breakage{
 		h.ping = func(context.Context) error { return &core.Error{Op: "ping", Class: core.ErrUnavailable} }
 	}},
 	{number: "RT-10", how: "no version label", also: []string{"SM-03", "SV-11"}, do: listing(func(info *core.Info) { delete(info.Labels, core.LabelVersion) })},
+	{number: "RT-10", how: "no role where none is asked for", also: []string{"BM-01"}, do: listing(func(info *core.Info) {
+		if info.Labels[core.LabelRole] == core.RoleMain {
+			delete(info.Labels, core.LabelRole)
+		}
+	})},
 	{number: "RT-11", how: "a taken name is dropped", do: func(h *hooks) {
 		h.create = func(ctx context.Context, cfg core.Config) (string, error) {
 			id, err := h.full.CreateContainer(ctx, cfg)
@@ -151,7 +163,7 @@ var breakages = []breakage{
 			return id, err
 		}
 	}},
-	{number: "RT-12", how: "the field is not named", do: failing(core.ErrInvalidConfig, func(cfg core.Config, err error) error {
+	{number: "RT-12", how: "the field is not named", also: []string{"RT-16"}, do: failing(core.ErrInvalidConfig, func(cfg core.Config, err error) error {
 		if core.FieldOf(err) == "Env" {
 			return core.ErrInvalidConfig
 		}
@@ -178,6 +190,24 @@ var breakages = []breakage{
 			return id, err
 		}
 	}},
+	{number: "RT-16", how: "arguments arrive with replaced bytes", do: func(h *hooks) {
+		h.create = func(ctx context.Context, cfg core.Config) (string, error) {
+			cfg.Cmd = inJSON(cfg.Cmd)
+			return h.full.CreateContainer(ctx, cfg)
+		}
+	}},
+	{number: "RT-16", how: "labels arrive with replaced bytes", do: func(h *hooks) {
+		h.create = func(ctx context.Context, cfg core.Config) (string, error) {
+			cfg.Labels = inJSON(cfg.Labels)
+			return h.full.CreateContainer(ctx, cfg)
+		}
+	}},
+	{number: "RT-16", how: "a further program's environment arrives with replaced bytes", do: func(h *hooks) {
+		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+			opts.Env = inJSON(opts.Env)
+			return h.full.Exec(ctx, id, opts)
+		}
+	}},
 	{number: "RT-20", how: "start starts nothing", do: func(h *hooks) {
 		h.start = func(ctx context.Context, id string) error {
 			if details, err := h.full.Inspect(ctx, id); err == nil && slices.Contains(details.Cmd, "it ran") {
@@ -186,7 +216,7 @@ var breakages = []breakage{
 			return h.full.StartContainer(ctx, id)
 		}
 	}},
-	{number: "RT-21", how: "a second start restarts", do: func(h *hooks) {
+	{number: "RT-21", how: "a second start restarts", also: []string{"CF-01"}, do: func(h *hooks) {
 		h.start = func(ctx context.Context, id string) error {
 			if state, _ := h.full.ContainerState(ctx, id); state == core.StateRunning {
 				_ = h.full.StopContainer(ctx, id)
@@ -212,7 +242,7 @@ var breakages = []breakage{
 		}
 	}},
 	{number: "RT-24", how: "starting what is missing succeeds", do: func(h *hooks) { h.start = forgiving(h.start) }},
-	{number: "RT-30", how: "SIGKILL comes at once", also: []string{"RT-02"}, do: func(h *hooks) {
+	{number: "RT-30", how: "SIGKILL comes at once", also: []string{"RT-02", "RT-31"}, do: func(h *hooks) {
 		h.stop = func(ctx context.Context, id string) error {
 			if state, _ := h.full.ContainerState(ctx, id); state == core.StateRunning {
 				return h.full.StopContainerTimeout(ctx, id, 0)
@@ -221,6 +251,19 @@ var breakages = []breakage{
 		}
 	}},
 	{number: "RT-31", how: "the timeout is dropped", do: changing(func(cfg *core.Config) { cfg.StopTimeout = 0 })},
+	{number: "RT-31", how: "a second is enough where none is given", do: changing(func(cfg *core.Config) {
+		if cfg.StopTimeout == 0 {
+			cfg.StopTimeout = time.Second
+		}
+	})},
+	{number: "RT-31", how: "what was stopped goes on", do: func(h *hooks) {
+		h.stop = func(ctx context.Context, id string) error {
+			if h.beats(ctx, id) {
+				return nil
+			}
+			return h.full.StopContainer(ctx, id)
+		}
+	}},
 	{number: "RT-32", how: "a created container cannot be stopped", do: func(h *hooks) {
 		h.stop = func(ctx context.Context, id string) error {
 			if state, _ := h.full.ContainerState(ctx, id); state == core.StateCreated {
@@ -303,6 +346,23 @@ var breakages = []breakage{
 		}
 		return code, err
 	})},
+	{number: "RT-46", how: "a code is taken for the engine's", do: waiting(func(_ *hooks, _ string, code int64, err error) (int64, error) {
+		if code == 126 {
+			return 0, &core.Error{Op: "wait", Field: "Cmd", Class: core.ErrInvalidConfig}
+		}
+		return code, err
+	})},
+	{number: "RT-46", how: "words are taken for the engine's", do: func(h *hooks) {
+		h.startAttached = func(ctx context.Context, id string, opts core.AttachOptions) error {
+			if err := h.full.StartAttached(ctx, id, opts); err != nil {
+				return err
+			}
+			if out, _ := h.full.ContainerLogsAll(ctx, id); bytes.HasPrefix(out, []byte("Error: ")) {
+				return &core.Error{Op: "start attached", Field: "Cmd", Class: core.ErrInvalidConfig}
+			}
+			return nil
+		}
+	}},
 	{number: "RT-50", how: "what is missing cannot be removed", do: func(h *hooks) {
 		h.remove = func(ctx context.Context, id string) error {
 			if isMissing(id) {
@@ -324,6 +384,21 @@ var breakages = []breakage{
 				return core.StateDead, nil
 			}
 			return h.full.ContainerState(ctx, id)
+		}
+	}},
+	{number: "RT-51", how: "a removed container goes on", do: func(h *hooks) {
+		var hidden sync.Map
+		h.remove = func(ctx context.Context, id string) error {
+			if h.beats(ctx, id) && h.t.Context().Err() == nil {
+				hidden.Store(id, true)
+				h.t.Cleanup(func() { _ = h.full.RemoveContainer(context.Background(), id) })
+				return nil
+			}
+			return h.full.RemoveContainer(ctx, id)
+		}
+		h.list = func(ctx context.Context) ([]core.Info, error) {
+			all, err := h.full.ListContainers(ctx)
+			return slices.DeleteFunc(all, func(info core.Info) bool { _, gone := hidden.Load(info.ID); return gone }), err
 		}
 	}},
 	{number: "RT-52", how: "a killed container keeps its name", do: func(h *hooks) {
@@ -363,6 +438,13 @@ var breakages = []breakage{
 		h.inspect = func(ctx context.Context, id string) (core.Details, error) {
 			details, err := h.full.Inspect(ctx, id)
 			details.State.ExitCode = 0
+			return details, err
+		}
+	}},
+	{number: "RT-62", how: "a terminal is not told", do: func(h *hooks) {
+		h.inspect = func(ctx context.Context, id string) (core.Details, error) {
+			details, err := h.full.Inspect(ctx, id)
+			details.TTY = false
 			return details, err
 		}
 	}},
@@ -471,6 +553,22 @@ var breakages = []breakage{
 		opts.Stdout, opts.Stderr = opts.Stderr, opts.Stdout
 	})},
 	{number: "RT-79", how: "all lines are the last", do: streaming(func(opts *core.LogOptions) { opts.Tail = 0 })},
+	{number: "RT-78", how: "a terminal's output is stderr's", do: func(h *hooks) {
+		h.stream = func(ctx context.Context, id string, opts core.LogOptions) error {
+			if details, err := h.full.Inspect(ctx, id); err == nil && details.TTY {
+				opts.Stdout, opts.Stderr = opts.Stderr, opts.Stdout
+			}
+			return h.full.StreamLogs(ctx, id, opts)
+		}
+	}},
+	{number: "RT-79", how: "a last line without a newline is none", do: func(h *hooks) {
+		h.stream = func(ctx context.Context, id string, opts core.LogOptions) error {
+			if out, err := h.full.ContainerLogsAll(ctx, id); err == nil && opts.Tail > 0 && !bytes.HasSuffix(out, []byte("\n")) {
+				opts.Tail++
+			}
+			return h.full.StreamLogs(ctx, id, opts)
+		}
+	}},
 	{number: "RT-80", how: "no size", also: []string{"BM-01"}, do: func(h *hooks) {
 		h.images = func(ctx context.Context) ([]core.ImageInfo, error) {
 			all, err := h.full.ListImages(ctx)
@@ -519,7 +617,7 @@ var breakages = []breakage{
 			cfg.NetworkMode = ""
 		}
 	})},
-	{number: "RT-90", how: "a manager is nil and not nil", also: []string{"RT-06", "SM-01", "SM-02", "SM-03", "SM-04", "SM-05", "SM-06"}, do: func(h *hooks) {
+	{number: "RT-90", how: "a manager is nil and not nil", also: []string{"RT-06", "SM-01", "SM-02", "SM-03", "SM-04", "SM-05", "SM-06", "SM-07"}, do: func(h *hooks) {
 		h.sidecarManager = func() core.SidecarManager { return (*noManager)(nil) }
 		h.capabilities = func() core.Capabilities {
 			told := h.full.Capabilities()
@@ -544,6 +642,14 @@ var breakages = []breakage{
 			return h.full.ContainerLogsAll(ctx, id)
 		}
 	}},
+	{number: "CF-01", how: "ports know no names", do: func(h *hooks) {
+		h.ports = func(ctx context.Context, id string) (map[int]int, error) {
+			if strings.HasPrefix(id, "every-call-") {
+				return nil, core.ErrNotFound
+			}
+			return h.full.GetPortBindings(ctx, id)
+		}
+	}},
 	{number: "CF-02", how: "the image's user is not taken", also: []string{"BM-01"}, do: changing(func(cfg *core.Config) {
 		if cfg.User == "" {
 			cfg.User = "root"
@@ -561,8 +667,8 @@ var breakages = []breakage{
 	})},
 	{number: "CF-05", how: "dropped", also: []string{"RT-131"}, do: changing(func(cfg *core.Config) { cfg.WorkingDir = "" })},
 	{number: "CF-06", how: "the group is dropped", do: changing(func(cfg *core.Config) { cfg.User, _, _ = strings.Cut(cfg.User, ":") })},
-	{number: "CF-07", how: "all mounts are read-only", do: mounting(func(mount *core.MountConfig) { mount.ReadOnly = true })},
-	{number: "CF-08", how: "no mount is read-only", do: mounting(func(mount *core.MountConfig) { mount.ReadOnly = false })},
+	{number: "CF-07", how: "all mounts are read-only", also: []string{"RT-31", "RT-51"}, do: mounting(func(mount *core.MountConfig) { mount.ReadOnly = true })},
+	{number: "CF-08", how: "no mount is read-only", also: []string{"RT-62"}, do: mounting(func(mount *core.MountConfig) { mount.ReadOnly = false })},
 	{number: "CF-09", how: "only the first", do: changing(func(cfg *core.Config) { cfg.ExtraHosts = cfg.ExtraHosts[:min(1, len(cfg.ExtraHosts))] })},
 	{number: "CF-10", how: "bridge is no network", do: changing(func(cfg *core.Config) {
 		if cfg.NetworkMode == "bridge" {
@@ -575,13 +681,21 @@ var breakages = []breakage{
 		}
 	})},
 	{number: "CF-17", how: "dropped", do: changing(func(cfg *core.Config) { cfg.GroupAdd = nil })},
-	{number: "CF-19", how: "dropped without a terminal", also: []string{"RT-100", "RT-103", "RT-104", "RT-108", "RT-114", "CF-32"}, do: changing(func(cfg *core.Config) {
+	{number: "CF-19", how: "dropped without a terminal", also: []string{"RT-100", "RT-103", "RT-104", "RT-108", "RT-114", "CF-32", "RT-102", "RT-117"}, do: changing(func(cfg *core.Config) {
 		cfg.Interactive = cfg.TTY
 	})},
-	{number: "CF-20", how: "dropped", also: []string{"RT-107", "RT-109", "RT-110", "RT-111", "RT-113", "CF-32"}, do: changing(func(cfg *core.Config) { cfg.TTY = false })},
+	{number: "CF-20", how: "dropped", also: []string{"RT-107", "RT-109", "RT-110", "RT-111", "RT-113", "CF-32", "RT-62", "RT-78", "CF-01"}, do: changing(func(cfg *core.Config) { cfg.TTY = false })},
 	{number: "CF-25", how: "one server more", do: changing(func(cfg *core.Config) {
 		if len(cfg.DNS) > 0 {
 			cfg.DNS = append(slices.Clone(cfg.DNS), "192.0.2.99")
+		}
+	})},
+	{number: "CF-25", how: "none where none is asked for", do: output(func(out []byte) []byte {
+		return bytes.ReplaceAll(out, []byte("nameserver 8.8."), []byte("# 8.8."))
+	})},
+	{number: "CF-36", how: "the host's proxy is passed on", do: changing(func(cfg *core.Config) {
+		if proxy := os.Getenv("HTTP_PROXY"); proxy != "" {
+			cfg.Env = append(slices.Clone(cfg.Env), "HTTP_PROXY="+proxy)
 		}
 	})},
 	{number: "CF-26", how: "the caller's labels are dropped", also: []string{"BM-01"}, do: changing(func(cfg *core.Config) { cfg.Labels = nil })},
@@ -590,11 +704,22 @@ var breakages = []breakage{
 			cfg.Pull = core.PullMissing
 		}
 	})},
+	{number: "CF-27", how: "nothing is pulled where nothing is said", do: changing(func(cfg *core.Config) {
+		if cfg.Pull == "" {
+			cfg.Pull = core.PullNever
+		}
+	})},
 	{number: "CF-28", how: "dropped", do: changing(func(cfg *core.Config) { cfg.AutoRemove = false })},
 	{number: "CF-31", how: "dropped", do: changing(func(cfg *core.Config) { cfg.Hostname = "" })},
 	{number: "CF-29", how: "programs gain privileges", do: output(func(out []byte) []byte {
 		return bytes.ReplaceAll(out, []byte("NoNewPrivs:\t1"), []byte("NoNewPrivs:\t0"))
 	})},
+}
+
+// beats recognises the suite's container whose process writes into a file of the host's.
+func (h *hooks) beats(ctx context.Context, id string) bool {
+	details, err := h.full.Inspect(ctx, id)
+	return err == nil && strings.Contains(strings.Join(details.Cmd, " "), "echo beat")
 }
 
 // isMissing recognises the suite's name of a container that does not exist.
@@ -610,6 +735,13 @@ func changing(change func(*core.Config)) func(*hooks) {
 			return h.full.CreateContainer(ctx, cfg)
 		}
 	}
+}
+
+// inJSON returns what arrives of a value that is sent as JSON.
+func inJSON[T any](value T) (arrived T) {
+	data, _ := json.Marshal(value)
+	_ = json.Unmarshal(data, &arrived)
+	return arrived
 }
 
 func mounting(change func(*core.MountConfig)) func(*hooks) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing/fstest"
+	"unicode/utf8"
 
 	"github.com/moatproject/moat/adapters/memory"
 	"github.com/moatproject/moat/core"
@@ -104,7 +105,7 @@ func failedStep(err error) (*core.BuildError, bool) {
 
 var buildBreakages = []breakage{
 	{number: "BM-01", how: "the labels are dropped", do: buildOf(func(opts *core.BuildOptions) { opts.Labels = nil })},
-	{number: "BM-01", how: "what is built is not listed", do: func(h *hooks) {
+	{number: "BM-01", how: "what is built is not listed", also: []string{"BM-12"}, do: func(h *hooks) {
 		h.images = func(ctx context.Context) ([]core.ImageInfo, error) {
 			all, err := h.full.ListImages(ctx)
 			return slices.DeleteFunc(all, func(info core.ImageInfo) bool { return strings.HasPrefix(info.Tag, core.ImagePrefix+"contract-") }), err
@@ -133,7 +134,7 @@ var buildBreakages = []breakage{
 	{number: "BM-03", how: "empty folders are dropped", do: contextOf(func(files fstest.MapFS) { delete(files, "folder") })},
 	{number: "BM-04", how: "the Dockerfile is to blame", do: built(func(_ *hooks, tag string, err error) error {
 		if failed, ok := failedStep(err); ok {
-			return &core.Error{Op: "build image", Runtime: core.RuntimeMemory, Object: tag, Class: core.ErrInvalidConfig, Err: failed}
+			return &core.Error{Op: "build image", Runtime: memory.Type, Object: tag, Class: core.ErrInvalidConfig, Err: failed}
 		}
 		return err
 	})},
@@ -166,6 +167,11 @@ var buildBreakages = []breakage{
 			e.Field = ""
 		}
 		return err
+	})},
+	{number: "BM-05", how: "bytes of a command are replaced", do: building(func(_ *hooks, b *buildHooks) {
+		b.build = func(ctx context.Context, dockerfile, tag string, opts core.BuildOptions) error {
+			return b.BuildManager.BuildImage(ctx, inJSON(dockerfile), tag, opts)
+		}
 	})},
 	{number: "BM-06", how: "all that is missing is not found", do: built(func(_ *hooks, _ string, err error) error {
 		if e, ok := errors.AsType[*core.Error](err); ok && e.Field == "ContextFiles" && strings.Contains(err.Error(), "no-such-file") {
@@ -230,6 +236,14 @@ var buildBreakages = []breakage{
 	{number: "BM-12", how: "an engine that does not answer has no images", down: building(func(_ *hooks, b *buildHooks) {
 		b.exists = func(context.Context, string) (bool, error) { return false, nil }
 	})},
+	{number: "BM-12", how: "an image is not removed by its ID", do: func(h *hooks) {
+		h.removeImage = func(ctx context.Context, ref string) error {
+			if !strings.Contains(ref, "/") {
+				return ctx.Err()
+			}
+			return h.full.RemoveImage(ctx, ref)
+		}
+	}},
 	{number: "BM-13", how: "a user's home is guessed", do: building(func(_ *hooks, b *buildHooks) {
 		b.home = func(ctx context.Context, image string) string {
 			if home := b.BuildManager.GetImageHomeDir(ctx, image); home != "/home/of-the-builder" {
@@ -253,6 +267,9 @@ var buildBreakages = []breakage{
 			return fstest.MapFS{name: {}}.Open(name)
 		}
 		return file, err
+	})},
+	{number: "BM-17", how: "what has an impossible name is left out", do: contextOf(func(files fstest.MapFS) {
+		maps.DeleteFunc(files, func(name string, _ *fstest.MapFile) bool { return !utf8.ValidString(name) })
 	})},
 	{number: "BM-17", how: "what is ignored is read", also: []string{"BM-02", "BM-03"}, do: opened(func(name string, file fs.File, err error) (fs.File, error) {
 		if name == ".dockerignore" {

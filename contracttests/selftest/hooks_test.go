@@ -16,6 +16,7 @@ type full interface {
 	core.Capable
 	core.TimedStopper
 	core.Signaler
+	core.Releaser
 	core.Inspector
 	core.LogStreamer
 	core.ImagePuller
@@ -37,6 +38,7 @@ type hooks struct {
 	stop            func(context.Context, string) error
 	stopTimeout     func(context.Context, string, time.Duration) error
 	signal          func(context.Context, string, int) error
+	release         func(context.Context, string) error
 	wait            func(context.Context, string) (int64, error)
 	remove          func(context.Context, string) error
 	state           func(context.Context, string) (string, error)
@@ -53,6 +55,7 @@ type hooks struct {
 	pull            func(context.Context, string, core.PullSink) error
 	ports           func(context.Context, string) (map[int]int, error)
 	supportsHostNet func() bool
+	hostAddress     func() string
 	firewall        func(context.Context, string, string, int) error
 	networkManager  func() core.NetworkManager
 	sidecarManager  func() core.SidecarManager
@@ -67,11 +70,11 @@ func hooksInto(t testing.TB, rt full) *hooks {
 	return &hooks{
 		full: rt, t: t, kind: rt.Type, ping: rt.Ping, close: rt.Close, capabilities: rt.Capabilities,
 		create: rt.CreateContainer, start: rt.StartContainer, stop: rt.StopContainer, stopTimeout: rt.StopContainerTimeout,
-		signal: rt.SignalContainer, wait: rt.WaitContainer, remove: rt.RemoveContainer, state: rt.ContainerState,
+		signal: rt.SignalContainer, release: rt.ReleaseContainer, wait: rt.WaitContainer, remove: rt.RemoveContainer, state: rt.ContainerState,
 		inspect: rt.Inspect, list: rt.ListContainers, logs: rt.ContainerLogs, logsAll: rt.ContainerLogsAll, stream: rt.StreamLogs,
 		attach: rt.Attach, startAttached: rt.StartAttached, resize: rt.ResizeTTY,
 		images: rt.ListImages, removeImage: rt.RemoveImage, pull: rt.PullImage,
-		ports: rt.GetPortBindings, supportsHostNet: rt.SupportsHostNetwork, firewall: rt.SetupFirewall, networkManager: rt.NetworkManager,
+		ports: rt.GetPortBindings, supportsHostNet: rt.SupportsHostNetwork, hostAddress: rt.GetHostAddress, firewall: rt.SetupFirewall, networkManager: rt.NetworkManager,
 		sidecarManager: rt.SidecarManager, buildManager: rt.BuildManager, serviceManager: rt.ServiceManager,
 		exec: rt.Exec, events: rt.Events,
 	}
@@ -88,6 +91,7 @@ func (h *hooks) Ping(ctx context.Context) error      { return h.ping(ctx) }
 func (h *hooks) Close() error                        { return h.close() }
 func (h *hooks) Capabilities() core.Capabilities     { return h.capabilities() }
 func (h *hooks) SupportsHostNetwork() bool           { return h.supportsHostNet() }
+func (h *hooks) GetHostAddress() string              { return h.hostAddress() }
 func (h *hooks) NetworkManager() core.NetworkManager { return h.networkManager() }
 func (h *hooks) SidecarManager() core.SidecarManager { return h.sidecarManager() }
 func (h *hooks) BuildManager() core.BuildManager     { return h.buildManager() }
@@ -105,6 +109,7 @@ func (h *hooks) StopContainerTimeout(ctx context.Context, id string, timeout tim
 func (h *hooks) SignalContainer(ctx context.Context, id string, signal int) error {
 	return h.signal(ctx, id, signal)
 }
+func (h *hooks) ReleaseContainer(ctx context.Context, id string) error       { return h.release(ctx, id) }
 func (h *hooks) WaitContainer(ctx context.Context, id string) (int64, error) { return h.wait(ctx, id) }
 func (h *hooks) ContainerState(ctx context.Context, id string) (string, error) {
 	return h.state(ctx, id)

@@ -1,11 +1,14 @@
 package selftest
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/moatproject/moat/contracttests"
@@ -34,21 +37,46 @@ var imitations = []imitation{
 		answering("hello\n")(w)
 		w.ports = func(context.Context, string) (map[int]int, error) { return map[int]int{1: 1}, nil }
 	})},
+	{"RT-87", "nobody answers there", publishing(publishedOn(hostIP)), publishing(publishedOn("127.0.0.1"))},
+	{"CF-35", "on all addresses", publishing(publishedOn(hostIP)), publishing(publishedOn(hostIP, "127.0.0.1"))},
 	{"CF-12", "nobody answers", onHostNetwork("hello\n"), onHostNetwork("")},
 	{"CF-13", "another host port", publishing(answering("hello\n")), publishing(func(w *world) {
 		answering("hello\n")(w)
 		w.ports = func(context.Context, string) (map[int]int, error) { return map[int]int{8080: 1}, nil }
 	})},
 	{"CF-14", "UDP is not published", publishing(takenPorts(true)), publishing(takenPorts(false))},
+	{"CF-33", "only one is told", publishing(answering("hello\n")), publishing(func(w *world) {
+		answering("hello\n")(w)
+		list := w.list
+		w.list = func(ctx context.Context) ([]core.Info, error) {
+			infos, err := list(ctx)
+			for i := range infos {
+				infos[i].Published = infos[i].Published[:1]
+			}
+			return infos, err
+		}
+	})},
+	{"CF-33", "nobody answers", publishing(answering("hello\n")), publishing(answering(""))},
+	{"CF-34", "the first of a range is given twice", publishing(func(w *world) {
+		answering("hello\n")(w)
+		takenPorts(true)(w)
+	}), publishing(answering("hello\n"))},
 	{"CF-15", "dropped", writing("LinuxCaps", "CapEff:\t00000000a80c25fb\n"), writing("LinuxCaps", "CapEff:\t00000000a80425fb\n")},
 	{"CF-16", "NET_RAW is kept", writing("LinuxCaps", "CapEff:\t00000000a80405fb\n"), writing("LinuxCaps", "CapEff:\t00000000a80425fb\n")},
 	{"CF-18", "dropped", writing("Privileged", "CapEff:\t000001ffffffffff\n"), writing("Privileged", "CapEff:\t00000000a80425fb\n")},
 	{"CF-21", "dropped (cgroups 2)", writing("MemoryLimit", "bytes 67108864\nMemTotal: 16000000 kB\n"), writing("MemoryLimit", "bytes max\nMemTotal: 16000000 kB\n")},
 	{"CF-21", "dropped (sandbox)", writing("MemoryLimit", "MemTotal: 65536 kB\n"), writing("MemoryLimit", "MemTotal: 16000000 kB\n")},
+	{"CF-21", "swap beyond it (cgroups 1)", writing("MemoryLimit", "bytes 67108864\nboth 67108864\n"), writing("MemoryLimit", "bytes 67108864\nboth 134217728\n")},
+	{"CF-21", "swap beyond it (cgroups 2)", writing("MemoryLimit", "bytes 67108864\nswap 0\n"), writing("MemoryLimit", "bytes 67108864\nswap max\n")},
+	{"CF-21", "swap beyond it, where only the engine tells", swapping("", 64), swapping("", 128)},
+	{"CF-21", "swap without a limit, where there is some", swapping("", -1), swapping("SwapTotal: 1000000 kB\n", -1)},
+	{"CF-21", "it is told, and does not hold", writing("MemoryLimit", "MemTotal: 65536 kB\n"), writing("MemoryLimit", "MemTotal: 65536 kB\nfilled\n")},
 	{"CF-22", "two instead of one", writing("CPULimit", "quota 100000 100000\n"), writing("CPULimit", "quota 200000 100000\n")},
 	{"CF-22", "dropped, where no quota shows", inspecting("CPULimit", 1e9), inspecting("CPULimit", 0)},
 	{"CF-23", "dropped", writing("CPULimit", "1.0 3.6\n0m0.20s 0m0.06s\n"), writing("CPULimit", "1.0 1.27\n0m0.20s 0m0.06s\n")},
-	{"CF-24", "dropped", writing("PidsLimit", "sh: can't fork\n"), writing("PidsLimit", "all\n")},
+	{"CF-24", "dropped", limitingPids("sh: can't fork\n", core.DefaultPidsLimit), limitingPids("all\n", core.DefaultPidsLimit)},
+	{"CF-24", "no default", limitingPids("sh: can't fork\n", core.DefaultPidsLimit), limitingPids("sh: can't fork\n", -1)},
+	{"CF-24", "the engine's default", limitingPids("sh: can't fork\n", core.DefaultPidsLimit), limitingPids("sh: can't fork\n", 2048)},
 	{"CF-30", "dropped", writing("", "NoNewPrivs:\t0\n"), writing("", "NoNewPrivs:\t1\n")},
 	{"CF-30", "dropped, where only BusyBox tells", writing("", "crontab: no such file\n"), writing("", "crontab: must be suid to work properly\n")},
 }
@@ -109,14 +137,28 @@ func answering(text string) func(*world) {
 		create := w.create
 		w.create = func(ctx context.Context, cfg core.Config) (string, error) {
 			id, err := create(ctx, cfg)
-			for _, port := range cfg.PublishedPorts() {
-				published.Store(id, map[int]int{port.ContainerPort: max(port.HostPort, 1)})
-			}
+			ports := cfg.PublishedPorts()
+			slices.SortFunc(ports, func(a, b core.PortMapping) int { return a.HostPort - b.HostPort })
+			published.Store(id, ports)
 			return id, err
 		}
-		w.ports = func(_ context.Context, id string) (map[int]int, error) {
+		publishedOf := func(id string) []core.PortMapping {
 			ports, _ := published.Load(id)
-			return ports.(map[int]int), nil
+			return ports.([]core.PortMapping)
+		}
+		w.ports = func(_ context.Context, id string) (map[int]int, error) {
+			ports := map[int]int{}
+			for _, port := range publishedOf(id) {
+				ports[port.ContainerPort] = max(port.HostPort, 1)
+			}
+			return ports, nil
+		}
+		w.list = func(ctx context.Context) ([]core.Info, error) {
+			infos, err := w.full.ListContainers(ctx)
+			for i := range infos {
+				infos[i].Published = publishedOf(infos[i].ID)
+			}
+			return infos, err
 		}
 		w.harness.Dial = func(context.Context, string, string) (net.Conn, error) {
 			ours, theirs := net.Pipe()
@@ -125,6 +167,72 @@ func answering(text string) func(*world) {
 				_, _ = io.WriteString(theirs, text)
 			}()
 			return ours, nil
+		}
+	}
+}
+
+// hostIP is the address of the host for the imitations.
+const hostIP = "192.0.2.1"
+
+// publishedOn imitates ports that a container can reach, where they are published on one
+// of these addresses.
+func publishedOn(reachable ...string) func(*world) {
+	return func(w *world) {
+		answering("hello\n")(w)
+		w.hostAddress = func() string { return hostIP }
+		var addresses, asked sync.Map // of published ports, and of containers that ask
+		create := w.create
+		w.create = func(ctx context.Context, cfg core.Config) (string, error) {
+			for _, port := range cfg.PublishedPorts() {
+				addresses.Store(fmt.Sprint(max(port.HostPort, 1)), port.HostIP)
+			}
+			id, err := create(ctx, cfg)
+			if _, after, asks := strings.Cut(fmt.Sprint(cfg.Cmd), "nc -w 2 "+hostIP+" "); asks && !cfg.OnNamedNetwork() {
+				port, _, _ := strings.Cut(after, " ")
+				asked.Store(id, port)
+			}
+			return id, err
+		}
+		w.wait = func(context.Context, string) (int64, error) { return 0, nil }
+		w.logsAll = func(_ context.Context, id string) ([]byte, error) {
+			port, _ := asked.Load(id)
+			if address, _ := addresses.Load(port); slices.Contains(reachable, fmt.Sprint(address)) {
+				return []byte("hello\n"), nil
+			}
+			return []byte("nothing\n"), nil
+		}
+	}
+}
+
+// swapping imitates a limit of memory whose swap only the engine tells.
+func swapping(shown string, told int) func(*world) {
+	return func(w *world) {
+		writing("MemoryLimit", "MemTotal: 65536 kB\n"+shown)(w)
+		w.inspect = func(ctx context.Context, id string) (core.Details, error) {
+			details, err := w.full.Inspect(ctx, id)
+			details.MemorySwapMB = told
+			return details, err
+		}
+	}
+}
+
+// limitingPids imitates a limit of processes by what a container that forks would write,
+// and by the limit where none is asked for.
+func limitingPids(forked string, byDefault int64) func(*world) {
+	return func(w *world) {
+		writing("PidsLimit", forked)(w)
+		var limits sync.Map
+		create := w.create
+		w.create = func(ctx context.Context, cfg core.Config) (string, error) {
+			id, err := create(ctx, cfg)
+			limits.Store(id, cmp.Or(cfg.PidsLimit, byDefault))
+			return id, err
+		}
+		w.inspect = func(ctx context.Context, id string) (core.Details, error) {
+			details, err := w.full.Inspect(ctx, id)
+			limit, _ := limits.Load(id)
+			details.PidsLimit = limit.(int64)
+			return details, err
 		}
 	}
 }
@@ -143,12 +251,19 @@ func takenPorts(honest bool) func(*world) {
 		var taken []core.PortMapping
 		create := w.create
 		w.create = func(ctx context.Context, cfg core.Config) (string, error) {
-			for _, port := range cfg.PublishedPorts() {
+			cfg.Ports = cfg.PublishedPorts()
+			for i, port := range cfg.Ports {
+				last := port.HostPortEnd
+				port.HostPortEnd = 0
+				for honest && slices.Contains(taken, port) && port.HostPort < last {
+					port.HostPort++
+				}
 				if honest && slices.Contains(taken, port) {
 					return "", core.ErrInUse
 				}
-				taken = append(taken, port)
+				taken, cfg.Ports[i] = append(taken, port), port
 			}
+			cfg.PortBindings = nil
 			return create(ctx, cfg)
 		}
 	}

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/moatproject/moat/core"
 )
@@ -165,6 +167,24 @@ var managerBreakages = []breakage{
 			return all, err
 		}
 	})},
+	{number: "NM-01", how: "the list is in no order", do: networking(func(n *networkHooks) {
+		n.list = func(ctx context.Context) ([]core.NetworkInfo, error) {
+			all, err := n.NetworkManager.ListNetworks(ctx)
+			slices.Reverse(all)
+			return all, err
+		}
+	})},
+	{number: "NM-11", how: "a creation out of time leaves its network", do: networking(func(n *networkHooks) {
+		create := n.create
+		n.create = func(ctx context.Context, cfg core.NetworkConfig) (string, error) {
+			id, err := create(ctx, cfg)
+			if end, ok := ctx.Deadline(); ok && time.Until(end) < time.Second {
+				<-ctx.Done()
+				return "", ctx.Err()
+			}
+			return id, err
+		}
+	})},
 	{number: "NM-02", how: "a taken name is changed", do: networking(func(n *networkHooks) {
 		create := n.create
 		n.create = func(ctx context.Context, cfg core.NetworkConfig) (string, error) {
@@ -214,7 +234,7 @@ var managerBreakages = []breakage{
 			cfg.Subnet = ""
 		}
 	})},
-	{number: "NM-09", how: "Internal is dropped", do: networkOf(func(cfg *core.NetworkConfig) { cfg.Internal = false })},
+	{number: "NM-12", how: "Internal is dropped", do: networkOf(func(cfg *core.NetworkConfig) { cfg.Internal = false })},
 
 	{number: "SM-01", how: "a name is made up", do: withSidecars(func(_ *hooks, s *sidecarHooks) {
 		s.start = func(ctx context.Context, cfg core.SidecarConfig) (string, error) {
@@ -223,6 +243,7 @@ var managerBreakages = []breakage{
 		}
 	})},
 	{number: "SM-02", how: "the host name is dropped", do: sidecarOf(func(cfg *core.SidecarConfig) { cfg.Hostname = "" })},
+	{number: "SM-02", how: "the mounts are dropped", do: sidecarOf(func(cfg *core.SidecarConfig) { cfg.Mounts = nil })},
 	{number: "SM-03", how: "the labels are dropped", do: sidecarOf(func(cfg *core.SidecarConfig) { cfg.Labels = nil })},
 	{number: "SM-04", how: "what did not start stays", do: withSidecars(func(h *hooks, s *sidecarHooks) {
 		s.start = func(ctx context.Context, cfg core.SidecarConfig) (string, error) {
@@ -278,7 +299,7 @@ var managerBreakages = []breakage{
 		info.Ports = nil
 		return err
 	})},
-	{number: "SV-12", how: "the configured network is dropped", also: []string{"SV-17"}, do: serviceOf(func(cfg *core.ServiceConfig) { cfg.NetworkID = "" })},
+	{number: "SV-12", how: "the configured network is dropped", also: []string{"SV-17", "RT-16"}, do: serviceOf(func(cfg *core.ServiceConfig) { cfg.NetworkID = "" })},
 	{number: "SV-12", how: "a network has to be named", also: []string{"SV-40"}, do: serviceStarted(func(_ *hooks, cfg core.ServiceConfig, info *core.ServiceInfo, err error) error {
 		if cfg.NetworkID == "" && err == nil {
 			err = errors.New("no network")
@@ -298,7 +319,9 @@ var managerBreakages = []breakage{
 			return ports, err
 		}
 	}},
-	{number: "SV-17", how: "what is missing has no class", do: serviceStarted(func(_ *hooks, _ core.ServiceConfig, _ *core.ServiceInfo, err error) error {
+	{number: "SV-16", how: "Pull is dropped", do: serviceOf(func(cfg *core.ServiceConfig) { cfg.Pull = pullingMore(cfg.Pull) })},
+	{number: "SM-07", how: "Pull is dropped", do: sidecarOf(func(cfg *core.SidecarConfig) { cfg.Pull = pullingMore(cfg.Pull) })},
+	{number: "SV-17", how: "what is missing has no class", also: []string{"SV-16"}, do: serviceStarted(func(_ *hooks, _ core.ServiceConfig, _ *core.ServiceInfo, err error) error {
 		if errors.Is(err, core.ErrNotFound) {
 			return errors.New("it does not work")
 		}
@@ -326,7 +349,7 @@ var managerBreakages = []breakage{
 		return err
 	})},
 	{number: "SV-21", how: "no reason", do: serviceChecked(func(_ core.ServiceInfo, err error) error {
-		if err != nil && !errors.Is(err, core.ErrNotRunning) && !errors.Is(err, core.ErrNotFound) && !errors.Is(err, context.Canceled) {
+		if err != nil && !errors.Is(err, core.ErrNotRunning) && !errors.Is(err, core.ErrNotFound) && !errors.Is(err, core.ErrUnavailable) && !errors.Is(err, context.Canceled) {
 			return errors.New("not ready")
 		}
 		return err
@@ -343,7 +366,7 @@ var managerBreakages = []breakage{
 		}
 		return err
 	})},
-	{number: "SV-30", how: "what was stopped stays", do: withServices(func(h *hooks, s *serviceHooks) {
+	{number: "SV-30", how: "what was stopped stays", also: []string{"SV-16"}, do: withServices(func(h *hooks, s *serviceHooks) {
 		s.stop = func(ctx context.Context, info core.ServiceInfo) error {
 			return h.full.StopContainerTimeout(ctx, info.ID, 0)
 		}
@@ -366,6 +389,14 @@ var managerBreakages = []breakage{
 		var once sync.Once
 		s.network = func(id string) { once.Do(func() { s.ServiceManager.SetNetworkID(id) }) }
 	})},
+}
+
+// pullingMore pulls where nothing may be pulled.
+func pullingMore(policy core.PullPolicy) core.PullPolicy {
+	if policy == core.PullNever {
+		return core.PullMissing
+	}
+	return policy
 }
 
 // networkOf changes what is asked for of a network.
@@ -394,6 +425,14 @@ var managerImitations = []imitation{
 	}},
 	{"NM-07", "a name is known elsewhere", networked("hello\n", "", "no answer\n"), networked("hello\n", "found\n", "no answer\n")},
 	{"NM-07", "an address answers elsewhere", networked("hello\n", "", "no answer\n"), networked("hello\n", "", "hello\n")},
+	{"NM-12", "the host answers", publishing(publishedOn(hostIP)), publishing(func(w *world) {
+		publishedOn(hostIP)(w)
+		create := w.create
+		w.create = func(ctx context.Context, cfg core.Config) (string, error) {
+			cfg.NetworkMode = "" // a way out
+			return create(ctx, cfg)
+		}
+	})},
 	{"NM-10", "an address answers", networked("", "", "no answer\n"), networked("", "", "hello\n")},
 }
 

@@ -13,8 +13,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"testing/iotest"
 	"time"
 
+	"github.com/moatproject/moat/adapters/memory"
 	"github.com/moatproject/moat/core"
 )
 
@@ -28,6 +30,12 @@ var portImitations = []imitation{
 				f.Typeflag = tar.TypeReg
 			}
 		}
+	})},
+	{"RT-140", "large owners are lost", copying(sound), copying(func(s *shelf) {
+		s.keep = func(f *shelved) { f.Uid &= 1<<21 - 1 }
+	})},
+	{"RT-140", "times are rounded", copying(sound), copying(func(s *shelf) {
+		s.keep = func(f *shelved) { f.ModTime = f.ModTime.Round(time.Second) }
 	})},
 	{"RT-141", "missing folders are made", copying(sound), copying(func(s *shelf) { s.folder = func(string) error { return nil } })},
 	{"RT-142", "everything is taken", copying(sound), copying(func(s *shelf) {
@@ -50,6 +58,15 @@ var portImitations = []imitation{
 		s.told = func(stat *core.PathStat) { stat.LinkTarget = path.Base(stat.LinkTarget) }
 	})},
 	{"RT-145", "a link to a link is followed once", copying(sound), copying(func(s *shelf) { s.hops = 1 })},
+
+	{"RT-146", "the stream's failure is lost", copying(sound), copying(func(s *shelf) { s.shrunk = io.EOF })},
+	{"RT-146", "the archive's end comes before its failure", copying(sound), copying(func(s *shelf) {
+		s.whole = func(src io.Reader) io.Reader { return src }
+	})},
+	{"RT-147", "the image's files are copied", copying(sound), copying(func(s *shelf) { s.send = func(f *shelved) { f.content = "image" } })},
+	{"RT-147", "the image's files are described", copying(sound), copying(func(s *shelf) { s.told = func(stat *core.PathStat) { stat.Size = 5 } })},
+	{"RT-148", "the archive is read on", copying(sound), copying(func(s *shelf) { s.live = func(_ context.Context, src io.Reader) io.Reader { return src } })},
+	{"RT-148", "the context's error is lost", copying(sound), copying(func(s *shelf) { s.cancelled = func(error) error { return nil } })},
 
 	{"RT-160", "nothing is counted", measuring(time.Second, nil), measuring(0, nil)},
 	{"RT-160", "there is no limit", measuring(time.Second, nil), measuring(time.Second, func(stats *core.Stats, _ *error) { stats.MemoryLimit = 0 })},
@@ -77,6 +94,11 @@ type shelf struct {
 	vet        func(io.Writer, io.Reader) error
 	missing    error
 	hops       int // how many links are followed
+
+	shrunk    error // what ends the archive of a file that shrinks
+	whole     func(io.Reader) io.Reader
+	live      func(context.Context, io.Reader) io.Reader
+	cancelled func(error) error
 }
 
 type shelved struct {
@@ -89,7 +111,11 @@ func copying(change func(*shelf)) func(*world) {
 		s := &shelf{
 			hooks: w.hooks, scripts: map[string]string{}, files: map[string]map[string]*shelved{},
 			keep: func(*shelved) {}, send: func(*shelved) {}, told: func(*core.PathStat) {},
-			folder: folder, vet: core.VetArchive, missing: core.ErrNotFound, hops: 9,
+			folder: folder, vet: func(dst io.Writer, src io.Reader) error { return core.VetArchive(dst, src) }, missing: core.ErrNotFound, hops: 9,
+			shrunk:    errors.New("it has shrunk"),
+			whole:     func(src io.Reader) io.Reader { return core.WholeArchive(src, nil) },
+			live:      func(ctx context.Context, src io.Reader) io.Reader { return liveReader{ctx, src} },
+			cancelled: func(err error) error { return err },
 		}
 		change(s)
 		w.more = struct {
@@ -100,6 +126,19 @@ func copying(change func(*shelf)) func(*world) {
 		w.wait = func(context.Context, string) (int64, error) { return 0, nil }
 		w.logsAll = s.output
 	}
+}
+
+// liveReader begins no Read after its context has ended.
+type liveReader struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r liveReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
 }
 
 func folder(dir string) error {
@@ -113,12 +152,16 @@ func folder(dir string) error {
 }
 
 func wrong(field string) error {
-	return &core.Error{Op: "copy", Runtime: core.RuntimeMemory, Field: field, Class: core.ErrInvalidConfig}
+	return &core.Error{Op: "copy", Runtime: memory.Type, Field: field, Class: core.ErrInvalidConfig}
 }
 
 // create makes a container that goes on, with the files that its script would make.
 func (s *shelf) create(ctx context.Context, cfg core.Config) (string, error) {
-	id, err := s.full.CreateContainer(ctx, core.Config{Image: cfg.Image, Cmd: []string{"sh", "-c", "echo ready; sleep 1000"}, RunID: cfg.RunID})
+	script := "echo ready; sleep 1000"
+	if len(cfg.Mounts) > 0 { // of a file that is to shrink
+		script = "echo ready; while ! test -e /host/go; do sleep 0.1; done; echo >/host/done; sleep 1000"
+	}
+	id, err := s.full.CreateContainer(ctx, core.Config{Image: cfg.Image, Cmd: []string{"sh", "-c", script}, RunID: cfg.RunID, Mounts: cfg.Mounts})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.scripts[id] = cfg.Cmd[len(cfg.Cmd)-1]
@@ -130,6 +173,13 @@ func (s *shelf) create(ctx context.Context, cfg core.Config) (string, error) {
 		files["/tmp/sub"] = &shelved{Header: tar.Header{Typeflag: tar.TypeDir, Mode: 0o755}}
 		files["/tmp/sub/text"] = &shelved{tar.Header{Typeflag: tar.TypeReg, Mode: 0o640, Uid: 1000, Gid: 1000}, "the content\n"}
 		files["/tmp/sub/link"] = &shelved{Header: tar.Header{Typeflag: tar.TypeSymlink, Linkname: "text"}}
+	}
+	if strings.Contains(s.scripts[id], "of=/tmp/large") {
+		files["/tmp/large"] = &shelved{tar.Header{Typeflag: tar.TypeReg, Size: 1}, "x"}
+	}
+	if strings.Contains(s.scripts[id], "echo changed") {
+		files["/tmp/made"] = &shelved{tar.Header{Typeflag: tar.TypeReg, Size: 5}, "made\n"}
+		files["/etc/passwd"] = &shelved{tar.Header{Typeflag: tar.TypeReg, Size: 8}, "changed\n"}
 	}
 	s.files[id] = files
 	return id, err
@@ -149,6 +199,11 @@ func (s *shelf) output(_ context.Context, id string) ([]byte, error) {
 		content = text.content
 	}
 	fmt.Fprintf(&all, "%s%s%o %d %d\n", text.content, content, text.Mode, text.Uid, text.Gid)
+	for name, file := range s.files[id] {
+		if strings.HasPrefix(name, "/tmp/nnn") {
+			fmt.Fprintln(&all, file.Uid, file.Gid, file.ModTime.Unix())
+		}
+	}
 	return all.Bytes(), nil
 }
 
@@ -167,12 +222,19 @@ func (s *shelf) CopyTo(ctx context.Context, id, dir string, archive io.Reader) e
 	if err == nil {
 		err = s.folder(dir)
 	}
-	var vetted bytes.Buffer
-	if err == nil {
-		err = s.vet(&vetted, archive)
-	}
 	if err != nil {
 		return err
+	}
+	var vetted bytes.Buffer
+	vetting := make(chan error, 1)
+	go func() { vetting <- s.vet(&vetted, s.live(ctx, archive)) }()
+	select {
+	case err := <-vetting:
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		return s.cancelled(ctx.Err())
 	}
 	for in := tar.NewReader(&vetted); ; {
 		header, err := in.Next()
@@ -220,6 +282,9 @@ func (s *shelf) CopyFrom(ctx context.Context, id, file string) (io.ReadCloser, e
 		if _, err := io.WriteString(out, sent.content); err != nil {
 			return nil, err
 		}
+	}
+	if file == "/tmp/large" {
+		return io.NopCloser(s.whole(io.MultiReader(&packed, iotest.ErrReader(s.shrunk)))), out.Close()
 	}
 	return io.NopCloser(&packed), out.Close()
 }

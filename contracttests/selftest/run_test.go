@@ -19,6 +19,7 @@ func TestSound(t *testing.T) {
 	switch os.Getenv("SELFTEST_SCENARIO") {
 	case "absent":
 		h.Absent = func() string { return "nobody has started it" }
+		h.Others = []string{"docker"}
 	case "broken":
 		h = harness(changing(func(cfg *core.Config) { cfg.GroupAdd = nil }), nothing)
 	case "leaking":
@@ -49,9 +50,10 @@ func TestRun(t *testing.T) {
 		{name: "no case", cases: "^TestSound$/^XX", fails: true, says: "no case has run"},
 		{name: "failure", scenario: "broken", cases: complete, golden: "sound", fails: true, says: "--- FAIL: TestSound/CF-17"},
 		{name: "update with a failure", scenario: "broken", cases: complete, env: []string{"CONTRACT_UPDATE=1"}, golden: "old", fails: true},
-		{name: "leak", scenario: "leaking", cases: part, fails: true, says: "goroutines are left"},
+		{name: "leak", scenario: "leaking", cases: part, fails: true, says: "goroutines go on that were not there before"},
 		{name: "absent", scenario: "absent", cases: complete, says: "nobody has started it"},
 		{name: "another is required", scenario: "absent", cases: complete, env: []string{"CONTRACT_REQUIRED=docker"}, says: "SKIP: TestSound"},
+		{name: "a misspelt name is required", scenario: "absent", cases: complete, env: []string{"CONTRACT_REQUIRED=docker,memroy"}, fails: true, says: `names of no harness: ["memroy"]`},
 		{name: "required", scenario: "absent", cases: complete, env: []string{"CONTRACT_REQUIRED=docker,memory"}, fails: true, says: "is required"},
 		{name: "undeclared", scenario: "undeclared", cases: "^TestSound$/^CF-15", fails: true, says: "Capabilities.LinuxCaps says"},
 		{name: "unknown case", scenario: "unknown", cases: complete, fails: true, says: "no such case"},

@@ -40,7 +40,7 @@ func harness(change, down func(*hooks)) contracttests.Harness {
 		},
 		Unreachable: func(t testing.TB) core.Runtime {
 			h := hooksInto(t, memory.New(memory.Options{}))
-			unavailable := &core.Error{Op: "ping", Runtime: core.RuntimeMemory, Class: core.ErrUnavailable, Remedy: "Start it"}
+			unavailable := &core.Error{Op: "ping", Runtime: memory.Type, Class: core.ErrUnavailable, Remedy: "Start it"}
 			h.ping = func(context.Context) error { return unavailable }
 			h.create = func(_ context.Context, cfg core.Config) (string, error) {
 				if err := cfg.Validate(); err != nil {
@@ -68,7 +68,9 @@ func nothing(*hooks) {}
 func unsupported() map[string]string {
 	numbers := map[string]string{}
 	for _, i := range allImitations() {
-		numbers[i.number] = "it takes a kernel or a network"
+		if i.number != "NM-12" { // of which it shows a part
+			numbers[i.number] = "it takes a kernel or a network"
+		}
 	}
 	return numbers
 }
@@ -120,9 +122,11 @@ func TestBreakages(t *testing.T) {
 		h := harness(do, down)
 		t.Run(b.number+" "+b.how, func(t *testing.T) {
 			if slices.Contains(apart, b.number) {
-				if !run(t, caseOf(t, b.number), h).Failed {
+				result := run(t, caseOf(t, b.number), h)
+				if !result.Failed {
 					t.Error("the case passes")
 				}
+				t.Logf("it says:\n%s", result)
 				return
 			}
 			t.Parallel()
@@ -135,26 +139,31 @@ func TestBreakages(t *testing.T) {
 func checkFailures(t *testing.T, h contracttests.Harness, want []string) {
 	t.Helper()
 	var wg sync.WaitGroup
-	missed := make(chan contracttests.Case, len(want))
+	surprises := make(chan contracttests.Case, len(contracttests.Cases()))
 	for _, c := range contracttests.Cases() {
 		if slices.Contains(apart, c.Number) {
 			continue
 		}
 		wg.Go(func() {
 			result := run(t, c, h)
-			switch expected := slices.Contains(want, c.Number); {
-			case expected && !result.Failed:
-				missed <- c
-			case !expected && result.Failed:
-				t.Errorf("%s fails too:\n%s", c.Name(), result)
+			if result.Failed != slices.Contains(want, c.Number) {
+				surprises <- c
+			} else if result.Failed {
+				t.Logf("%s says:\n%s", c.Name(), result) // for who reviews what a stranger would read
 			}
 		})
 	}
 	wg.Wait()
-	close(missed)
-	// Cases watch for a moment that something goes on: on a loaded machine that may be too short to see it end.
-	for c := range missed {
-		if !run(t, c, h).Failed {
+	close(surprises)
+	// On a loaded machine a moment's watch may be too short to see something end, and a deadline too early: a
+	// surprise is looked at again, without the others beside it.
+	for c := range surprises {
+		switch result := run(t, c, h); {
+		case result.Failed == slices.Contains(want, c.Number):
+			t.Logf("%s behaves as expected the second time only", c.Name())
+		case result.Failed:
+			t.Errorf("%s fails too:\n%s", c.Name(), result)
+		default:
 			t.Errorf("%s passes", c.Name())
 		}
 	}
@@ -176,6 +185,9 @@ func TestImitations(t *testing.T) {
 				result := record.Run(t, func(t testing.TB) { caseOf(t, i.number).Run(t, h) })
 				if result.Failed != half.fails {
 					t.Errorf("failed is %t, want %t:\n%s", result.Failed, half.fails, result)
+				}
+				if half.fails {
+					t.Logf("it says:\n%s", result)
 				}
 			}
 		})

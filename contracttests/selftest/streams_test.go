@@ -7,12 +7,14 @@ import (
 	"iter"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 
 	"github.com/moatproject/moat/core"
 )
 
 var streamBreakages = []breakage{
-	{number: "RT-100", how: "stdin is lost", do: attached(func(opts *core.AttachOptions) {
+	{number: "RT-100", how: "stdin is lost", also: []string{"RT-102", "RT-103", "RT-104", "RT-117"}, do: attached(func(opts *core.AttachOptions) {
 		if opts.Stdin != nil {
 			opts.Stdin = strings.NewReader("")
 		}
@@ -45,6 +47,8 @@ var streamBreakages = []breakage{
 			return abandoned(ctx, func(ctx context.Context) error { return h.full.Attach(ctx, id, opts) })
 		}
 	}},
+	{number: "RT-102", how: "who listens closes stdin in the end", do: closingStdin(func(opts core.AttachOptions) bool { return opts.Stdin == nil })},
+	{number: "RT-117", how: "stdin is closed with the context", do: closingStdin(func(opts core.AttachOptions) bool { return opts.Stdin != nil })},
 	{number: "RT-103", how: "attachments wait for each other", do: func(h *hooks) {
 		var turn sync.Mutex
 		attached(func(opts *core.AttachOptions) {
@@ -60,7 +64,8 @@ var streamBreakages = []breakage{
 		})(h)
 	}},
 	{number: "RT-104", how: "a writer's failure is lost", do: attachFailure(io.ErrClosedPipe, nil)},
-	{number: "RT-105", how: "the first bytes are lost", also: []string{"RT-107", "RT-108", "RT-109", "RT-114", "CF-32"}, do: startedAttached(func(opts *core.AttachOptions) {
+	{number: "RT-104", how: "a failure of stdin is lost", do: attached(func(opts *core.AttachOptions) { opts.Stdin = endless(opts.Stdin) })},
+	{number: "RT-105", how: "the first bytes are lost", also: []string{"RT-46", "RT-107", "RT-108", "RT-109", "RT-114", "RT-116", "CF-32"}, do: startedAttached(func(opts *core.AttachOptions) {
 		left, stdout := 3, opts.Stdout
 		if stdout == nil {
 			return
@@ -72,6 +77,24 @@ var streamBreakages = []breakage{
 			return len(p), err
 		})
 	})},
+	{number: "RT-105", how: "stdout and stderr are written to at once", do: func(h *hooks) {
+		h.startAttached = func(ctx context.Context, id string, opts core.AttachOptions) error {
+			if opts.Stdout == nil || opts.Stderr == nil || opts.Stdout == opts.Stderr || opts.TTY {
+				return h.full.StartAttached(ctx, id, opts)
+			}
+			stdout, stderr := opts.Stdout, opts.Stderr
+			opts.Stderr = writerFunc(func(p []byte) (int, error) {
+				written := make(chan struct{})
+				go func() {
+					defer close(written)
+					_, _ = stdout.Write(nil)
+				}()
+				defer func() { <-written }()
+				return stderr.Write(p)
+			})
+			return h.full.StartAttached(ctx, id, opts)
+		}
+	}},
 	{number: "RT-106", how: "a program that does not exist is started", also: []string{"CF-32"}, do: func(h *hooks) {
 		h.startAttached = func(ctx context.Context, id string, opts core.AttachOptions) error {
 			if err := h.full.StartAttached(ctx, id, opts); core.FieldOf(err) != "Cmd" {
@@ -86,6 +109,15 @@ var streamBreakages = []breakage{
 				return err
 			}
 			return nil
+		}
+	}},
+	{number: "RT-106", how: "what cannot be loaded is started", do: func(h *hooks) {
+		h.startAttached = func(ctx context.Context, id string, opts core.AttachOptions) error {
+			err := h.full.StartAttached(ctx, id, opts)
+			if errors.Is(err, syscall.ENOEXEC) {
+				return nil
+			}
+			return err
 		}
 	}},
 	{number: "RT-107", how: "the size comes too late", also: []string{"RT-113", "CF-32"}, do: startedAttached(func(opts *core.AttachOptions) {
@@ -136,25 +168,53 @@ var streamBreakages = []breakage{
 			opts.InitialHeight, opts.InitialWidth = 0, 0
 		}
 	})},
-	{number: "RT-114", how: "a failure of its streams is lost", also: []string{"RT-115"}, do: startAttachedFailure(io.ErrClosedPipe, nil)},
+	{number: "RT-114", how: "a failure of its streams is lost", do: startAttachedFailure(io.ErrClosedPipe, nil)},
 	{number: "RT-114", how: "a writer's failure goes on", do: startedAttached(func(opts *core.AttachOptions) { opts.Stdout = patient(opts.Stdout) })},
 	{number: "RT-114", how: "a failure of stdin is lost", do: startedAttached(func(opts *core.AttachOptions) { opts.Stdin = endless(opts.Stdin) })},
+	{number: "RT-114", how: "the exit code after a failure of stdin is lost", do: func(h *hooks) {
+		var lost sync.Map
+		h.startAttached = func(ctx context.Context, id string, opts core.AttachOptions) error {
+			err := h.full.StartAttached(ctx, id, opts)
+			if opts.Stdin != nil && errors.Is(err, io.ErrClosedPipe) {
+				lost.Store(id, true)
+			}
+			return err
+		}
+		h.wait = func(ctx context.Context, id string) (int64, error) {
+			code, err := h.full.WaitContainer(ctx, id)
+			if _, ok := lost.Load(id); ok {
+				code = 125
+			}
+			return code, err
+		}
+	}},
 	{number: "RT-114", how: "the context's error is lost", also: []string{"RT-02", "RT-115"}, do: startAttachedFailure(context.Canceled, errors.New("interrupted"))},
-	{number: "RT-114", how: "it is written to after the return", do: func(h *hooks) {
+	{number: "RT-114", how: "it is written to after the return", also: []string{"RT-115"}, do: func(h *hooks) {
 		h.startAttached = func(ctx context.Context, id string, opts core.AttachOptions) error {
 			return abandoned(ctx, func(ctx context.Context) error { return h.full.StartAttached(ctx, id, opts) })
 		}
 	}},
-	{number: "RT-115", how: "a release that fails lets the program begin", do: startedAttached(func(opts *core.AttachOptions) {
-		if release := opts.Release; release != nil {
-			opts.Release = func(ctx context.Context) error { _ = release(ctx); return nil }
+	{number: "RT-115", how: "a release is never too late", do: releasing(func(ctx context.Context, h *hooks, id string) error {
+		if err := h.full.ReleaseContainer(ctx, id); !errors.Is(err, core.ErrNotRunning) {
+			return err
 		}
+		return nil
 	})},
-	{number: "RT-115", how: "Release's context goes on", do: startedAttached(func(opts *core.AttachOptions) {
-		if release := opts.Release; release != nil {
-			opts.Release = func(ctx context.Context) error { return release(context.WithoutCancel(ctx)) }
+	{number: "RT-115", how: "the attachment goes on", do: func(h *hooks) {
+		var held sync.Map
+		h.create = func(ctx context.Context, cfg core.Config) (string, error) {
+			id, err := h.full.CreateContainer(ctx, cfg)
+			held.Store(id, cfg.Held)
+			return id, err
 		}
-	})},
+		h.startAttached = func(ctx context.Context, id string, opts core.AttachOptions) error {
+			start := func(ctx context.Context) error { return h.full.StartAttached(ctx, id, opts) }
+			if isHeld, _ := held.Load(id); isHeld == true {
+				return abandoned(ctx, start)
+			}
+			return start(ctx)
+		}
+	}},
 	{number: "RT-116", how: "what is held is started", do: func(h *hooks) {
 		h.start = func(ctx context.Context, id string) error {
 			if err := h.full.StartContainer(ctx, id); core.FieldOf(err) != "Held" {
@@ -163,13 +223,38 @@ var streamBreakages = []breakage{
 			return nil
 		}
 	}},
-	{number: "RT-116", how: "a release of others is dropped", do: attached(func(opts *core.AttachOptions) { opts.Release = nil })},
-	{number: "CF-32", how: "dropped", also: []string{"RT-115", "RT-116"}, do: changing(func(cfg *core.Config) { cfg.Held = false })},
-	{number: "CF-32", how: "the program does not wait", also: []string{"RT-115"}, do: startedAttached(func(opts *core.AttachOptions) {
-		if release := opts.Release; release != nil {
-			opts.Release = func(ctx context.Context) error { go func() { _ = release(ctx) }(); return nil }
+	{number: "RT-116", how: "a release of others is dropped", do: releasing(func(ctx context.Context, h *hooks, id string) error {
+		if err := h.full.ReleaseContainer(ctx, id); core.FieldOf(err) != "Held" {
+			return err
 		}
+		return nil
 	})},
+	{number: "RT-116", how: "a release of what is missing is dropped", do: releasing(func(ctx context.Context, h *hooks, id string) error {
+		if err := h.full.ReleaseContainer(ctx, id); !isMissing(id) {
+			return err
+		}
+		return ctx.Err()
+	})},
+	{number: "RT-116", how: "a second release is refused", do: func(h *hooks) {
+		var released sync.Map
+		h.release = func(ctx context.Context, id string) error {
+			err := h.full.ReleaseContainer(ctx, id)
+			if err != nil {
+				return err
+			}
+			if _, again := released.LoadOrStore(id, true); again {
+				return &core.Error{Op: "release container", Object: id, Class: core.ErrNotRunning}
+			}
+			return nil
+		}
+	}},
+	{number: "CF-32", how: "dropped", also: []string{"RT-115", "RT-116"}, do: changing(func(cfg *core.Config) { cfg.Held = false })},
+	{number: "CF-32", how: "the program does not wait", also: []string{"RT-115", "RT-116"}, do: func(h *hooks) {
+		h.startAttached = func(ctx context.Context, id string, opts core.AttachOptions) error {
+			_ = h.full.ReleaseContainer(ctx, id)
+			return h.full.StartAttached(ctx, id, opts)
+		}
+	}},
 	{number: "RT-130", how: "the code of what has closed its output is lost", do: func(h *hooks) {
 		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
 			code, err := h.full.Exec(ctx, id, opts)
@@ -188,7 +273,7 @@ var streamBreakages = []breakage{
 			return code, err
 		}
 	}},
-	{number: "RT-131", how: "the environment is lost", also: []string{"RT-135"}, do: executed(func(opts *core.ExecOptions) { opts.Env = nil })},
+	{number: "RT-131", how: "the environment is lost", also: []string{"RT-135", "RT-16"}, do: executed(func(opts *core.ExecOptions) { opts.Env = nil })},
 	{number: "RT-132", how: "stdin is lost", also: []string{"RT-138"}, do: executed(func(opts *core.ExecOptions) {
 		if opts.Stdin != nil {
 			opts.Stdin = strings.NewReader("")
@@ -197,11 +282,14 @@ var streamBreakages = []breakage{
 	{number: "RT-133", how: "the initial size is lost", do: executed(func(opts *core.ExecOptions) {
 		opts.InitialHeight, opts.InitialWidth = 0, 0
 	})},
-	{number: "RT-134", how: "the field is not named", do: execFailure(core.ErrInvalidConfig, func(err error) error {
+	{number: "RT-134", how: "the field is not named", also: []string{"RT-16"}, do: execFailure(core.ErrInvalidConfig, func(err error) error {
 		if core.FieldOf(err) == "Cmd" && !strings.Contains(err.Error(), "empty") {
 			return errors.New("it failed")
 		}
 		return err
+	})},
+	{number: "RT-134", how: "the class of what cannot be loaded is lost", do: execFailure(syscall.ENOEXEC, func(error) error {
+		return &core.Error{Field: "Cmd", Class: core.ErrInvalidConfig}
 	})},
 	{number: "RT-135", how: "what does not run is no error", do: execFailure(core.ErrNotRunning, func(error) error { return nil })},
 	{number: "RT-136", how: "detached programs do not run", do: func(h *hooks) {
@@ -223,14 +311,34 @@ var streamBreakages = []breakage{
 				code <- exited
 				return err
 			})
-			if err != nil {
+			select {
+			case exited := <-code: // Stdin's failure comes with it
+				return exited, err
+			default:
 				return 0, err
 			}
-			return <-code, nil
 		}
 	}},
 	{number: "RT-138", how: "a failure of its streams is lost", do: execFailure(io.ErrClosedPipe, func(error) error { return nil })},
 	{number: "RT-138", how: "a failure of stdin is lost", do: executed(func(opts *core.ExecOptions) { opts.Stdin = endless(opts.Stdin) })},
+	{number: "RT-138", how: "the code after a failure of stdin is lost", do: func(h *hooks) {
+		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+			code, err := h.full.Exec(ctx, id, opts)
+			if err != nil {
+				code = 0
+			}
+			return code, err
+		}
+	}},
+	{number: "RT-139", how: "a code is taken for the engine's", do: func(h *hooks) {
+		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+			code, err := h.full.Exec(ctx, id, opts)
+			if code == 126 && opts.TTY {
+				return 0, &core.Error{Op: "exec", Field: "Cmd", Class: core.ErrInvalidConfig}
+			}
+			return code, err
+		}
+	}},
 	{number: "RT-150", how: "the code is lost", also: []string{"RT-151"}, do: watched(func(event *core.Event) { event.ExitCode = 0 })},
 	{number: "RT-151", how: "the past is lost", do: func(h *hooks) {
 		h.events = func(ctx context.Context, opts core.EventOptions) (iter.Seq2[core.Event, error], error) {
@@ -256,6 +364,25 @@ var streamBreakages = []breakage{
 			}, err
 		}
 	}},
+}
+
+// closingStdin closes a container's stdin, where it is no terminal, when the context of
+// one of these attachments has ended.
+func closingStdin(of func(core.AttachOptions) bool) func(*hooks) {
+	return func(h *hooks) {
+		closing := func(attach func(context.Context, string, core.AttachOptions) error) func(context.Context, string, core.AttachOptions) error {
+			return func(ctx context.Context, id string, opts core.AttachOptions) error {
+				err := attach(ctx, id, opts)
+				if details, _ := h.full.Inspect(h.t.Context(), id); errors.Is(err, context.Canceled) && of(opts) && !details.TTY {
+					again, cancel := context.WithTimeout(h.t.Context(), 100*time.Millisecond)
+					defer cancel()
+					_ = h.full.Attach(again, id, core.AttachOptions{Stdin: strings.NewReader("")})
+				}
+				return err
+			}
+		}
+		h.attach, h.startAttached = closing(h.full.Attach), closing(h.full.StartAttached)
+	}
 }
 
 // abandoned returns with the context, and leaves the call to itself.
@@ -314,6 +441,13 @@ func startedAttached(change func(*core.AttachOptions)) func(*hooks) {
 			change(&opts)
 			return h.full.StartAttached(ctx, id, opts)
 		}
+	}
+}
+
+// releasing replaces the release of a held container.
+func releasing(release func(ctx context.Context, h *hooks, id string) error) func(*hooks) {
+	return func(h *hooks) {
+		h.release = func(ctx context.Context, id string) error { return release(ctx, h, id) }
 	}
 }
 

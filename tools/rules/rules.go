@@ -7,9 +7,11 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +24,6 @@ const prefix = "github.com/moatproject/moat/"
 type rule struct {
 	folder     string   // a pattern of [path.Match]
 	siblings   []string // patterns of folders
-	inTests    []string // siblings of test files only
 	thirdParty bool
 	noIO       bool // outside of tests
 }
@@ -31,17 +32,18 @@ var table = []rule{
 	{folder: "core", noIO: true},
 	{folder: "contracttests", siblings: []string{"core"}},
 	{folder: "contracttests/selftest", siblings: []string{"core", "contracttests", "adapters/memory"}},
-	{folder: "adapters/gvisor", siblings: []string{"core", "adapters/docker"}, inTests: []string{"contracttests"}, thirdParty: true},
-	{folder: "adapters/container", siblings: []string{"core", "adapters/*"}, inTests: []string{"contracttests"}, thirdParty: true},
-	{folder: "adapters/*", siblings: []string{"core"}, inTests: []string{"contracttests"}, thirdParty: true},
-	{folder: "apps", siblings: []string{"core", "adapters/*"}, inTests: []string{"contracttests"}, thirdParty: true},
-	{folder: "e2e", siblings: []string{"core", "adapters/docker"}, thirdParty: true},
+	{folder: "adapters/gvisor", siblings: []string{"core", "adapters/docker"}, thirdParty: true},
+	{folder: "adapters/container", siblings: []string{"core", "adapters/*"}, thirdParty: true},
+	{folder: "adapters/*/contract", siblings: []string{"core", "contracttests", "adapters/*"}, thirdParty: true},
+	{folder: "adapters/*", siblings: []string{"core"}, thirdParty: true},
+	{folder: "apps", siblings: []string{"core", "adapters/*"}, thirdParty: true},
+	{folder: "apps/e2e", siblings: []string{"core", "adapters/docker"}, thirdParty: true},
 	{folder: "tools", siblings: []string{"core", "contracttests", "adapters/*"}, thirdParty: true},
 }
 
 // reserved are libraries that one module alone may use.
 var reserved = map[string]string{
-	"go.uber.org/fx": "apps", "github.com/rs/zerolog": "apps", "github.com/testcontainers/testcontainers-go": "e2e",
+	"go.uber.org/fx": "apps", "github.com/rs/zerolog": "apps", "github.com/testcontainers/testcontainers-go": "apps/e2e",
 }
 
 // Packages of the standard library by which core would reach out of its process.
@@ -58,8 +60,9 @@ func Check(root string) ([]string, error) {
 		return nil, err
 	}
 	var breaches []string
+	versions := map[string]requirement{}
 	for _, folder := range repository.modules {
-		found, err := checkModule(root, folder)
+		found, err := checkModule(root, folder, versions)
 		if err != nil {
 			return nil, err
 		}
@@ -72,6 +75,54 @@ func Check(root string) ([]string, error) {
 		}
 		breaches = append(breaches, found...)
 	}
+	return breaches, nil
+}
+
+// dependencies is the page that has a row for each library that a module requires itself.
+const dependencies = "docs/dependencies.md"
+
+var firstCell = regexp.MustCompile("(?m)^\\| (`[^|]*`)")
+
+// CheckPage returns what the page of dependencies lacks, has twice, or has without need.
+func CheckPage(root string) ([]string, error) {
+	repository, err := scan(root)
+	if err != nil {
+		return nil, err
+	}
+	page, err := os.ReadFile(filepath.Join(root, dependencies))
+	if err != nil {
+		return nil, err
+	}
+	rows := map[string]int{}
+	for _, cell := range firstCell.FindAllStringSubmatch(string(page), -1) {
+		for library := range strings.SplitSeq(cell[1], ", ") {
+			rows[strings.Trim(library, "`")]++
+		}
+	}
+	required := map[string]bool{}
+	for _, folder := range repository.modules {
+		mod, err := readGoMod(filepath.Join(root, folder, "go.mod"))
+		if err != nil {
+			return nil, err
+		}
+		for _, require := range mod.Require {
+			if !require.Indirect && !strings.HasPrefix(require.Path, prefix) {
+				required[require.Path] = true
+			}
+		}
+	}
+	var breaches []string
+	for library := range required {
+		if rows[library] != 1 {
+			breaches = append(breaches, fmt.Sprintf("%s: %d rows for %s", dependencies, rows[library], library))
+		}
+	}
+	for library := range rows {
+		if !required[library] {
+			breaches = append(breaches, fmt.Sprintf("%s: no module requires %s", dependencies, library))
+		}
+	}
+	slices.Sort(breaches)
 	return breaches, nil
 }
 
@@ -150,6 +201,9 @@ type goMod struct {
 	}
 }
 
+// A requirement is the version of a library that a module requires.
+type requirement struct{ version, folder string }
+
 func readGoMod(file string) (goMod, error) {
 	var mod goMod
 	output, err := exec.Command("go", "mod", "edit", "-json", file).Output()
@@ -160,8 +214,8 @@ func readGoMod(file string) (goMod, error) {
 }
 
 // checkModule checks a module's go.mod: it builds in this tree by its relative
-// replacements, and elsewhere without them.
-func checkModule(root, folder string) (breaches []string, err error) {
+// replacements, and elsewhere without them. Versions has what the modules before it require.
+func checkModule(root, folder string, versions map[string]requirement) (breaches []string, err error) {
 	breach := func(format string, args ...any) {
 		breaches = append(breaches, fmt.Sprintf("%s/go.mod: ", folder)+fmt.Sprintf(format, args...))
 	}
@@ -202,6 +256,13 @@ func checkModule(root, folder string) (breaches []string, err error) {
 			breach("requires %s: %s", require.Path, why)
 		}
 		if !strings.HasPrefix(require.Path, prefix) {
+			first, known := versions[require.Path]
+			if known && first.version != require.Version {
+				breach("requires %s %s, and %s requires %s: `go work sync` makes it one version", require.Path, require.Version, first.folder, first.version)
+			}
+			if !known {
+				versions[require.Path] = requirement{require.Version, folder}
+			}
 			continue
 		}
 		if !replaced[require.Path] {
@@ -244,12 +305,8 @@ func (r rule) refuses(imported, module string, test bool) string {
 	case below(imported, prefix+module):
 		return ""
 	case ok:
-		allowed := r.siblings
-		if test {
-			allowed = slices.Concat(allowed, r.inTests)
-		}
-		if !slices.ContainsFunc(parents(sibling), func(folder string) bool { return matches(folder, allowed...) }) {
-			return fmt.Sprintf("%s may import of this repository only %q", module, allowed)
+		if !slices.ContainsFunc(parents(sibling), func(folder string) bool { return matches(folder, r.siblings...) }) {
+			return fmt.Sprintf("%s may import of this repository only %q", module, r.siblings)
 		}
 	case isStandard(imported):
 		if r.noIO && !test && below(imported, ioPackages...) && !below(imported, ioExceptions...) {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -12,12 +13,14 @@ import (
 // TestRepository needs -count=1: the go command would repeat a pass from its cache,
 // because the files that are checked lie outside of this module.
 func TestRepository(t *testing.T) {
-	breaches, err := Check("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, breach := range breaches {
-		t.Error(breach)
+	for _, check := range []func(string) ([]string, error){Check, CheckPage} {
+		breaches, err := check("../..")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, breach := range breaches {
+			t.Error(breach)
+		}
 	}
 }
 
@@ -31,6 +34,27 @@ func TestCoreIsAModuleAlone(t *testing.T) {
 	}
 	if got := strings.TrimSpace(string(output)); got != prefix+"core" {
 		t.Errorf("go list -m all prints\n%s", got)
+	}
+}
+
+// TestEmbeddersNeedNoSuite lists what `go mod tidy` of an embedder looks for: the packages
+// that the adapters and their own tests import.
+func TestEmbeddersNeedNoSuite(t *testing.T) {
+	modules, err := filepath.Glob("../../adapters/*/go.mod")
+	if err != nil || len(modules) == 0 {
+		t.Fatal("no adapters:", err)
+	}
+	for _, mod := range modules {
+		list := exec.Command("go", "list", "-deps", "-test", "./...")
+		list.Dir = filepath.Dir(mod)
+		list.Env = append(os.Environ(), "GOWORK=off")
+		output, err := list.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", mod, err, output)
+		}
+		if strings.Contains(string(output), prefix+"contracttests") {
+			t.Errorf("an embedder of %s would need %scontracttests: keep the suite's test in a module of its own, such as adapters/docker/contract", list.Dir, prefix)
+		}
 	}
 }
 
@@ -60,7 +84,7 @@ var good = map[string]string{
 	"contracttests/a.go":        imports("os", "net", prefix+"core"),
 	"adapters/docker/go.mod":    module("adapters/docker", requireCore+"require example.com/engine v1.0.0\n"),
 	"adapters/docker/a.go":      imports("net/http", "example.com/engine", prefix+"core", prefix+"adapters/docker/internal/y"),
-	"adapters/docker/a_test.go": imports(prefix + "contracttests"),
+	"adapters/docker/a_test.go": imports(prefix + "adapters/docker/dockertest"),
 	"adapters/gvisor/go.mod":    module("adapters/gvisor", requireCore),
 	"adapters/gvisor/a.go":      imports(prefix+"adapters/docker", prefix+"core"),
 	"adapters/memory/go.mod":    module("adapters/memory", requireCore),
@@ -69,10 +93,13 @@ var good = map[string]string{
 	"adapters/container/a.go":   imports(prefix+"adapters/docker", prefix+"adapters/gvisor", prefix+"adapters/memory"),
 	"apps/go.mod":               module("apps", ""),
 	"apps/cmd/moat/main.go":     imports("go.uber.org/fx", "go.uber.org/fx/fxevent", "github.com/rs/zerolog", prefix+"adapters/container", prefix+"core"),
-	"e2e/go.mod":                module("e2e", "require github.com/testcontainers/testcontainers-go v0.41.0\n"),
-	"e2e/a_test.go":             imports("github.com/testcontainers/testcontainers-go", prefix+"adapters/docker/dockertest"),
+	"apps/e2e/go.mod":           module("apps/e2e", "require github.com/testcontainers/testcontainers-go v0.41.0\n"),
+	"apps/e2e/a_test.go":        imports("github.com/testcontainers/testcontainers-go", prefix+"adapters/docker/dockertest"),
 	"tools/go.mod":              module("tools", ""),
 	"tools/rules/a.go":          imports("os"),
+
+	"adapters/gvisor/contract/go.mod": module("adapters/gvisor/contract", "require "+prefix+"contracttests v0.0.0\nreplace "+prefix+"contracttests => ../../../contracttests\n"),
+	"adapters/gvisor/contract/a.go":   imports(prefix+"contracttests", prefix+"core", prefix+"adapters/gvisor", prefix+"adapters/docker"),
 
 	"contracttests/selftest/go.mod": module("contracttests/selftest", requireCore+"require example.com/lib v1.0.0 // indirect\n"),
 	"contracttests/selftest/a.go":   imports(prefix+"contracttests", prefix+"adapters/memory"),
@@ -140,7 +167,11 @@ func TestCheck(t *testing.T) {
 		},
 		{
 			"an adapter's test uses another", "adapters/docker/b_test.go", imports(prefix + "adapters/memory"),
-			"adapters/docker/b_test.go: imports " + prefix + `adapters/memory: adapters/docker may import of this repository only ["core" "contracttests"]`,
+			"adapters/docker/b_test.go: imports " + prefix + `adapters/memory: adapters/docker may import of this repository only ["core"]`,
+		},
+		{
+			"an adapter's own tests carry the suite", "adapters/docker/b_test.go", imports(prefix + "contracttests"),
+			"adapters/docker/b_test.go: imports " + prefix + `contracttests: adapters/docker may import of this repository only ["core"]`,
 		},
 		{
 			"an adapter carries the suite", "adapters/docker/b.go", imports(prefix + "contracttests"),
@@ -164,15 +195,15 @@ func TestCheck(t *testing.T) {
 		},
 		{
 			"an app's test uses the tests' containers", "apps/b_test.go", imports("github.com/testcontainers/testcontainers-go/wait"),
-			"apps/b_test.go: imports github.com/testcontainers/testcontainers-go/wait: it is for e2e only",
+			"apps/b_test.go: imports github.com/testcontainers/testcontainers-go/wait: it is for apps/e2e only",
 		},
 		{
 			"an app requires the tests' containers", "apps/go.mod", module("apps", "require github.com/testcontainers/testcontainers-go v0.41.0\n"),
-			"apps/go.mod: requires github.com/testcontainers/testcontainers-go: it is for e2e only",
+			"apps/go.mod: requires github.com/testcontainers/testcontainers-go: it is for apps/e2e only",
 		},
 		{
-			"the end-to-end tests look inside", "e2e/b_test.go", imports(prefix + "apps/internal/cli"),
-			"e2e/b_test.go: imports " + prefix + `apps/internal/cli: e2e may import of this repository only ["core" "adapters/docker"]`,
+			"the end-to-end tests look inside", "apps/e2e/b_test.go", imports(prefix + "apps/internal/cli"),
+			"apps/e2e/b_test.go: imports " + prefix + `apps/internal/cli: apps/e2e may import of this repository only ["core" "adapters/docker"]`,
 		},
 
 		{
@@ -204,6 +235,10 @@ func TestCheck(t *testing.T) {
 		{
 			"a sibling of another folder", "adapters/memory/go.mod", module("adapters/memory", strings.Replace(requireCore, "../../core", "../docker", 1)),
 			"adapters/memory/go.mod: " + prefix + "core is replaced by ../docker instead of ../../core",
+		},
+		{
+			"a library of another version", "adapters/memory/go.mod", module("adapters/memory", requireCore+"require example.com/engine v1.1.0 // indirect\n"),
+			"adapters/memory/go.mod: requires example.com/engine v1.1.0, and adapters/docker requires v1.0.0: `go work sync` makes it one version",
 		},
 		{
 			"a library that is replaced", "apps/go.mod", module("apps", "replace example.com/lib => example.com/fork v1.0.0\n"),
@@ -241,6 +276,22 @@ func neighbours(file string) map[string]string {
 		return !strings.HasPrefix(name, "core/") && !strings.HasPrefix(name, top+"/")
 	})
 	return files
+}
+
+func TestCheckPage(t *testing.T) {
+	files := map[string]string{
+		"core/go.mod": module("core", "require (\n\texample.com/a v1.0.0\n\texample.com/b v1.0.0\n\texample.com/c v1.0.0 // indirect\n"+
+			"\texample.com/d v1.0.0\n\texample.com/e v1.0.0\n)\n"),
+		dependencies: "| module | for |\n|---|---|\n| `example.com/a`, `example.com/b` (x) | y |\n| `example.com/c` | y |\n| `example.com/e` | y |\n| `example.com/e` | z |\n",
+	}
+	breaches, err := CheckPage(write(t, files))
+	want := []string{
+		dependencies + ": 0 rows for example.com/d", dependencies + ": 2 rows for example.com/e",
+		dependencies + ": no module requires example.com/c",
+	}
+	if err != nil || !slices.Equal(breaches, want) {
+		t.Errorf("got %q, %v", breaches, err)
+	}
 }
 
 func TestCheckFailsWhereItCannotRead(t *testing.T) {

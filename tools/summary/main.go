@@ -1,6 +1,7 @@
 // Command summary reads `go test -json` of all modules on standard input, shows the
 // output of what failed, and closes with a table of the contract suite. It exits
-// with 1 where a test failed, a package did not build, or no test ran.
+// with 1 where a test failed, a package did not build, no test ran, or CONTRACT_REQUIRED
+// has a name that no test has.
 package main
 
 import (
@@ -35,10 +36,11 @@ type summary struct {
 	passed, failed, skipped int
 	output                  map[string][]string // of each test, until it has passed
 	suites                  map[string]*suite
+	names                   map[string]bool // of tests and packages, without what is above them
 }
 
 func main() {
-	s := &summary{output: map[string][]string{}, suites: map[string]*suite{}}
+	s := &summary{output: map[string][]string{}, suites: map[string]*suite{}, names: map[string]bool{}}
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
@@ -54,13 +56,31 @@ func main() {
 		os.Exit(1)
 	}
 	s.print(os.Stdout)
-	if s.failed > 0 || s.passed == 0 {
+	unknown := s.unknown(os.Getenv("CONTRACT_REQUIRED"))
+	if len(unknown) > 0 {
+		fmt.Fprintf(os.Stderr, "summary: CONTRACT_REQUIRED has names of no test: %q. Correct them\n", unknown)
+	}
+	if s.failed > 0 || s.passed == 0 || len(unknown) > 0 {
 		os.Exit(1)
 	}
 }
 
+// unknown returns the required names that no test has: an adapter's that was misspelt
+// would be skipped instead of failed.
+func (s *summary) unknown(required string) (unknown []string) {
+	for name := range strings.SplitSeq(required, ",") {
+		if name = strings.TrimSpace(name); name != "" && !s.names[name] {
+			unknown = append(unknown, name)
+		}
+	}
+	return unknown
+}
+
 func (s *summary) add(w io.Writer, e event) {
 	key := e.Package + " " + e.Test
+	for name := range strings.SplitSeq(path.Base(strings.TrimSuffix(e.Package, "/contract"))+"/"+e.Test, "/") {
+		s.names[name] = true
+	}
 	switch e.Action {
 	case "output":
 		s.output[key] = append(s.output[key], e.Output)
@@ -90,11 +110,12 @@ func (s *summary) add(w io.Writer, e event) {
 // caseName is how the name of a contract case begins.
 var caseName = regexp.MustCompile(`^[A-Z]{2}-[0-9]+_`)
 
-// contract tells which adapter's suite a test is, or is a case of. A package with
-// several adapters has a subtest for each: TestContract/NAME/RT-01_….
+// contract tells which adapter's suite a test is, or is a case of: the package is the
+// adapter's, or contract below it. A package with several adapters has a subtest for
+// each: TestContract/NAME/RT-01_….
 func contract(e event) (adapter string, isCase, ok bool) {
 	parts := strings.Split(e.Test, "/")
-	adapter = path.Base(e.Package)
+	adapter = path.Base(strings.TrimSuffix(e.Package, "/contract"))
 	if parts[0] != "TestContract" {
 		return "", false, false
 	}

@@ -46,3 +46,16 @@ func enter(namespace string) error {
 	defer file.Close()
 	return unix.Setns(int(file.Fd()), unix.CLONE_NEWNET)
 }
+
+// ListenIn listens inside the network namespace that a file stands for, "" for this
+// process's own. It takes root.
+func ListenIn(namespace, network, address string) (listener net.Listener, err error) {
+	if namespace == "" {
+		return net.Listen(network, address)
+	}
+	err = inside(namespace, func() error {
+		listener, err = net.Listen(network, address)
+		return err
+	})
+	return listener, err
+}

@@ -1,4 +1,4 @@
-// Command moat runs work that nobody has to trust in sandboxed containers.
+// Command moat runs untrusted code in sandboxed containers.
 package main
 
 import (
@@ -10,6 +10,9 @@ import (
 )
 
 func main() {
+	if cli.GuardTerminal() {
+		return
+	}
 	// BuildKit's client has an HTTP/2 server write there of connections that the engine
 	// breaks off: what became of the build its caller is told.
 	log.SetOutput(io.Discard)

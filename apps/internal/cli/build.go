@@ -18,13 +18,13 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// stdinName is what stands for standard input where a file or a folder is asked for.
+// stdinName stands for standard input in place of a file or directory.
 const stdinName = "-"
 
-// maxDockerfile is more than any has, and less than an archive given by mistake.
+// maxDockerfile is more than any Dockerfile has, and less than an archive given by mistake.
 const maxDockerfile = 4 << 20
 
-// buildOptions are the flags of `moat build`, as they were typed.
+// buildOptions are the flags of `moat build`.
 type buildOptions struct {
 	file, progress          string
 	tags, args, labels, dns []string
@@ -33,9 +33,9 @@ type buildOptions struct {
 
 func (o *buildOptions) register(flags *pflag.FlagSet) {
 	flags.StringVarP(&o.file, "file", "f", "", "`Dockerfile`, or - for standard input (default CONTEXT/Dockerfile)")
-	flags.StringArrayVarP(&o.tags, "tag", "t", nil, "`tag` of the image (default "+core.ImagePrefix+"FOLDER:latest, after CONTEXT)")
-	flags.BoolVar(&o.noCache, "no-cache", false, "run every step anew")
-	flags.StringArrayVar(&o.args, "build-arg", nil, "value of an ARG, `KEY=value`, or KEY to pass on this process's value; no place for secrets")
+	flags.StringArrayVarP(&o.tags, "tag", "t", nil, "`tag` of the image (default "+core.ImagePrefix+"DIRECTORY:latest, after CONTEXT)")
+	flags.BoolVar(&o.noCache, "no-cache", false, "do not use the build cache")
+	flags.StringArrayVar(&o.args, "build-arg", nil, "value of an ARG, `KEY=value`, or KEY for this process's value; not for secrets")
 	flags.StringArrayVar(&o.labels, "label", nil, "label of the image, `KEY=value`")
 	flags.StringArrayVar(&o.dns, "dns", nil, "DNS server `IP` of the build")
 	flags.StringVar(&o.progress, "progress", progressAuto, "`how` to show progress: auto, plain or tty")
@@ -47,7 +47,7 @@ func (a *app) buildCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "build [CONTEXT]",
 		Short: "Build an image from a Dockerfile and print its tag",
-		Long: "Build an image from a Dockerfile and the files of CONTEXT, a folder (default: the current one), and print its tag.\n" +
+		Long: "Build an image from a Dockerfile and the files of CONTEXT, a directory (default: the current one), and print its tag.\n" +
 			"A CONTEXT of - is an empty one, and the Dockerfile comes from standard input.\n" +
 			"Without -t the tag is " + core.ImagePrefix + "FOLDER:latest, after the folder's name, or " + tagAfter("stdin") + ".\n" +
 			"`moat run` takes any tag; `moat images` lists those that begin with " + core.ImagePrefix + ".\n\n" +
@@ -105,10 +105,10 @@ func (a *app) build(cmd *cobra.Command, options *buildOptions, folder string) er
 	return a.printImageNames([]string{tag})
 }
 
-// asked turns flags into what the builder is asked for, less the context.
+// asked turns flags into the builder's options, without the context.
 func (o *buildOptions) asked(env Env) (core.BuildOptions, error) {
 	asked := core.BuildOptions{DNS: o.dns, NoCache: o.noCache, Args: map[string]string{}}
-	entries, err := environment(env, nil, o.args)
+	entries, err := environment(env, nil, "--build-arg", o.args)
 	if err != nil {
 		return asked, err
 	}
@@ -142,7 +142,8 @@ const maxNameLength = 128
 
 var notAlphanumeric = regexp.MustCompile(`[^a-z0-9]+`)
 
-// tagAfter makes a tag of a folder's name, which need not be fit for one.
+// tagAfter makes a tag from a directory's name, replacing characters that a tag cannot
+// have.
 func tagAfter(folder string) string {
 	name := notAlphanumeric.ReplaceAllStringFunc(strings.ToLower(folder), func(separator string) string {
 		if separator == "." || separator == "_" {
@@ -154,20 +155,20 @@ func tagAfter(folder string) string {
 	return core.ImagePrefix + cmp.Or(name, "image") + ":latest"
 }
 
-// openContext opens a folder so that no symbolic link in it leads out of it.
+// openContext opens a directory so that no symbolic link in it leads out of it.
 func openContext(folder string) (root *os.Root, err error) {
 	failure := &core.Error{Op: "open build context", Object: folder}
 	info, err := os.Stat(folder)
 	if err == nil && !info.IsDir() {
 		failure.Class, failure.Err = core.ErrInvalidConfig, errors.New("it is no folder")
-		failure.Remedy = "Give the folder that holds the files; a Dockerfile is named with -f"
+		failure.Remedy = "Give the directory that holds the files; name a Dockerfile with -f"
 		return nil, failure
 	}
 	if err == nil {
 		root, err = os.OpenRoot(folder)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		failure.Class, failure.Remedy = core.ErrNotFound, "CONTEXT is a folder of this machine, such as ."
+		failure.Class, failure.Remedy = core.ErrNotFound, "Give a directory of this machine as CONTEXT (. is the current one)"
 		return nil, failure
 	}
 	if failure.Err = err; err != nil {

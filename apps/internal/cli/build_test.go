@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/hinshun/vt10x"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/detect"
 )
 
 // builder is a runtime that only builds: it tells progress, and ends as the test has it.
@@ -90,10 +90,10 @@ func (b *builder) moat(t *testing.T, change func(*Env), args ...string) built {
 	var stdout, stderr bytes.Buffer
 	env := testFlagEnv(t)
 	env.Stdin, env.Stdout, env.Stderr = strings.NewReader(""), &stdout, &stderr
-	env.Notify = func() (<-chan os.Signal, func()) { return nil, func() {} }
-	env.Candidates = func(Env, core.PullSink, *slog.Logger) []core.Candidate {
-		return []core.Candidate{{Type: core.RuntimeMemory, New: func() (core.Runtime, error) { return b, nil }}}
-	}
+	env.Notify = func(...os.Signal) (<-chan os.Signal, func()) { return nil, func() {} }
+	env.Registered = registering("memory", func() detect.Candidate {
+		return detect.Candidate{Type: "memory", New: func() (core.Runtime, error) { return b, nil }}
+	})
 	if change != nil {
 		change(&env)
 	}
@@ -218,8 +218,8 @@ func TestBuildsThatCannotBegin(t *testing.T) {
 		args  string
 		texts []string
 	}{
-		{"absent", []string{`open build context "absent": not found`, "CONTEXT is a folder"}},
-		{"https://example.org/x.git", []string{"not found", "CONTEXT is a folder of this machine"}},
+		{"absent", []string{`open build context "absent": not found`, "Give a directory"}},
+		{"https://example.org/x.git", []string{"not found", "Give a directory of this machine as CONTEXT"}},
 		{"file", []string{`"file"`, "no folder", "-f"}},
 		{"none", []string{`read Dockerfile "none/Dockerfile": not found`, "-f"}},
 		{"-f absent ok", []string{`"absent": not found`}},
@@ -231,7 +231,7 @@ func TestBuildsThatCannotBegin(t *testing.T) {
 		{"-f ok/Dockerfile -", []string{"leave one of them out"}},
 		{"-t Bad: ok", []string{`"Bad:"`}},
 		{"-t a -t b ok", []string{`"a" "b"`, "one tag"}},
-		{"--build-arg =x ok", []string{"Args", `""`}},
+		{"--build-arg =x ok", []string{"--build-arg", "no variable name"}},
 		{"--label =x ok", []string{"--label", "KEY=value"}},
 		{"--label moat.managed=no ok", []string{"moat.managed", "Moat's own"}},
 		{"--dns nonsense ok", []string{"DNS", "nonsense"}},
@@ -336,7 +336,7 @@ func TestBuildInterrupted(t *testing.T) {
 				if test.terminal {
 					atTerminal(20, 40)(env)
 				}
-				env.Notify = func() (<-chan os.Signal, func()) { return signals, func() {} }
+				env.Notify = func(...os.Signal) (<-chan os.Signal, func()) { return signals, func() {} }
 			})
 			if want := (built{130, "", test.stderr}); got != want {
 				t.Errorf("got  %#v\nwant %#v", got, want)
@@ -348,9 +348,9 @@ func TestBuildInterrupted(t *testing.T) {
 func TestNoBuilder(t *testing.T) {
 	inFolder(t, map[string]string{"Dockerfile": "FROM a"})
 	got := new(builder).moat(t, func(env *Env) {
-		env.Candidates = func(Env, core.PullSink, *slog.Logger) []core.Candidate {
-			return []core.Candidate{{Type: core.RuntimeMemory, New: func() (core.Runtime, error) { return noBuilder{new(builder)}, nil }}}
-		}
+		env.Registered = registering("memory", func() detect.Candidate {
+			return detect.Candidate{Type: "memory", New: func() (core.Runtime, error) { return noBuilder{new(builder)}, nil }}
+		})
 	})
 	if got.code != 1 || !strings.Contains(got.stderr, "build manager: not supported") {
 		t.Errorf("got %+v", got)

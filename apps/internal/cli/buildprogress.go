@@ -20,9 +20,8 @@ const (
 	progressTTY   = "tty"
 )
 
-// buildPrinter shows a build's steps. On a terminal that is a line for each that has
-// ended and, rewritten below them, what the others are at; elsewhere it is plain lines
-// with the numbers of their steps.
+// buildPrinter shows a build's steps. On a terminal, each finished step has a line, and the
+// running ones are redrawn below. Elsewhere it prints plain lines with their step's number.
 type buildPrinter struct {
 	out     io.Writer
 	size    func() core.TerminalSize // nil: plain lines
@@ -77,7 +76,7 @@ func (p *buildPrinter) print(step *buildStep, text string) {
 	fmt.Fprintln(p.out, strings.TrimRight(fmt.Sprintf("#%d %s", step.number, text), " "))
 }
 
-// redraw rewrites what is below the lines of steps that have ended, one more perhaps.
+// redraw prints the lines of newly finished steps and redraws the running ones below them.
 func (p *buildPrinter) redraw(ended string) {
 	size := p.size()
 	columns, rows := int(cmp.Or(size.Width, 80)), int(cmp.Or(size.Height, 24))
@@ -85,7 +84,7 @@ func (p *buildPrinter) redraw(ended string) {
 	for _, step := range p.running {
 		live = append(live, step.rows()...)
 	}
-	// The cursor does not get back to what has left the screen at its top.
+	// The cursor cannot return to lines above the top of the screen.
 	live = live[:min(len(live), max(rows-1, 0))]
 	for i, row := range live {
 		live[i] = cut(row, columns-1)
@@ -117,7 +116,7 @@ func (p *buildPrinter) top() string {
 	return fmt.Sprintf("\r\x1b[%dA", len(p.drawn))
 }
 
-// finish ends what has begun, so that what follows has a line of its own.
+// finish ends an unfinished line.
 func (p *buildPrinter) finish() {
 	if len(p.drawn) > 0 {
 		fmt.Fprint(p.out, p.top()+clearBelow)
@@ -130,7 +129,7 @@ func (p *buildPrinter) finish() {
 	}
 }
 
-// withoutRepetition leaves out of an error what plain lines have told.
+// withoutRepetition removes from an error the output that plain lines have shown.
 func (p *buildPrinter) withoutRepetition(err error) error {
 	if failure, ok := errors.AsType[*core.BuildError](err); ok && p.told {
 		failure.Output = ""
@@ -148,7 +147,7 @@ type buildStep struct {
 	transfers map[string]core.BuildProgress
 }
 
-// update takes an event in, and returns the lines that it adds.
+// update applies an event, and returns the lines that it adds.
 func (s *buildStep) update(event core.BuildProgress) (news []string) {
 	s.number, s.status = event.Step, event.Status
 	s.name = cmp.Or(cleanLine(strings.ReplaceAll(event.Name, "\n", " ")), s.name)
@@ -173,7 +172,7 @@ func (s *buildStep) update(event core.BuildProgress) (news []string) {
 	return news
 }
 
-// transferred is about all that has a known size at once: layers come side by side.
+// transferred sums all transfers of a known size: layers come in parallel.
 func (s *buildStep) transferred(event core.BuildProgress) string {
 	if event.Total <= 0 {
 		return sized(event.Detail, event.Current)
@@ -195,7 +194,7 @@ func sized(detail string, bytes int64) string {
 	return detail + ": " + units.HumanSize(float64(bytes))
 }
 
-// rows are a terminal's while the step runs.
+// rows returns a running step's rows on a terminal.
 func (s *buildStep) rows() []string {
 	rows := []string{fmt.Sprintf("#%d %s", s.number, s.name)}
 	if s.activity != "" {
@@ -204,7 +203,7 @@ func (s *buildStep) rows() []string {
 	return rows
 }
 
-// ended is a terminal's line when the step has ended, and empty before.
+// ended returns a finished step's line on a terminal, or "" before.
 func (s *buildStep) ended() string {
 	if s.status == core.BuildRunning {
 		return ""
@@ -212,8 +211,8 @@ func (s *buildStep) ended() string {
 	return fmt.Sprintf("#%d %-6s %s", s.number, s.status, s.name)
 }
 
-// cut keeps what of a line fits into so many columns, whatever the terminal's idea of a
-// character's width. A tab, whose width depends on its place, becomes a space.
+// cut shortens a line to a number of columns, for any terminal's idea of a character's
+// width. A tab, whose width depends on its position, becomes a space.
 func cut(line string, columns int) string {
 	line = strings.ReplaceAll(line, "\t", " ")
 	for i, r := range line {

@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/run"
 	"github.com/spf13/cobra"
 )
 
@@ -29,7 +33,7 @@ func (a *app) psCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&all, "all", "a", false, "list those that do not run as well")
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "also list containers that do not run")
 	a.jsonFlag(cmd)
 	return cmd
 }
@@ -38,7 +42,7 @@ func selectShown(infos []core.Info, all bool) []core.Info {
 	var shown []core.Info
 	for _, info := range infos {
 		isHelper := info.Labels[core.LabelRole] == core.RoleHelper // an adapter's own affair
-		if all || (isRunning(info.Status) && !isHelper) {
+		if all || (run.IsRunning(info.Status) && !isHelper) {
 			shown = append(shown, info)
 		}
 	}
@@ -51,9 +55,19 @@ func (a *app) printContainers(infos []core.Info) error {
 	}
 	rows := make([][]string, len(infos))
 	for i, info := range infos {
-		rows[i] = []string{shortID(info.ID), info.Name, info.Image, info.Status, ago(info.Created)}
+		rows[i] = []string{shortID(info.ID), info.Name, info.Image, info.Status, ago(info.Created), portList(info.Published)}
 	}
-	return printTable(a.env.Stdout, []string{"CONTAINER ID", "NAME", "IMAGE", "STATUS", "CREATED"}, rows)
+	return printTable(a.env.Stdout, []string{"CONTAINER ID", "NAME", "IMAGE", "STATUS", "CREATED", "PORTS"}, rows)
+}
+
+// portList writes ports as Docker does.
+func portList(ports []core.PortMapping) string {
+	var all []string
+	for _, port := range ports {
+		host := net.JoinHostPort(port.HostIP, strconv.Itoa(port.HostPort))
+		all = append(all, fmt.Sprintf("%s->%d/%s", host, port.ContainerPort, port.Protocol))
+	}
+	return strings.Join(all, ", ")
 }
 
 func (a *app) inspectCommand() *cobra.Command {
@@ -64,19 +78,15 @@ func (a *app) inspectCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
 				var all []core.Details
-				_, errs := forEach(ctx, engine, args, func(info core.Info) error {
-					details, err := inspect(ctx, engine, info)
-					if err == nil {
-						all = append(all, details)
-					}
-					return err
-				})
-				return errors.Join(printJSON(a.env.Stdout, all), errs)
+				err := forEach(ctx, engine, args,
+					func(info core.Info) (core.Details, error) { return inspect(ctx, engine, info) },
+					func(_ core.Info, details core.Details) error { all = append(all, details); return nil })
+				return errors.Join(printJSON(a.env.Stdout, all), err)
 			})
 		},
 	}
 	a.jsonFlag(cmd)
-	_ = cmd.Flags().MarkHidden("json") // its output is that already
+	_ = cmd.Flags().MarkHidden("json") // the output is always JSON
 	return cmd
 }
 
@@ -85,7 +95,7 @@ func (a *app) logsCommand() *cobra.Command {
 	var tail string
 	cmd := &cobra.Command{
 		Use:   "logs CONTAINER",
-		Short: "Show what a container wrote",
+		Short: "Show a container's output",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if options.Tail, err = parseTail(tail); err != nil {
@@ -96,7 +106,7 @@ func (a *app) logsCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&options.Follow, "follow", "f", false, "go on until the container exits")
+	cmd.Flags().BoolVarP(&options.Follow, "follow", "f", false, "follow the output until the container exits")
 	cmd.Flags().StringVarP(&tail, "tail", "n", "all", "show only the last `N` lines")
 	cmd.Flags().BoolVar(&a.json, "json", false, "print one JSON array with an object for each line")
 	return cmd
@@ -144,21 +154,20 @@ func (a *app) waitCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return with(cmd, a, nil, func(ctx context.Context, containers core.Lifecycle) error {
 				var rows []row
-				_, errs := forEach(ctx, containers, args, func(info core.Info) error {
-					code, err := containers.WaitContainer(ctx, info.ID)
-					if err != nil {
+				err := forEach(ctx, containers, args,
+					func(info core.Info) (int64, error) { return containers.WaitContainer(ctx, info.ID) },
+					func(info core.Info, code int64) error {
+						if a.json {
+							rows = append(rows, row{info.ID, info.Name, code})
+							return nil
+						}
+						_, err := fmt.Fprintln(a.env.Stdout, code)
 						return err
-					}
-					rows = append(rows, row{info.ID, info.Name, code})
-					if !a.json {
-						_, err = fmt.Fprintln(a.env.Stdout, code)
-					}
-					return err
-				})
+					})
 				if a.json {
-					errs = errors.Join(printJSON(a.env.Stdout, rows), errs)
+					err = errors.Join(printJSON(a.env.Stdout, rows), err)
 				}
-				return errs
+				return err
 			})
 		},
 	}
@@ -178,8 +187,7 @@ func (a *app) stopCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				done, errs := forEach(ctx, engine, args, func(info core.Info) error { return stop(ctx, info.ID) })
-				return errors.Join(a.printDone(done), errs)
+				return a.onEach(ctx, engine, args, func(info core.Info) error { return stop(ctx, info.ID) })
 			})
 		},
 	}
@@ -204,7 +212,7 @@ func stopper(engine *wiring.Engine, timed bool, seconds int) (func(context.Conte
 	}, nil
 }
 
-// errRunning tells how to remove what still runs.
+// errRunning tells how to remove a running container.
 var errRunning = errors.New("it is running; stop it first, or remove it with -f")
 
 func (a *app) rmCommand() *cobra.Command {
@@ -215,39 +223,29 @@ func (a *app) rmCommand() *cobra.Command {
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
+				var lock sync.Mutex
 				seen := map[string]bool{}
-				done, errs := forEach(ctx, engine, args, func(info core.Info) error {
+				err := a.onEach(ctx, engine, args, func(info core.Info) error {
+					lock.Lock()
 					seen[info.Labels[core.LabelRunID]] = true
+					lock.Unlock()
 					if !force && (info.Status == core.StateRunning || info.Status == core.StatePaused) {
 						return &core.Error{Op: "remove container", Object: info.Name, Class: core.ErrInUse, Err: errRunning}
 					}
 					return engine.RemoveContainer(ctx, info.ID)
 				})
-				cleaner := &cleaner{engine: engine, state: a.state()}
-				return errors.Join(a.printDone(done), errs, cleaner.forgetRuns(ctx, seen))
+				reaper := run.Reaper{Runtime: engine, Store: a.store(engine)}
+				return errors.Join(err, reaper.Forget(ctx, seen))
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "kill what runs")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "kill running containers")
 	a.jsonFlag(cmd)
 	return cmd
 }
 
-// printDone names the containers that a command dealt with.
-func (a *app) printDone(infos []core.Info) error {
-	if a.json {
-		return printJSON(a.env.Stdout, infos)
-	}
-	for _, info := range infos {
-		if _, err := fmt.Fprintln(a.env.Stdout, info.Name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// jsonLines writes two streams as one array with an object for each line. The
-// streams are written by one goroutine, as [core.LogOptions] promises.
+// jsonLines writes two streams as one array with an object for each line. One goroutine
+// writes both, as [core.LogOptions] promises.
 type jsonLines struct {
 	rows    *jsonRows
 	streams []*jsonStream

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +25,7 @@ func (a *app) cpCommand() *cobra.Command {
 	var followLink bool
 	cmd := &cobra.Command{
 		Use:   "cp SRC DEST",
-		Short: "Copy files into a container (SRC CONTAINER:DEST) or out of it (CONTAINER:SRC DEST); - is a tar archive",
+		Short: "Copy files into a container (SRC CONTAINER:DEST) or out of it (CONTAINER:SRC DEST); - is a tar archive, on stdin also compressed",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			from, fromPath, inside := splitContainerPath(args[0])
@@ -47,7 +49,7 @@ func (a *app) cpCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&followLink, "follow-link", "L", false, "copy what a link in SRC leads to")
+	cmd.Flags().BoolVarP(&followLink, "follow-link", "L", false, "copy the target of a link in SRC")
 	return cmd
 }
 
@@ -64,7 +66,7 @@ func splitContainerPath(arg string) (container, path string, ok bool) {
 	return container, path, true
 }
 
-// rooted makes a container's path absolute; it keeps its end, which means something.
+// rooted makes a container's path absolute and keeps a trailing slash, which has a meaning.
 func rooted(path string) string {
 	if strings.HasPrefix(path, "/") {
 		return path
@@ -72,16 +74,21 @@ func rooted(path string) string {
 	return "/" + path
 }
 
-// copyIn copies as `docker cp` does: into a folder that exists, under the name of one
-// that does not.
+// copyIn copies as `docker cp` does: into an existing directory, or to a new name.
 func (a *app) copyIn(ctx context.Context, copier core.Copier, id, source, dest string, followLink bool) error {
-	stat := func(file string) (core.PathStat, error) { return copier.StatPath(ctx, id, file) }
+	stat := func(file string) (core.PathStat, error) {
+		found, err := copier.StatPath(ctx, id, file)
+		if errors.Is(err, core.ErrNotRunning) {
+			return statByCopy(ctx, copier, id, file)
+		}
+		return found, err
+	}
 	target, err := findDestination(path.Clean(dest), stat)
 	if err != nil {
 		return err
 	}
 	if source == "-" {
-		return copier.CopyTo(ctx, id, target.path, a.env.Stdin)
+		return copier.CopyTo(ctx, id, target.path, &decompressor{source: bufio.NewReader(a.env.Stdin)})
 	}
 	whole, err := a.env.Abs(source)
 	if err != nil {
@@ -101,7 +108,18 @@ func (a *app) copyIn(ctx context.Context, copier core.Copier, id, source, dest s
 	return copier.CopyTo(ctx, id, dir, packed)
 }
 
-// copyOut copies as copyIn does, but what a container sends is not trusted.
+// statByCopy tells a directory from a file by copying an empty archive into it, in an ended
+// container whose files cannot be described.
+func statByCopy(ctx context.Context, copier core.Copier, id, file string) (core.PathStat, error) {
+	switch err := copier.CopyTo(ctx, id, file, bytes.NewReader(make([]byte, 1024))); {
+	case core.FieldOf(err) == "dir":
+		return core.PathStat{}, nil
+	default:
+		return core.PathStat{Mode: fs.ModeDir}, err
+	}
+}
+
+// copyOut copies as copyIn does, and does not trust the container's archive.
 func (a *app) copyOut(ctx context.Context, copier core.Copier, id, source, dest string, followLink bool) error {
 	stat := func(file string) (core.PathStat, error) { return copier.StatPath(ctx, id, file) }
 	file := path.Clean(source)
@@ -135,12 +153,12 @@ func (a *app) copyOut(ctx context.Context, copier core.Copier, id, source, dest 
 	}
 	defer func() { _ = packed.Close() }()
 	if err := unpack(packed, nameOf(file, file), isDir, into, name); err != nil {
-		return failed(err)
+		return fmt.Errorf("the copy in %s is incomplete: %w", dest, err)
 	}
 	return nil
 }
 
-// openDestination opens the folder of this machine that a copy goes into.
+// openDestination opens the directory of this machine that a copy goes into.
 func openDestination(dest, name string, isDir bool) (into *os.Root, as string, err error) {
 	target, err := findDestination(path.Clean(dest), localStat)
 	if err != nil {
@@ -168,7 +186,7 @@ var (
 	errNoFolder    = errors.New("there is no such folder")
 	errFileThere   = errors.New("there is a file, which a folder does not replace")
 	errFolderThere = errors.New("there is a folder, which a file does not replace")
-	errOtherThere  = errors.New("what is there is neither a file nor a folder")
+	errOtherThere  = errors.New("the existing path is not a file or a directory")
 	errManyLinks   = errors.New("too many links lead to each other")
 )
 
@@ -179,7 +197,7 @@ type destination struct {
 	mode   fs.FileMode
 }
 
-// findDestination follows the links at the path's end, also to what does not exist yet.
+// findDestination follows the links at the path's end, also to a path that does not exist.
 func findDestination(file string, stat func(string) (core.PathStat, error)) (destination, error) {
 	file, found, err := follow(file, stat)
 	if errors.Is(err, core.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
@@ -188,7 +206,7 @@ func findDestination(file string, stat func(string) (core.PathStat, error)) (des
 	return destination{file, err == nil, found.Mode}, err
 }
 
-// follow returns what the links at a path's end lead to.
+// follow returns the target of the links at a path's end.
 func follow(file string, stat func(string) (core.PathStat, error)) (string, core.PathStat, error) {
 	const linksMax = 40 // as in the kernel
 	for range linksMax {
@@ -221,7 +239,8 @@ func localStat(file string) (core.PathStat, error) {
 	return core.PathStat{Mode: info.Mode(), LinkTarget: filepath.Join(dir, target)}, err
 }
 
-// place tells the folder that a copy goes into, and its name there; that of contents is ".".
+// place returns the directory that a copy goes into, and its name there, which is "." for a
+// directory's contents.
 func (d destination) place(name string, isDir, asFolder bool) (dir, as string, err error) {
 	switch {
 	case d.exists && d.mode.IsDir():
@@ -236,11 +255,11 @@ func (d destination) place(name string, isDir, asFolder bool) (dir, as string, e
 	return path.Dir(d.path), path.Base(d.path), nil
 }
 
-// assertsFolder tells a path that only a folder has.
+// assertsFolder reports whether only a directory can have this path.
 func assertsFolder(file string) bool { return strings.HasSuffix(file, "/") || path.Base(file) == "." }
 
-// nameOf returns the last element of a path whose absolute form is whole, or "." where
-// it stands for a folder's contents.
+// nameOf returns the last element of a path whose absolute form is whole, or "." for a
+// directory's contents.
 func nameOf(file, whole string) string {
 	if path.Base(whole) == "/" || file == "." || strings.HasSuffix(file, "/.") {
 		return "."
@@ -248,7 +267,7 @@ func nameOf(file, whole string) string {
 	return path.Base(whole)
 }
 
-// localSource finds what to pack. A path that only a folder has leads through a link.
+// localSource finds the file or directory to pack. A trailing slash follows a link.
 func localSource(file string, followLink, asFolder bool) (resolved string, isDir bool, err error) {
 	if followLink || asFolder {
 		if file, err = filepath.EvalSymlinks(file); err != nil {

@@ -11,13 +11,14 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/detect"
 	"github.com/spf13/cobra"
 )
 
-// diagnosisTimeout bounds what a candidate may take to show that it works.
+// diagnosisTimeout bounds the check of one candidate.
 const diagnosisTimeout = 30 * time.Second
 
-// diagnosis is what doctor finds out about one candidate.
+// diagnosis is doctor's result for one candidate.
 type diagnosis struct {
 	Runtime      core.RuntimeType  `json:"runtime"`
 	Endpoint     string            `json:"endpoint"`
@@ -37,13 +38,13 @@ func (a *app) doctorCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := a.cancelOnSignal(cmd.Context())
 			defer stop()
-			candidates := a.env.Candidates(a.env, nil, slog.New(slog.DiscardHandler))
+			registered := a.registered(nil, slog.New(slog.DiscardHandler))
 			settings := a.settings(nil)
-			plan, err := core.Plan(settings.Host, settings.Options, candidates)
+			plan, err := detect.Plan(settings.Host, settings.Options, registered)
 			if err != nil {
 				return err
 			}
-			all := diagnoseAll(ctx, candidates)
+			all := diagnoseAll(ctx, settings.Host, registered)
 			return errors.Join(a.printDiagnoses(all), noneUsable(plan, all))
 		},
 	}
@@ -51,8 +52,8 @@ func (a *app) doctorCommand() *cobra.Command {
 	return cmd
 }
 
-// noneUsable is the error of a plan that leads to nothing.
-func noneUsable(plan []core.Candidate, all []diagnosis) error {
+// noneUsable is the error of a plan without a usable runtime.
+func noneUsable(plan []detect.Candidate, all []diagnosis) error {
 	var planned []string
 	for _, candidate := range plan {
 		planned = append(planned, string(candidate.Type))
@@ -65,23 +66,24 @@ func noneUsable(plan []core.Candidate, all []diagnosis) error {
 	return fmt.Errorf("`moat run` would use %s, and that is not usable; follow a remedy above", strings.Join(slices.Compact(planned), " or "))
 }
 
-func diagnoseAll(ctx context.Context, candidates []core.Candidate) []diagnosis {
+func diagnoseAll(ctx context.Context, host detect.Host, registered []detect.Registration) []diagnosis {
+	var candidates []detect.Candidate
+	for _, registration := range registered {
+		candidates = append(candidates, registration.Candidates()...)
+	}
 	all := make([]diagnosis, len(candidates))
 	var wg sync.WaitGroup
 	for i, candidate := range candidates {
-		wg.Go(func() { all[i] = diagnose(ctx, candidate) })
+		wg.Go(func() { all[i] = diagnose(ctx, candidate, detect.OnlyForced(host, registered, candidate.Type)) })
 	}
 	wg.Wait()
 	return all
 }
 
-func diagnose(ctx context.Context, candidate core.Candidate) diagnosis {
+func diagnose(ctx context.Context, candidate detect.Candidate, onlyForced bool) diagnosis {
 	ctx, cancel := context.WithTimeout(ctx, diagnosisTimeout)
 	defer cancel()
-	d := diagnosis{
-		Runtime: candidate.Type, Endpoint: candidate.Endpoint,
-		OnlyForced: candidate.Type == core.RuntimeMemory || candidate.Type == core.RuntimeRemote,
-	}
+	d := diagnosis{Runtime: candidate.Type, Endpoint: candidate.Endpoint, OnlyForced: onlyForced}
 	rt, err := candidate.New()
 	if err != nil {
 		d.fail(err)
@@ -144,7 +146,7 @@ func (d *diagnosis) print(b *strings.Builder) {
 	fmt.Fprintf(b, "%s: %s\n", strings.TrimSpace(string(d.Runtime)+" "+d.Endpoint), status)
 	for _, line := range [][2]string{
 		{"reason", d.Reason}, {"remedy", d.Remedy}, {"engine", d.Description.Engine},
-		{"platform", d.Description.Platform}, {"sandbox", d.Description.Sandbox}, {"kernel", d.Description.Kernel},
+		{"platform", d.Description.Platform}, {"sandbox", d.Description.Sandbox}, {"kernel", d.Description.Kernel}, {"files", d.Description.Files},
 		{"isolation", isolation}, {"guarantees", held},
 	} {
 		if line[1] != "" {

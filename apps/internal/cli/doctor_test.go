@@ -5,20 +5,21 @@ import (
 	"testing"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/detect"
 )
 
 func TestDoctorAnswersForTheRuntimeThatRunWouldTake(t *testing.T) {
-	gvisor, docker := core.Candidate{Type: core.RuntimeGVisor, Endpoint: "a"}, core.Candidate{Type: core.RuntimeDocker, Endpoint: "a"}
-	elsewhere := core.Candidate{Type: core.RuntimeDocker, Endpoint: "b"}
+	gvisor, docker := detect.Candidate{Type: "gvisor", Endpoint: "a"}, detect.Candidate{Type: core.RuntimeDocker, Endpoint: "a"}
+	elsewhere := detect.Candidate{Type: core.RuntimeDocker, Endpoint: "b"}
 	all := []diagnosis{{Runtime: "gvisor", Endpoint: "a"}, {Runtime: "docker", Endpoint: "a", Usable: true}, {Runtime: "docker", Endpoint: "b"}}
 	for _, test := range []struct {
-		plan   []core.Candidate
+		plan   []detect.Candidate
 		usable bool
 	}{
-		{[]core.Candidate{docker}, true},
-		{[]core.Candidate{elsewhere, docker}, true},
-		{[]core.Candidate{gvisor}, false},
-		{[]core.Candidate{elsewhere}, false},
+		{[]detect.Candidate{docker}, true},
+		{[]detect.Candidate{elsewhere, docker}, true},
+		{[]detect.Candidate{gvisor}, false},
+		{[]detect.Candidate{elsewhere}, false},
 	} {
 		err := noneUsable(test.plan, all)
 		if (err == nil) != test.usable {

@@ -8,15 +8,16 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"time"
 
 	"github.com/moatproject/moat/adapters/container"
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/detect"
+	"github.com/moatproject/moat/core/run"
 	"github.com/moby/term"
 )
 
-// Env is all that the commands see of their process.
+// Env is the commands' view of their process.
 type Env struct {
 	Stdin    io.Reader
 	Stdout   io.Writer
@@ -24,22 +25,22 @@ type Env struct {
 	Terminal bool                     // Stderr is a terminal, fit for progress that rewrites its line
 	Size     func() core.TerminalSize // of that terminal; zero where it is unknown
 	Console  Console                  // nil: Stdin is no terminal
-	Host     core.Host
+	Host     detect.Host
 	LookEnv  func(string) (string, bool)
 	Abs      func(path string) (string, error)
 
-	// Notify delivers the process's signals until stop is called.
-	Notify func() (signals <-chan os.Signal, stop func())
+	// Notify delivers some of the process's signals until stop is called.
+	Notify func(which ...os.Signal) (signals <-chan os.Signal, stop func())
 
-	// Now is the time.
-	Now func() time.Time
+	// Clock is the time.
+	Clock run.Clock
 
-	// StateDir holds the locks of runs ([state]), CacheDir what can be found out again.
+	// StateDir holds the locks of runs ([runstore.Store]), CacheDir what can be found out again.
 	StateDir string
 	CacheDir string
 
-	// Candidates lists the runtimes of this build; progress is for pulls.
-	Candidates func(env Env, progress core.PullSink, logger *slog.Logger) []core.Candidate
+	// Registered returns the runtimes of this build; progress is for pulls. nil: none.
+	Registered func(env Env, progress core.PullSink, logger *slog.Logger) []detect.Registration
 }
 
 // ProcessEnv is the environment of this process.
@@ -51,13 +52,13 @@ func ProcessEnv() Env {
 		Terminal:   term.IsTerminal(os.Stderr.Fd()),
 		Size:       processConsole{out: os.Stderr.Fd()}.Size,
 		Console:    findConsole(os.Stdin, os.Stdout),
-		Host:       core.Host{GOOS: runtime.GOOS, GOARCH: runtime.GOARCH, Getenv: os.Getenv},
+		Host:       detect.Host{GOOS: runtime.GOOS, GOARCH: runtime.GOARCH, Getenv: os.Getenv},
 		LookEnv:    os.LookupEnv,
 		Abs:        filepath.Abs,
 		Notify:     notify,
-		Now:        time.Now,
+		Clock:      run.SystemClock{},
 		StateDir:   stateDir(),
-		Candidates: bundledCandidates,
+		Registered: bundled,
 	}
 	if dir, err := os.UserCacheDir(); err == nil {
 		env.CacheDir = filepath.Join(dir, "moat", "verified")
@@ -65,7 +66,7 @@ func ProcessEnv() Env {
 	return env
 }
 
-// stateDir is a folder that outlives logins, as detached runs do.
+// stateDir returns a directory that outlives logins, as detached runs do.
 func stateDir() string {
 	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "moat")
@@ -76,14 +77,14 @@ func stateDir() string {
 	return filepath.Join(os.TempDir(), "moat-"+strconv.Itoa(os.Getuid()))
 }
 
-func notify() (<-chan os.Signal, func()) {
+func notify(which ...os.Signal) (<-chan os.Signal, func()) {
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, forwardedSignals...)
+	signal.Notify(signals, which...)
 	return signals, func() { signal.Stop(signals) }
 }
 
-func bundledCandidates(env Env, progress core.PullSink, logger *slog.Logger) []core.Candidate {
-	return container.Candidates(container.CandidateOptions{
+func bundled(env Env, progress core.PullSink, logger *slog.Logger) []detect.Registration {
+	return container.Registrations(container.RegistrationOptions{
 		PullProgress: progress,
 		Logger:       logger,
 		GVisorCache:  wiring.FileCache{Dir: env.CacheDir},

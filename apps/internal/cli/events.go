@@ -16,7 +16,7 @@ func (a *app) eventsCommand() *cobra.Command {
 	var since string
 	cmd := &cobra.Command{
 		Use:   "events [CONTAINER]",
-		Short: "Show what happens to containers, until interrupted",
+		Short: "Show events of containers, until interrupted",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			var opts core.EventOptions
@@ -34,12 +34,12 @@ func (a *app) eventsCommand() *cobra.Command {
 				return errors.Join(a.events(ctx, engine, opts), context.Cause(ctx))
 			})
 			if _, interrupted := errors.AsType[*interruptedError](err); interrupted {
-				return nil // as everybody ends it
+				return nil // the usual way to end it
 			}
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&since, "since", "", "begin with what happened at a `time` (RFC 3339) or that long ago (10m)")
+	cmd.Flags().StringVar(&since, "since", "", "begin with events since a `time` (RFC 3339) or duration ago (10m)")
 	a.jsonFlag(cmd)
 	return cmd
 }

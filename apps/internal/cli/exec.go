@@ -19,9 +19,12 @@ func (a *app) execCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec [OPTIONS] CONTAINER COMMAND [ARG...]",
 		Short: "Run a further command in a running container, and exit with its status",
-		Args:  cobra.MinimumNArgs(2),
+		Long: "Run a further command in a running container, and exit with its status.\n" +
+			"1: Moat or the runtime failed; 126: the command cannot be executed; 127: it, or its interpreter, does not exist;\n" +
+			"128+n: signal n ended it; 141: nobody reads the output any more.",
+		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if opts.Env, err = environment(a.env, envFile, env); err != nil {
+			if opts.Env, err = environment(a.env, envFile, "-e", env); err != nil {
 				return err
 			}
 			opts.Cmd, opts.TTY = args[1:], tty
@@ -37,11 +40,11 @@ func (a *app) execCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.SetInterspersed(false) // what follows CONTAINER is the command's
-	flags.BoolVarP(&interactive, "interactive", "i", false, "pass standard input on")
+	flags.SetInterspersed(false) // arguments after CONTAINER belong to the command
+	flags.BoolVarP(&interactive, "interactive", "i", false, "forward standard input")
 	flags.BoolVarP(&tty, "tty", "t", false, "give the command a terminal")
 	flags.BoolVarP(&opts.Detach, "detach", "d", false, "only start the command")
-	flags.StringArrayVarP(&env, "env", "e", nil, "environment `KEY=value`, or KEY to pass on this process's value")
+	flags.StringArrayVarP(&env, "env", "e", nil, "environment `KEY=value`, or KEY for this process's value")
 	flags.StringArrayVar(&envFile, "env-file", nil, "read environment from a `file` of KEY=value lines")
 	flags.StringVarP(&opts.WorkingDir, "workdir", "w", "", "working directory in the container")
 	flags.StringVarP(&opts.User, "user", "u", "", "user to run as, `USER[:GROUP]`")

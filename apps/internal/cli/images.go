@@ -73,13 +73,13 @@ func (a *app) pullCommand() *cobra.Command {
 func (a *app) rmiCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rmi IMAGE...",
-		Short: "Remove images by tag or ID; those that are gone already count as removed",
+		Short: "Remove images by tag or ID; a missing image counts as removed",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return with(cmd, a, nil, func(ctx context.Context, images core.Images) error {
 				var done []string
 				var errs error
-				for _, image := range args {
+				for _, image := range args { // in order: an image can be removed only after its children
 					if err := images.RemoveImage(ctx, image); err != nil {
 						errs = errors.Join(errs, err)
 						continue

@@ -15,7 +15,7 @@ import (
 func (a *app) networkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "network",
-		Short: "Networks on which containers find each other by name",
+		Short: "Manage networks, on which containers find each other by name",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -119,19 +119,19 @@ func (a *app) networkRemoveCommand() *cobra.Command {
 					remove = networks.ForceRemoveNetwork
 				}
 				var removed []core.NetworkInfo
-				var errs error
-				for _, arg := range args {
+				var errs []error
+				inParallel(args, func(arg string) (core.NetworkInfo, error) {
 					info, err := matchNetwork(all, arg)
 					if err == nil {
 						err = remove(ctx, info.ID)
 					}
-					if err != nil {
-						errs = errors.Join(errs, err)
-						continue
+					return info, err
+				}, func(_ string, info core.NetworkInfo, err error) {
+					if errs = append(errs, err); err == nil {
+						removed = append(removed, info)
 					}
-					removed = append(removed, info)
-				}
-				return errors.Join(a.printRemovedNetworks(removed), errs)
+				})
+				return errors.Join(a.printRemovedNetworks(removed), errors.Join(errs...))
 			})
 		},
 	}
@@ -157,7 +157,7 @@ func matchNetwork(all []core.NetworkInfo, arg string) (core.NetworkInfo, error) 
 	case 1:
 		return found[0], nil
 	case 0:
-		failure.Class, failure.Remedy = core.ErrNotFound, "`moat network ls` lists the networks that Moat manages"
+		failure.Class, failure.Remedy = core.ErrNotFound, "List the networks that Moat manages with `moat network ls`"
 	default:
 		failure.Class, failure.Err = core.ErrInvalidConfig, errors.New("more than one network begins with it; give more of the ID")
 	}

@@ -1,17 +1,63 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"sync"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"github.com/docker/go-units"
 )
 
-// shortIDLength is how much of an ID the tables show.
+// errReaderGone ends a command whose output has lost its reader, as SIGPIPE would.
+var errReaderGone = errors.New("nobody reads the output any more")
+
+// statusReaderGone is the exit status after SIGPIPE.
+const statusReaderGone = 128 + int(syscall.SIGPIPE)
+
+// output is standard output or standard error. It keeps its first failure, because some
+// writers ignore errors.
+type output struct {
+	to   io.Writer
+	lost context.CancelCauseFunc // called when its reader has gone
+
+	mu      sync.Mutex
+	failure error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.to.Write(p)
+	if err != nil {
+		o.fail(err)
+	}
+	return n, err
+}
+
+func (o *output) fail(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.failure != nil {
+		return
+	}
+	o.failure = err
+	if errors.Is(err, syscall.EPIPE) {
+		o.lost(errReaderGone)
+	}
+}
+
+func (o *output) failed() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.failure
+}
+
+// shortIDLength is the length of IDs in tables.
 const shortIDLength = 12
 
 func shortID(id string) string {
@@ -19,7 +65,7 @@ func shortID(id string) string {
 	return id[:min(len(id), shortIDLength)]
 }
 
-// printJSON writes rows as one array, [] where there are none.
+// printJSON writes rows as one array, which may be empty.
 func printJSON[T any](w io.Writer, rows []T) error {
 	if rows == nil {
 		rows = []T{}

@@ -10,11 +10,12 @@ import (
 	"path"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// packing archives files of this machine.
+// packing puts files of this machine into an archive.
 type packing struct {
 	*tar.Writer
 	root, name string
@@ -27,8 +28,8 @@ type inode struct {
 	number uint64
 }
 
-// pack archives a file or folder, which the archive calls name, or a folder's contents
-// where that is ".".
+// pack archives a file or directory under a name, or a directory's contents if the name is
+// ".".
 func (a *app) pack(to io.Writer, root, name string) error {
 	p := &packing{Writer: tar.NewWriter(to), root: root, name: name, linked: map[inode]string{}}
 	p.warn = func(format string, args ...any) { fmt.Fprintf(a.env.Stderr, "moat: "+format+"\n", args...) }
@@ -81,6 +82,9 @@ func (p *packing) header(file, name string, info fs.FileInfo) (*tar.Header, erro
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	header.Name, header.Uname, header.Gname = name, "", "" // names may mean others in the container
+	// As docker does: else the writer rounds to the nearest second.
+	header.Format, header.ModTime = tar.FormatPAX, info.ModTime().Truncate(time.Second)
+	header.AccessTime, header.ChangeTime = time.Time{}, time.Time{}
 	if info.IsDir() {
 		header.Name += "/"
 	}
@@ -99,7 +103,7 @@ func (p *packing) header(file, name string, info fs.FileInfo) (*tar.Header, erro
 	return header, nil
 }
 
-// capabilities returns the rights that Linux ties to a program's file, as tar keeps them.
+// capabilities returns a file's Linux capabilities in tar's form.
 func capabilities(file string) map[string]string {
 	const attribute = "security.capability"
 	value := make([]byte, 64) // larger than any version of them
@@ -110,7 +114,9 @@ func capabilities(file string) map[string]string {
 	return map[string]string{"SCHILY.xattr." + attribute: string(value[:n])}
 }
 
-// content copies what a file had when its header was written: it may have grown.
+var errShrunk = errors.New("it has shrunk while it was copied")
+
+// content copies a file up to the size in its header: the file may have grown.
 func (p *packing) content(name string, size int64) error {
 	file, err := os.Open(name)
 	if err != nil {
@@ -118,7 +124,7 @@ func (p *packing) content(name string, size int64) error {
 	}
 	defer file.Close()
 	if _, err = io.CopyN(p, file, size); errors.Is(err, io.EOF) {
-		err = &fs.PathError{Op: "copy", Path: name, Err: io.ErrUnexpectedEOF}
+		err = &fs.PathError{Op: "copy", Path: name, Err: errShrunk}
 	}
 	return err
 }

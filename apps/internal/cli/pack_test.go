@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,6 +45,19 @@ func TestPackSocket(t *testing.T) {
 	})
 	if !slices.Equal(names, []string{"as/", "as/later"}) || !strings.Contains(warned, "folder/socket") {
 		t.Errorf("packed %q, warned %q", names, warned)
+	}
+}
+
+// TestPackTimes cuts fractions off: rounding would make files newer than they are.
+func TestPackTimes(t *testing.T) {
+	t.Chdir(t.TempDir())
+	must(t, os.WriteFile("file", nil, 0o600))
+	for _, moment := range []time.Time{time.Unix(1_577_836_800, 900_000_000), time.Unix(-2, 600_000_000), time.Unix(-300_000_000, 0)} {
+		must(t, os.Chtimes("file", moment, moment))
+		entries, _ := packed(t, "file", "as")
+		if got := entries[0].ModTime; !got.Equal(time.Unix(moment.Unix(), 0)) || !entries[0].AccessTime.IsZero() {
+			t.Errorf("%v became %v", moment, got)
+		}
 	}
 }
 

@@ -65,7 +65,7 @@ func (p *pullPrinter) redraw(image string) {
 	p.drawn = true
 }
 
-// finish ends the line that is being rewritten, so that what follows has its own.
+// finish ends the rewritten line.
 func (p *pullPrinter) finish() {
 	if p.drawn {
 		fmt.Fprint(p.out, "\r\x1b[K")

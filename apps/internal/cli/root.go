@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/detect"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 )
@@ -22,6 +25,7 @@ type app struct {
 	noSandbox bool   // --no-sandbox
 	debug     bool   // --debug
 	json      bool   // --json
+	creates   bool   // the command creates containers
 
 	pullProgress core.PullSink
 }
@@ -32,17 +36,27 @@ func Main(env Env, args []string) int {
 	// default, to die at once, would leave a container behind.
 	signal.Ignore(syscall.SIGPIPE)
 
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	stdout, stderr := &output{to: env.Stdout, lost: cancel}, &output{to: env.Stderr, lost: cancel}
+	env.Stdout, env.Stderr = stdout, stderr
 	a := &app{env: env}
 	root := a.rootCommand()
 	root.SetArgs(args)
-	command, err := root.ExecuteContextC(context.Background())
+	command, err := root.ExecuteContextC(ctx)
+	if errors.Is(context.Cause(ctx), errReaderGone) {
+		return statusReaderGone
+	}
+	if err == nil {
+		err = stdout.failed()
+	}
 	return a.exitStatus(command, err)
 }
 
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "moat",
-		Short:         "Run work that nobody has to trust in sandboxed containers",
+		Short:         "Run untrusted code (AI agents, other people's scripts) in sandboxed containers",
 		Version:       core.Version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -53,9 +67,16 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetOut(a.env.Stdout)
 	root.SetErr(a.env.Stderr)
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.runtime, "runtime", "", "runtime to use: auto, docker, gvisor, apple, remote, memory (default $MOAT_RUNTIME, else auto)")
+	runtimes := detect.Names(a.registered(nil, slog.New(slog.DiscardHandler)))
+	flags.Func("runtime", "`name` of the runtime to use: "+strings.Join(runtimes, ", ")+" (default $MOAT_RUNTIME, else auto)", func(name string) error {
+		a.runtime = name
+		if name != "" && !slices.ContainsFunc(runtimes, func(known string) bool { return strings.EqualFold(known, name) }) {
+			return errors.New("allowed are " + strings.Join(runtimes, ", "))
+		}
+		return nil
+	})
 	flags.BoolVar(&a.noSandbox, "no-sandbox", false, "share the host's kernel with the workload instead of requiring gVisor")
-	flags.BoolVar(&a.debug, "debug", false, "log what happens inside to standard error")
+	flags.BoolVar(&a.debug, "debug", false, "log details to standard error")
 	root.AddCommand(
 		a.runCommand(), a.psCommand(), a.inspectCommand(), a.logsCommand(), a.waitCommand(),
 		a.stopCommand(), a.rmCommand(), a.imagesCommand(), a.pullCommand(), a.rmiCommand(), a.buildCommand(),
@@ -63,6 +84,13 @@ func (a *app) rootCommand() *cobra.Command {
 		a.networkCommand(), a.doctorCommand(), a.cleanCommand(), a.versionCommand(),
 	)
 	return root
+}
+
+func (a *app) registered(progress core.PullSink, logger *slog.Logger) []detect.Registration {
+	if a.env.Registered == nil {
+		return nil
+	}
+	return a.env.Registered(a.env, progress, logger)
 }
 
 func (a *app) jsonFlag(cmd *cobra.Command) {
@@ -74,13 +102,13 @@ func (a *app) settings(progress core.PullSink) wiring.Settings {
 	if a.runtime != "" {
 		getenv := host.Getenv
 		host.Getenv = func(key string) string {
-			if key == core.EnvRuntime {
+			if key == detect.EnvRuntime {
 				return a.runtime
 			}
 			return getenv(key)
 		}
 	}
-	options := core.DefaultRuntimeOptions(host)
+	options := detect.DefaultOptions(host)
 	if a.noSandbox {
 		options.Sandbox = false
 	}
@@ -91,9 +119,10 @@ func (a *app) settings(progress core.PullSink) wiring.Settings {
 	return wiring.Settings{
 		Host:    host,
 		Options: options,
-		Candidates: func(logger *slog.Logger) []core.Candidate {
-			return a.env.Candidates(a.env, progress, logger)
+		Registered: func(logger *slog.Logger) []detect.Registration {
+			return a.registered(progress, logger)
 		},
+		Creates:   a.creates,
 		LogOutput: a.env.Stderr,
 		LogLevel:  level,
 	}
@@ -116,7 +145,12 @@ type exitError struct {
 	err    error // nil: nothing to say
 }
 
-func (e *exitError) Error() string { return fmt.Sprint(e.err) }
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
 func (e *exitError) Unwrap() error { return e.err }
 
 func (a *app) exitStatus(cmd *cobra.Command, err error) int {
@@ -128,13 +162,18 @@ func (a *app) exitStatus(cmd *cobra.Command, err error) int {
 		status = statusMoatFailed
 	}
 	if exit, ok := errors.AsType[*exitError](err); ok {
-		if status, err = exit.status, exit.err; err == nil {
-			return status
-		}
+		status = exit.status
 	}
 	if interrupted, ok := errors.AsType[*interruptedError](err); ok {
 		return interrupted.status()
 	}
-	fmt.Fprintf(a.env.Stderr, "moat: %s\n", cleanText(err.Error())) // it may quote what others wrote
+	a.printError(err)
 	return status
+}
+
+// printError prints an error that has a text.
+func (a *app) printError(err error) {
+	if text := strings.TrimSpace(err.Error()); text != "" {
+		fmt.Fprintf(a.env.Stderr, "moat: %s\n", cleanText(text)) // it may quote untrusted text
+	}
 }

@@ -1,22 +1,19 @@
 package cli
 
 import (
-	"bufio"
-	"cmp"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
 	"net/netip"
-	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/docker/go-connections/nat"
 	"github.com/docker/go-units"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/run"
 	"github.com/spf13/pflag"
 )
 
@@ -48,7 +45,7 @@ func (o *runOptions) register(flags *pflag.FlagSet) {
 	o.detachKeys.register(flags)
 	flags.StringVarP(&o.workdir, "workdir", "w", "", "working directory in the container")
 	flags.StringVarP(&o.user, "user", "u", "", "user to run as, `USER[:GROUP]`")
-	flags.StringArrayVarP(&o.publish, "publish", "p", nil, "publish a port, `[BIND:][HOSTPORT:]PORT[/udp]`, on 127.0.0.1 and a free port unless told")
+	flags.StringArrayVarP(&o.publish, "publish", "p", nil, "publish a port or a range, `[BIND:][HOSTPORT:]PORT[/udp]`, on 127.0.0.1 and a free port unless told")
 	flags.StringVarP(&o.memory, "memory", "m", "", "memory limit, such as 512m; swap included")
 	flags.Float64Var(&o.cpus, "cpus", 0, "CPU limit, such as 1.5")
 	flags.StringVar(&o.network, "network", "", "bridge, host, none, or a network's name")
@@ -66,39 +63,47 @@ func (o *runOptions) register(flags *pflag.FlagSet) {
 	flags.IntVar(&o.stopTimeout, "stop-timeout", 0, "`seconds` between SIGTERM and SIGKILL when stopped (default 10)")
 }
 
-// config turns flags and arguments into what the runtime is asked for.
+// spec turns flags and arguments into what is to be run.
+func (o *runOptions) spec(env Env, args []string) (run.Spec, error) {
+	workload, err := o.config(env, args)
+	if err != nil {
+		return run.Spec{}, err
+	}
+	services, err := o.parseServices()
+	if err != nil {
+		return run.Spec{}, err
+	}
+	spec := run.Spec{
+		Workload: workload, Services: services, ServiceTimeout: o.serviceTimeout, Keep: !o.remove, Detached: o.detach,
+	}
+	return spec, spec.Validate()
+}
+
+// config turns flags and arguments into the workload's configuration.
 func (o *runOptions) config(env Env, args []string) (core.Config, error) {
 	config := core.Config{
 		Name: o.name, Image: args[0], Cmd: args[1:], WorkingDir: o.workdir, User: o.user,
 		Interactive: o.interactive, TTY: o.tty,
 		Hostname: o.hostname, NetworkAliases: o.networkAliases,
 		NetworkMode: o.network, DNS: o.dns, ExtraHosts: o.extraHosts, Privileged: o.privileged,
-		GroupAdd: o.groupAdd, Pull: core.PullPolicy(o.pull), RunID: newRunID(),
+		GroupAdd: o.groupAdd, Pull: core.PullPolicy(o.pull),
 		StopTimeout: time.Duration(o.stopTimeout) * time.Second,
-	}
-	if config.Name == "" {
-		config.Name = config.RunID
 	}
 	for _, name := range o.capAdd {
 		config.CapAdd = append(config.CapAdd, strings.TrimPrefix(strings.ToUpper(name), "CAP_"))
 	}
 	var errs [6]error
-	config.Env, errs[0] = environment(env, o.envFile, o.env)
+	config.Env, errs[0] = environment(env, o.envFile, "-e", o.env)
 	config.Mounts, errs[1] = parseEach("-v", o.volumes, func(s string) (core.MountConfig, error) { return parseVolume(env, s) })
-	config.Ports, errs[2] = parseEach("-p", o.publish, parsePort)
+	ports, err := parseEach("-p", o.publish, parsePorts)
+	config.Ports, errs[2] = slices.Concat(ports...), err
 	config.MemoryMB, errs[3] = parseMemory(o.memory)
 	config.NanoCPUs, errs[4] = parseCPUs(o.cpus)
 	config.Labels, errs[5] = parseLabels(o.labels)
 	if err := errors.Join(errs[:]...); err != nil {
 		return core.Config{}, err
 	}
-	return config, config.Validate()
-}
-
-func newRunID() string {
-	var id [4]byte
-	_, _ = rand.Read(id[:]) // never fails: it ends the process instead
-	return hex.EncodeToString(id[:])
+	return config, nil
 }
 
 func parseEach[T any](flag string, values []string, parse func(string) (T, error)) ([]T, error) {
@@ -111,53 +116,6 @@ func parseEach[T any](flag string, values []string, parse func(string) (T, error
 		parsed = append(parsed, item)
 	}
 	return parsed, nil
-}
-
-// environment joins the files' lines and the flags; of two equal keys the later wins.
-func environment(env Env, files, flags []string) ([]string, error) {
-	var entries []string
-	for _, file := range files {
-		lines, err := envFileLines(file)
-		if err != nil {
-			return nil, fmt.Errorf("--env-file %q: %w", file, err)
-		}
-		entries = append(entries, lines...)
-	}
-	index := map[string]int{}
-	var joined []string
-	for _, entry := range append(entries, flags...) {
-		key, _, hasValue := strings.Cut(entry, "=")
-		if !hasValue {
-			value, set := env.LookEnv(key)
-			if !set {
-				continue // as Docker does: nothing to pass on
-			}
-			entry = key + "=" + value
-		}
-		if i, seen := index[key]; seen {
-			joined[i] = entry
-			continue
-		}
-		index[key] = len(joined)
-		joined = append(joined, entry)
-	}
-	return joined, nil
-}
-
-func envFileLines(name string) ([]string, error) {
-	file, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	var lines []string
-	scanner := bufio.NewScanner(file)
-	for scanner.Scan() {
-		if line := strings.TrimLeft(scanner.Text(), " \t"); line != "" && line[0] != '#' {
-			lines = append(lines, line)
-		}
-	}
-	return lines, scanner.Err()
 }
 
 func parseVolume(env Env, spec string) (core.MountConfig, error) {
@@ -173,48 +131,32 @@ func parseVolume(env Env, spec string) (core.MountConfig, error) {
 	return core.MountConfig{Source: source, Target: parts[1], ReadOnly: len(parts) == 3 && parts[2] == "ro"}, err
 }
 
-var errPort = errors.New("want [BIND:][HOSTPORT:]PORT[/udp]")
-
-// parsePort reads [BIND:][HOSTPORT:]PORT[/PROTOCOL]; an IPv6 BIND stands in brackets.
-func parsePort(spec string) (core.PortMapping, error) {
-	rest, protocol, _ := strings.Cut(spec, "/")
-	host, port := "", rest
-	if i := strings.LastIndexByte(rest, ':'); i >= 0 {
-		host, port = rest[:i], rest[i+1:]
-	}
-	bind, hostPort, found := strings.Cut(host, ":")
-	if strings.HasPrefix(host, "[") {
-		var after string
-		bind, after, found = strings.Cut(host[1:], "]")
-		hostPort = strings.TrimPrefix(after, ":")
-		if !found || (hostPort == after && after != "") {
-			return core.PortMapping{}, errPort
-		}
-	} else if _, err := strconv.ParseUint(host, 10, 16); err == nil && !found {
-		bind, hostPort = "", host
-	}
-	mapping := core.PortMapping{Protocol: protocol}
-	if bind != "" {
+// parsePorts reads [BIND:][HOSTPORT:]PORT[/PROTOCOL] as Docker does, ranges and an IPv6
+// BIND in brackets included. It also takes BIND:PORT.
+func parsePorts(spec string) ([]core.PortMapping, error) {
+	if i := strings.LastIndexByte(spec, ':'); i > 0 {
+		bind := spec[:i]
 		address, err := netip.ParseAddr(bind)
-		if err != nil || address.Zone() != "" {
-			return mapping, errPort
+		if (err == nil && address.Is4()) || (bind[0] == '[' && bind[i-1] == ']') {
+			spec = bind + ":" + spec[i:]
 		}
-		mapping.HostIP = address.String()
 	}
-	var errs [2]error
-	mapping.ContainerPort, errs[0] = portNumber(port)
-	if hostPort != "" {
-		mapping.HostPort, errs[1] = portNumber(hostPort)
-	}
-	return mapping, cmp.Or(errs[0], errs[1])
-}
-
-func portNumber(text string) (int, error) {
-	number, err := strconv.ParseUint(text, 10, 16)
+	parsed, err := nat.ParsePortSpec(spec)
 	if err != nil {
-		return 0, errPort
+		return nil, fmt.Errorf("%w; want [BIND:][HOSTPORT:]PORT[/udp], where ports may be ranges such as 8000-8010", err)
 	}
-	return int(number), nil
+	ports := make([]core.PortMapping, len(parsed))
+	for i, p := range parsed {
+		first, last, err := nat.ParsePortRangeToInt(p.Binding.HostPort)
+		if err != nil {
+			return nil, err
+		}
+		ports[i] = core.PortMapping{ContainerPort: p.Port.Int(), Protocol: p.Port.Proto(), HostIP: p.Binding.HostIP, HostPort: first}
+		if last > first {
+			ports[i].HostPortEnd = last
+		}
+	}
+	return ports, nil
 }
 
 func parseMemory(value string) (int, error) {

@@ -1,16 +1,13 @@
 package cli
 
 import (
-	"cmp"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
-	"strconv"
+	"slices"
 	"strings"
 	"testing"
 
-	"github.com/docker/go-connections/nat"
 	"github.com/moatproject/moat/core"
 	"github.com/spf13/pflag"
 )
@@ -36,7 +33,8 @@ func configOf(t *testing.T, args ...string) (core.Config, error) {
 	if err := flags.Parse(args); err != nil {
 		t.Fatal(err)
 	}
-	return options.config(testFlagEnv(t), flags.Args())
+	spec, err := options.spec(testFlagEnv(t), flags.Args())
+	return spec.Workload, err
 }
 
 func TestFlagsBecomeTheConfiguration(t *testing.T) {
@@ -59,25 +57,14 @@ func TestFlagsBecomeTheConfiguration(t *testing.T) {
 		Mounts:      []core.MountConfig{{Source: "/here/src", Target: "/src", ReadOnly: true}, {Source: "/here/data", Target: "/data"}},
 		NetworkMode: "none-such", DNS: []string{"192.0.2.1"}, ExtraHosts: []string{"db:192.0.2.2"},
 		Ports: []core.PortMapping{
-			{ContainerPort: 80}, {ContainerPort: 81, HostIP: "127.0.0.2"}, {ContainerPort: 82, HostPort: 8082},
+			{ContainerPort: 80, Protocol: "tcp"}, {ContainerPort: 81, Protocol: "tcp", HostIP: "127.0.0.2"}, {ContainerPort: 82, Protocol: "tcp", HostPort: 8082},
 			{ContainerPort: 83, HostIP: "::1", HostPort: 8083, Protocol: "udp"},
 		},
 		MemoryMB: 512, NanoCPUs: 1_500_000_000, CapAdd: []string{"NET_RAW"}, GroupAdd: []string{"999"}, Privileged: true,
-		Labels: map[string]string{"k": "v"}, Pull: core.PullNever, StopTimeout: 3e9, RunID: got.RunID,
+		Labels: map[string]string{"k": "v"}, Pull: core.PullNever, StopTimeout: 3e9,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
-	}
-}
-
-func TestRunIsNamedByItsID(t *testing.T) {
-	first, err := configOf(t, "image")
-	if err != nil {
-		t.Fatal(err)
-	}
-	second, _ := configOf(t, "image")
-	if !core.IsRunName(first.RunID) || first.Name != first.RunID || first.RunID == second.RunID {
-		t.Errorf("names %q and %q of runs %q and %q", first.Name, second.Name, first.RunID, second.RunID)
 	}
 }
 
@@ -111,35 +98,79 @@ func TestBadFlagsAreNamed(t *testing.T) {
 	}
 }
 
-func FuzzParsePort(f *testing.F) {
-	for _, seed := range []string{"80", "8080:80", "127.0.0.1:80", "127.0.0.1::80", "127.0.0.1:1:2/udp", "[::1]:1:2/udp", "[::1:80", "::80", "80/", "a:b:c"} {
-		f.Add(seed)
+func TestPublishedPorts(t *testing.T) {
+	tcp := func(container, host int) core.PortMapping {
+		return core.PortMapping{ContainerPort: container, Protocol: "tcp", HostPort: host}
 	}
-	f.Fuzz(func(t *testing.T, spec string) {
-		mapping, err := parsePort(spec)
-		if err != nil {
-			return
+	on := func(address string, port core.PortMapping) core.PortMapping {
+		port.HostIP = address
+		return port
+	}
+	for specs, want := range map[string][]core.PortMapping{
+		"80":                              {tcp(80, 0)},
+		"8080:80":                         {tcp(80, 8080)},
+		":80":                             {tcp(80, 0)},
+		"0:80":                            {tcp(80, 0)},
+		"80/udp":                          {{ContainerPort: 80, Protocol: "udp"}},
+		"80/TCP":                          {tcp(80, 0)},
+		"127.0.0.2:80":                    {on("127.0.0.2", tcp(80, 0))},
+		"127.0.0.2::80":                   {on("127.0.0.2", tcp(80, 0))},
+		"127.0.0.2:8080:80":               {on("127.0.0.2", tcp(80, 8080))},
+		"[::1]:80":                        {on("::1", tcp(80, 0))},
+		"[::1]:8080:80":                   {on("::1", tcp(80, 8080))},
+		"::1:8080:80":                     {on("::1", tcp(80, 8080))},
+		"18080:80 18081:80":               {tcp(80, 18080), tcp(80, 18081)},
+		"18080:80 18080:80/udp":           {tcp(80, 18080), {ContainerPort: 80, Protocol: "udp", HostPort: 18080}},
+		"127.0.0.1:8080:80 [::1]:8080:80": {on("127.0.0.1", tcp(80, 8080)), on("::1", tcp(80, 8080))},
+		"8000-8002:8000-8002":             {tcp(8000, 8000), tcp(8001, 8001), tcp(8002, 8002)},
+		"9000-9001:80-81/tcp":             {tcp(80, 9000), tcp(81, 9001)},
+		"8000-8001":                       {tcp(8000, 0), tcp(8001, 0)},
+		"127.0.0.2:8000-8001":             {on("127.0.0.2", tcp(8000, 0)), on("127.0.0.2", tcp(8001, 0))},
+		"8000-8000:80":                    {tcp(80, 8000)},
+		"8000-8010:80":                    {{ContainerPort: 80, Protocol: "tcp", HostPort: 8000, HostPortEnd: 8010}},
+		"[::1]:8000-8010:80 8000-8010:81": {{ContainerPort: 80, Protocol: "tcp", HostIP: "::1", HostPort: 8000, HostPortEnd: 8010}, {ContainerPort: 81, Protocol: "tcp", HostPort: 8000, HostPortEnd: 8010}},
+	} {
+		var args []string
+		for _, spec := range strings.Fields(specs) {
+			args = append(args, "-p", spec)
 		}
-		if (core.Config{Image: "image", Ports: []core.PortMapping{mapping}}).Validate() != nil {
-			return // it is refused there
+		got, err := configOf(t, append(args, "image")...)
+		if err != nil || !slices.Equal(got.Ports, want) {
+			t.Errorf("-p %s: %+v, %v, want %+v", specs, got.Ports, err, want)
 		}
-		// What is accepted means what it means to Docker.
-		docker, err := nat.ParsePortSpec(spec)
-		if i := strings.LastIndexByte(spec, ':'); err != nil && i >= 0 { // BIND:PORT is BIND::PORT there
-			docker, err = nat.ParsePortSpec(spec[:i] + ":" + spec[i:])
+	}
+}
+
+func TestPortsThatCannotBePublished(t *testing.T) {
+	for specs, want := range map[string]string{
+		"80/sctp":                      `"sctp" is not supported: choose tcp or udp`,
+		"80/icmp":                      "icmp",
+		"8000-8002:8000-8001":          "8000-8002",
+		"8000-8002:80-81":              "8000-8002",
+		"8010-8000:80":                 "8010-8000",
+		"0-3:80":                       "range of host ports",
+		"8000-8001:80 8001-8002:81-82": "",
+		"8000-8001:80-81 8001:82":      "8001/tcp is taken twice",
+		"8080:80 8080:80":              "8080/tcp is taken twice",
+		"8080:80 8080:81":              "8080/tcp is taken twice",
+		"0.0.0.0:8080:80 8080:80":      "8080/tcp is taken twice",
+		"65536":                        "65536",
+		"70000:80":                     "70000",
+		"80:":                          "no port",
+		"":                             "no port",
+		"localhost:80":                 "localhost",
+		"localhost:80:80":              "localhost",
+		"[::1:80":                      "[::1:80",
+		"[fe80::1%eth0]:80:80":         "fe80::1%eth0",
+		"1.2.3:80:80":                  "1.2.3",
+	} {
+		var args []string
+		for _, spec := range strings.Split(specs, " ") {
+			args = append(args, "-p", spec)
 		}
-		if err != nil || len(docker) != 1 {
-			t.Fatalf("%q became %+v, and Docker's parser says %+v, %v", spec, mapping, docker, err)
+		_, err := configOf(t, append(args, "image")...)
+		if (err == nil) != (want == "" && specs != "") || (err != nil && !strings.Contains(err.Error(), want)) {
+			t.Errorf("-p %q: error %v does not speak of %q", specs, err, want)
 		}
-		binding := docker[0].Binding
-		hostPort, _ := strconv.Atoi(cmp.Or(binding.HostPort, "0"))
-		want := core.PortMapping{ContainerPort: docker[0].Port.Int(), Protocol: docker[0].Port.Proto(), HostPort: hostPort}
-		if binding.HostIP != "" {
-			want.HostIP = netip.MustParseAddr(binding.HostIP).String()
-		}
-		mapping.Protocol = cmp.Or(mapping.Protocol, "tcp")
-		if mapping != want {
-			t.Errorf("%q became %+v, and is %+v to Docker", spec, mapping, want)
-		}
-	})
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,7 +17,10 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/adapters/memory"
+	"github.com/moatproject/moat/apps/internal/runstore"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/detect"
+	"github.com/moatproject/moat/core/run"
 )
 
 // stubbornEngine is the memory runtime with failures, across several commands.
@@ -24,12 +28,18 @@ type stubbornEngine struct {
 	core.Runtime
 	start  func(id string) error // nil: none fails
 	remove func(id string) error
+	stop   func(ctx context.Context, id string) error
+	wait   func(id string)
+	gone   func(network string) // called before a network's removal
 
 	create   func(core.Config) error // nil: none fails
 	attached func(id string)         // called when a workload is about to be started
 
 	noServices bool
+	verify     error
 }
+
+func (e *stubbornEngine) Verify(context.Context) error { return e.verify }
 
 func (e *stubbornEngine) Unwrap() core.Runtime { return e.Runtime }
 func (e *stubbornEngine) Close() error         { return nil }
@@ -70,7 +80,46 @@ func (e *stubbornEngine) RemoveContainer(ctx context.Context, id string) error {
 	return e.Runtime.RemoveContainer(ctx, id)
 }
 
+func (e *stubbornEngine) StopContainer(ctx context.Context, id string) error {
+	if e.stop != nil {
+		if err := e.stop(ctx, id); err != nil {
+			return err
+		}
+	}
+	return e.Runtime.StopContainer(ctx, id)
+}
+func (e *stubbornEngine) WaitContainer(ctx context.Context, id string) (int64, error) {
+	if e.wait != nil {
+		e.wait(id)
+	}
+	return e.Runtime.WaitContainer(ctx, id)
+}
+func (e *stubbornEngine) NetworkManager() core.NetworkManager {
+	networks := e.Runtime.NetworkManager()
+	if e.gone == nil {
+		return networks
+	}
+	return &slowNetworks{networks, e.gone}
+}
+
+type slowNetworks struct {
+	core.NetworkManager
+	gone func(string)
+}
+
+func (n *slowNetworks) RemoveNetwork(ctx context.Context, id string) error {
+	n.gone(id)
+	return n.NetworkManager.RemoveNetwork(ctx, id)
+}
+
 // redis is an image whose readiness command finds what the script makes.
+// registering makes a candidate the only runtime.
+func registering(name core.RuntimeType, candidate func() detect.Candidate) func(Env, core.PullSink, *slog.Logger) []detect.Registration {
+	return func(Env, core.PullSink, *slog.Logger) []detect.Registration {
+		return []detect.Registration{{Name: name, Candidates: func() []detect.Candidate { return []detect.Candidate{candidate()} }}}
+	}
+}
+
 func redis(tag, script string) memory.Image {
 	return memory.Image{
 		Ref: "redis:" + tag, Entrypoint: []string{"sh", "-c", script},
@@ -84,7 +133,7 @@ type commands struct {
 	engine   *stubbornEngine
 	endpoint string
 	env      Env
-	state    state
+	store    runstore.Store
 }
 
 func newCommands(t *testing.T) *commands {
@@ -92,17 +141,17 @@ func newCommands(t *testing.T) *commands {
 		redis("7", "touch /tmp/ready; sleep 1000"), redis("never", "echo no disk; sleep 1000"), redis("dies", "echo no key; exit 3"),
 	}})}
 	t.Cleanup(func() { engine.Runtime.Close() })
-	s := newState(t)
-	c := &commands{T: t, engine: engine, endpoint: "here", state: s}
+	dir := filepath.Join(t.TempDir(), "moat")
+	c := &commands{T: t, engine: engine, endpoint: "here", store: runstore.New(dir, "here")}
 	c.env = Env{
-		Host:     core.Host{GOOS: "linux", Getenv: func(key string) string { return map[string]string{core.EnvRuntime: "memory"}[key] }},
-		Notify:   func() (<-chan os.Signal, func()) { return nil, func() {} },
+		Host:     detect.Host{GOOS: "linux", Getenv: func(key string) string { return map[string]string{detect.EnvRuntime: "memory"}[key] }},
+		Notify:   func(...os.Signal) (<-chan os.Signal, func()) { return nil, func() {} },
 		LookEnv:  func(string) (string, bool) { return "", false },
-		Now:      time.Now,
-		StateDir: s.dir,
-		Candidates: func(Env, core.PullSink, *slog.Logger) []core.Candidate {
-			return []core.Candidate{{Type: core.RuntimeMemory, Endpoint: c.endpoint, New: func() (core.Runtime, error) { return engine, nil }}}
-		},
+		Clock:    run.SystemClock{},
+		StateDir: dir,
+		Registered: registering(memory.Type, func() detect.Candidate {
+			return detect.Candidate{Type: memory.Type, Endpoint: c.endpoint, New: func() (core.Runtime, error) { return engine, nil }}
+		}),
 	}
 	return c
 }
@@ -124,7 +173,7 @@ func (c *commands) left() (containers, networks, runs int) {
 	if err = errors.Join(err, networksErr); err != nil {
 		c.Fatal(err)
 	}
-	return len(infos), len(all), len(c.state.ended())
+	return len(infos), len(all), len(c.store.Ended())
 }
 
 func (c *commands) wantLeft(containers, networks, runs int) {
@@ -224,7 +273,7 @@ func TestInterruptedWhileHeld(t *testing.T) {
 	for _, args := range [][]string{{"run", "--rm"}, {"run"}, {"run", "--rm", "-it"}} {
 		c := newCommands(t)
 		signals := make(chan os.Signal, 1)
-		c.env.Notify = func() (<-chan os.Signal, func()) { return signals, func() {} }
+		c.env.Notify = func(...os.Signal) (<-chan os.Signal, func()) { return signals, func() {} }
 		console := &fakeConsole{size: func() core.TerminalSize { return core.TerminalSize{} }}
 		c.env.Console, c.env.Stdin = console, strings.NewReader("")
 		c.engine.attached = func(id string) {
@@ -301,6 +350,25 @@ func TestServicesThatAreRemovedLate(t *testing.T) {
 	c.wantLeft(0, 0, 0)
 }
 
+// TestPullPolicyHoldsForServices sees what is asked of the engine for each container.
+func TestPullPolicyHoldsForServices(t *testing.T) {
+	for _, policy := range []core.PullPolicy{core.PullMissing, core.PullNever, core.PullAlways} {
+		c := newCommands(t)
+		var lock sync.Mutex
+		asked := map[string]core.PullPolicy{}
+		c.engine.create = func(cfg core.Config) error {
+			lock.Lock()
+			defer lock.Unlock()
+			asked[cfg.Role] = cfg.Pull
+			return errors.New("enough is known")
+		}
+		c.moat("run", "--pull", string(policy), "--service", "redis:7", memory.BaseImage, "true")
+		if asked[core.RoleService] != policy || asked[""] != policy && asked[core.RoleMain] != policy {
+			t.Errorf("--pull %s: asked for %v", policy, asked)
+		}
+	}
+}
+
 // TestWhatARunCannotRemove is for `moat clean`, also where it runs.
 func TestWhatARunCannotRemove(t *testing.T) {
 	c := newCommands(t)
@@ -328,17 +396,58 @@ func TestWhatARunCannotRemove(t *testing.T) {
 	c.wantLeft(0, 0, 0)
 }
 
+// TestCleanupFailureIsPrinted beside the workload's status, and beside a signal's.
+func TestCleanupFailureIsPrinted(t *testing.T) {
+	for script, status := range map[string]int{"exit 3": 3, "exit 0": statusMoatFailed, "sleep 1000": 128 + int(syscall.SIGINT)} {
+		c := newCommands(t)
+		c.engine.remove = func(string) error { return &core.Error{Op: "remove container", Class: core.ErrUnavailable} }
+		if status > 128 {
+			signals := make(chan os.Signal)
+			c.env.Notify = func(which ...os.Signal) (<-chan os.Signal, func()) {
+				if slices.Contains(which, os.Signal(syscall.SIGINT)) {
+					return signals, func() {}
+				}
+				return nil, func() {}
+			}
+			c.engine.attached = func(string) {
+				for range 2 { // once both are received, the first has been handled
+					signals <- syscall.SIGINT
+				}
+			}
+		}
+		code, _, stderr := c.moat("run", "--rm", memory.BaseImage, "sh", "-c", script)
+		if code != status || strings.Count(stderr, "moat: remove container: ") != 1 {
+			t.Errorf("%s: %d, %s", script, code, stderr)
+		}
+	}
+}
+
+// TestRestoreFailureIsPrinted beside the workload's status.
+func TestRestoreFailureIsPrinted(t *testing.T) {
+	c := newCommands(t)
+	c.env.Console = &fakeConsole{size: func() core.TerminalSize { return core.TerminalSize{} }}
+	c.env.Stdin = strings.NewReader("")
+	code, _, stderr := c.moat("run", "-it", "--rm", memory.BaseImage, "sh", "-c", "exit 3")
+	if code != 3 || stderr != "moat: cannot restore\n" {
+		t.Errorf("%d, %q", code, stderr)
+	}
+}
+
 // TestRemovedByHand removes the containers of a run whose process was killed.
 func TestRemovedByHand(t *testing.T) {
 	c := newCommands(t)
-	owner, err := c.state.owner()
+	owner, err := c.store.Owner()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.state.killed(t, "run", "under another name")
+	claim, err := runstore.New(c.env.StateDir, "under another name").Claim("run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim.Release(run.EndingPartial)
 	for _, role := range []string{core.RoleMain, core.RoleService} {
 		_, err := c.engine.CreateContainer(t.Context(), core.Config{
-			Name: role, Image: memory.BaseImage, RunID: "run", Role: role, Labels: map[string]string{labelOwner: owner},
+			Name: role, Image: memory.BaseImage, RunID: "run", Role: role, Labels: map[string]string{run.LabelOwner: owner},
 		})
 		if err == nil {
 			err = c.engine.StartContainer(t.Context(), role)
@@ -364,12 +473,12 @@ func TestRemovedByHand(t *testing.T) {
 // TestLostLocks tells of what it leaves alone.
 func TestLostLocks(t *testing.T) {
 	c := newCommands(t)
-	owner, err := c.state.owner()
+	owner, err := c.store.Owner()
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = c.engine.CreateContainer(t.Context(), core.Config{
-		Name: "lost", Image: memory.BaseImage, Cmd: []string{"sleep", "1000"}, RunID: "run", Labels: map[string]string{labelOwner: owner, labelForeground: "true"},
+		Name: "lost", Image: memory.BaseImage, Cmd: []string{"sleep", "1000"}, RunID: "run", Labels: map[string]string{run.LabelOwner: owner, run.LabelForeground: "true"},
 	})
 	if err == nil {
 		err = c.engine.StartContainer(t.Context(), "lost")
@@ -418,14 +527,23 @@ func TestWithoutServices(t *testing.T) {
 	c.wantLeft(0, 0, 0)
 }
 
-func TestLeftHint(t *testing.T) {
-	for want, p := range map[string]provision{
-		"":                                    {},
-		", and `moat clean` for its services": {infos: make([]core.ServiceInfo, 1)},
-		", and `moat clean` for its services and network": {infos: make([]core.ServiceInfo, 1), network: "own"},
-	} {
-		if got := p.leftHint(); got != want {
-			t.Errorf("got %q, want %q", got, want)
+// TestDetachedFromServices tells what goes on beside the workload.
+func TestDetachedFromServices(t *testing.T) {
+	for network, hint := range map[string]string{"": "for its services and network\n", "shared": "for its services\n"} {
+		c := newCommands(t)
+		c.env.Console = &fakeConsole{size: func() core.TerminalSize { return core.TerminalSize{} }}
+		c.env.Stdin = strings.NewReader("\x10\x11")
+		args := []string{"run", "-it", "--rm", "--service", "redis:7"}
+		if network != "" {
+			if _, err := c.engine.NetworkManager().CreateNetwork(t.Context(), network); err != nil {
+				t.Fatal(err)
+			}
+			args = append(args, "--network", network)
 		}
+		_, _, stderr := c.moat(append(args, memory.BaseImage, "sleep", "1000")...)
+		if !strings.Contains(stderr, "moat: detached; ") || !strings.HasSuffix(strings.TrimSuffix(stderr, "moat: cannot restore\n"), "and `moat clean` "+hint) {
+			t.Errorf("%q: %s", args, stderr)
+		}
+		c.wantLeft(2, 1, 1)
 	}
 }

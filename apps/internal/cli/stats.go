@@ -20,13 +20,13 @@ func (a *app) statsCommand() *cobra.Command {
 	var once bool
 	cmd := &cobra.Command{
 		Use:   "stats [CONTAINER...]",
-		Short: "Show what running containers use, each second until interrupted",
+		Short: "Show the resource use of running containers, each second until interrupted",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
 				return a.stats(ctx, engine, args, once || a.json)
 			})
 			if _, interrupted := errors.AsType[*interruptedError](err); interrupted {
-				return nil // as everybody ends it
+				return nil // the usual way to end it
 			}
 			return err
 		},

@@ -18,36 +18,51 @@ import (
 
 // Console is the terminal of this process's standard input and output.
 type Console interface {
-	// Raw passes keys on as they are typed, until restore is called.
+	// Raw turns on raw mode until restore is called.
 	Raw() (restore func() error, err error)
 
 	// Size is in characters; zero where it is unknown.
 	Size() core.TerminalSize
 
-	// Resized tells each change of the size until stop is called.
+	// Resized signals each change of the size until stop is called.
 	Resized() (changes <-chan os.Signal, stop func())
 }
 
-type processConsole struct{ in, out uintptr }
+type processConsole struct {
+	in  *os.File
+	out uintptr
+}
 
-// findConsole returns nil where standard input is no terminal.
+// findConsole returns nil if standard input is not a terminal.
 func findConsole(stdin, stdout *os.File) Console {
 	if !term.IsTerminal(stdin.Fd()) {
 		return nil
 	}
-	console := processConsole{stdin.Fd(), stdin.Fd()}
+	console := processConsole{stdin, stdin.Fd()}
 	if term.IsTerminal(stdout.Fd()) {
 		console.out = stdout.Fd()
 	}
 	return console
 }
 
+// Raw starts a guard for the terminal. A failure to start one is ignored: the terminal
+// works without it.
 func (c processConsole) Raw() (func() error, error) {
-	state, err := term.SetRawTerminal(c.in)
+	guard, unguarded := startGuard(c.in)
+	dismiss := func() {
+		if unguarded == nil {
+			guard.dismiss()
+		}
+	}
+	state, err := term.SetRawTerminal(c.in.Fd())
 	if err != nil {
+		dismiss()
 		return nil, fmt.Errorf("set the terminal to raw mode: %w", err)
 	}
-	return func() error { return term.RestoreTerminal(c.in, state) }, nil
+	return func() error {
+		defer dismiss()
+		return term.RestoreTerminal(c.in.Fd(), state)
+	}, nil
 }
 
 func (c processConsole) Size() core.TerminalSize {
@@ -77,7 +92,7 @@ func defaultDetachKeys() detachKeys {
 	return keys
 }
 
-// Set takes an empty text for the default, as Docker does.
+// Set accepts an empty text as the default, as Docker does.
 func (k *detachKeys) Set(text string) (err error) {
 	k.text = cmp.Or(text, "ctrl-p,ctrl-q")
 	k.bytes, err = term.ToBytes(k.text)
@@ -104,6 +119,7 @@ var (
 type session struct {
 	stdin   io.Reader
 	stdout  io.Writer
+	stderr  io.Writer
 	size    core.TerminalSize
 	console Console          // nil: there is no terminal
 	changes <-chan os.Signal // of its size, from before size was taken
@@ -115,15 +131,16 @@ type session struct {
 	over     bool           // restored
 	stop     func()         // changes
 	asItWas  func() error   // the terminal, which is raw; nil: it is not
+	untold   error          // a failure to read, until the terminal can show it
 	watching sync.WaitGroup // of what begin has started
 }
 
 // openSession connects the process's streams, with a terminal where there is one on both
 // sides. detach is called when the detach keys are typed. The caller restores it.
 func (a *app) openSession(interactive, tty bool, keys detachKeys, detach context.CancelCauseFunc) *session {
-	s := &session{stdout: a.env.Stdout}
+	s := &session{stdout: a.env.Stdout, stderr: a.env.Stderr}
 	if interactive {
-		s.stdin = a.env.Stdin
+		s.stdin = &input{a.env.Stdin, s.inputFailed}
 	}
 	if s.console = a.env.Console; !tty || s.console == nil {
 		s.console = nil
@@ -140,9 +157,40 @@ func (a *app) openSession(interactive, tty bool, keys detachKeys, detach context
 	return s
 }
 
+// input reads standard input. A failure to read ends the input, not the session: the exit
+// status is the workload's.
+type input struct {
+	io.Reader
+	failed func(error)
+}
+
+func (i *input) Read(p []byte) (int, error) {
+	n, err := i.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		i.failed(err)
+		err = io.EOF
+	}
+	return n, err
+}
+
+// inputFailed reports a failure to read, at once or after raw mode.
+func (s *session) inputFailed(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asItWas != nil && !s.over {
+		s.untold = err
+		return
+	}
+	s.tell(err)
+}
+
+func (s *session) tell(err error) {
+	fmt.Fprintf(s.stderr, "moat: standard input ends here for the workload: %v\n", err)
+}
+
 var errSessionOver = errors.New("the attachment has ended")
 
-// begin gives the terminal's keys to the container, and runs watch, which wait waits for.
+// begin gives the terminal's keys to the container and starts watch, for which wait waits.
 func (s *session) begin(watch func()) (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,17 +204,17 @@ func (s *session) begin(watch func()) (err error) {
 	}
 	if watch != nil {
 		s.watching.Add(1)
-		s.guard(func() {
+		go func() {
 			defer s.watching.Done()
 			watch()
-		})
+		}()
 	}
 	return nil
 }
 
 func (s *session) wait() { s.watching.Wait() }
 
-// restore makes the terminal what it was. Nothing begins any more.
+// restore restores the terminal. After it, begin does nothing.
 func (s *session) restore() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,24 +228,14 @@ func (s *session) restore() error {
 	if s.asItWas == nil {
 		return nil
 	}
-	return s.asItWas()
+	err := s.asItWas()
+	if s.untold != nil {
+		s.tell(s.untold)
+	}
+	return err
 }
 
-// guard runs f beside the session. A panic of it would pass by those who restore the
-// terminal.
-func (s *session) guard(f func()) {
-	go func() {
-		defer func() {
-			if cause := recover(); cause != nil {
-				_ = s.restore()
-				panic(cause)
-			}
-		}()
-		f()
-	}()
-}
-
-// beginningWriter tells its first Write.
+// beginningWriter calls begin before its first Write.
 type beginningWriter struct {
 	io.Writer
 	begin func()
@@ -208,7 +246,8 @@ func (w *beginningWriter) Write(p []byte) (int, error) {
 	return w.Writer.Write(p)
 }
 
-// detaching reads until the detach keys are typed, and holds back what they may begin with.
+// detaching reads until the detach keys are typed, and holds back a possible beginning of
+// them.
 type detaching struct {
 	io.Reader
 	keys   []byte
@@ -236,7 +275,7 @@ func (d *detaching) Read(p []byte) (int, error) {
 	return 0, d.err
 }
 
-// sort tells keys from other input, which ends with err.
+// sort separates the detach keys from other input, which ends with err.
 func (d *detaching) sort(typed []byte, err error) {
 	if before, _, found := bytes.Cut(typed, d.keys); found {
 		d.ready, d.err = before, errDetached
@@ -254,13 +293,14 @@ func (d *detaching) sort(typed []byte, err error) {
 	}
 }
 
-// sizes tells the terminal's later sizes until ctx ends; nil where there is none.
+// sizes returns a channel of the terminal's later sizes until ctx ends, or nil without a
+// terminal.
 func (s *session) sizes(ctx context.Context) <-chan core.TerminalSize {
 	if s.console == nil {
 		return nil
 	}
 	sizes := make(chan core.TerminalSize)
-	s.guard(func() {
+	go func() {
 		for range receive(ctx, s.changes) {
 			select {
 			case sizes <- s.console.Size():
@@ -268,11 +308,11 @@ func (s *session) sizes(ctx context.Context) <-chan core.TerminalSize {
 				return
 			}
 		}
-	})
+	}()
 	return sizes
 }
 
-// attachOptions are for a core.Attacher or a core.Execer.
+// attachOptions returns options for a core.Attacher or a core.Execer.
 func (s *session) attachOptions(env Env, tty bool) core.AttachOptions {
 	return core.AttachOptions{
 		Stdin: s.stdin, Stdout: s.stdout, Stderr: env.Stderr,

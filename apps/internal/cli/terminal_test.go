@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 
@@ -108,28 +108,35 @@ func TestDetachKeysFlag(t *testing.T) {
 	}
 }
 
-// fakeConsole notes what is done to it.
+// fakeConsole records its calls.
 type fakeConsole struct {
+	mu      sync.Mutex
 	calls   []string
 	changes chan os.Signal
 	size    func() core.TerminalSize
 }
 
+func (c *fakeConsole) called(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls = append(c.calls, name)
+}
+
 func (c *fakeConsole) Raw() (func() error, error) {
-	c.calls = append(c.calls, "raw")
-	return func() error { c.calls = append(c.calls, "restore"); fmt.Println("restored"); return errRestore }, nil
+	c.called("raw")
+	return func() error { c.called("restore"); fmt.Println("restored"); return errRestore }, nil
 }
 
 var errRestore = errors.New("cannot restore")
 
 func (c *fakeConsole) Size() core.TerminalSize {
-	c.calls = append(c.calls, "size")
+	c.called("size")
 	return c.size()
 }
 
 func (c *fakeConsole) Resized() (<-chan os.Signal, func()) {
-	c.calls = append(c.calls, "watch")
-	return c.changes, func() { c.calls = append(c.calls, "stop") }
+	c.called("watch")
+	return c.changes, func() { c.called("stop") }
 }
 
 func TestSession(t *testing.T) {
@@ -157,29 +164,4 @@ func TestSession(t *testing.T) {
 			t.Errorf("%+v: %v, raw: %v", test, got, s.interactive)
 		}
 	}
-}
-
-// TestPanic makes a process that panics beside its session.
-func TestPanic(t *testing.T) {
-	const variable = "MOAT_TEST_PANIC"
-	if os.Getenv(variable) == "" {
-		command := exec.Command(os.Args[0], "-test.run", "^TestPanic$")
-		command.Env = append(os.Environ(), variable+"=1")
-		out, err := command.CombinedOutput()
-		if _, died := errors.AsType[*exec.ExitError](err); !died || !strings.Contains(string(out), "panic: size") {
-			t.Fatalf("%v: %s", err, out)
-		}
-		if !strings.Contains(string(out), "restored") {
-			t.Errorf("the terminal is left raw: %s", out)
-		}
-		return
-	}
-	console := &fakeConsole{changes: make(chan os.Signal, 1), size: func() core.TerminalSize { return core.TerminalSize{} }}
-	a := &app{env: Env{Stdin: strings.NewReader(""), Stdout: io.Discard, Console: console}}
-	s := a.openSession(true, true, defaultDetachKeys(), func(error) {})
-	must(t, s.begin(nil))
-	sizes := s.sizes(t.Context())
-	console.size = func() core.TerminalSize { panic("size") }
-	console.changes <- nil
-	<-sizes
 }

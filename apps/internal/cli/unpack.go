@@ -15,9 +15,9 @@ import (
 	"strings"
 )
 
-// unpacking extracts what a container sent, whoever wrote it there: it touches nothing
-// but the one file, or what is in the one folder, that the copy is for. Owners, and the
-// bits that lend an owner's rights, stay in the container.
+// unpacking extracts an untrusted archive from a container. It touches only the one file,
+// or the contents of the one directory, that the copy is for. Owners and set-ID bits are
+// not extracted.
 type unpacking struct {
 	root    *os.Root // the folder itself, or the one that the file goes into
 	base    string   // what all names begin with, "." for none
@@ -26,8 +26,8 @@ type unpacking struct {
 	folders map[string]*tar.Header
 }
 
-// unpack extracts an archive of one file or folder, base, under a name in a folder, or of
-// a folder's contents where the name is ".".
+// unpack extracts an archive of one file or directory, base, under a name in a directory,
+// or a directory's contents if the name is ".".
 func unpack(archive io.Reader, base string, isDir bool, into *os.Root, name string) error {
 	u := &unpacking{root: into, base: base, name: name, merged: name == ".", folders: map[string]*tar.Header{}}
 	if isDir {
@@ -40,8 +40,9 @@ func unpack(archive io.Reader, base string, isDir bool, into *os.Root, name stri
 	}
 	for entries := tar.NewReader(archive); ; {
 		header, err := entries.Next()
-		if errors.Is(err, io.EOF) {
-			return u.finish()
+		if errors.Is(err, io.EOF) { // of the archive: only the stream's own tells that it is whole
+			_, err = io.Copy(io.Discard, archive)
+			return errors.Join(u.finish(), err)
 		}
 		if err != nil {
 			return err
@@ -52,7 +53,7 @@ func unpack(archive io.Reader, base string, isDir bool, into *os.Root, name stri
 	}
 }
 
-// makeFolder opens a folder that is no link to one.
+// makeFolder creates and opens a directory. It refuses a link to one.
 func makeFolder(in *os.Root, name string) (*os.Root, error) {
 	if err := in.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
@@ -78,7 +79,7 @@ var (
 	errOtherKind = errors.New("it is a folder, and was a file when it was asked for")
 )
 
-// local turns an entry's name into a path in the root.
+// local returns the path of an entry in the root.
 func (u *unpacking) local(name string) (string, error) {
 	clean := path.Clean(strings.TrimLeft(name, "/")) // engines archive "/" with whole paths
 	if u.base != "." {
@@ -127,8 +128,8 @@ func (u *unpacking) extract(header *tar.Header, content io.Reader) error {
 	return u.file(name, header, content)
 }
 
-// clear makes way for an entry: what it replaces goes, so that nothing is written
-// through it. A folder neither replaces a file nor is replaced by one.
+// clear removes an entry's old file, so that nothing is written through a link. A directory
+// neither replaces a file nor is replaced by one.
 func (u *unpacking) clear(name string, isDir bool) error {
 	found, err := u.root.Lstat(name)
 	switch {
@@ -169,12 +170,13 @@ func (u *unpacking) file(name string, header *tar.Header, content io.Reader) err
 	return u.root.Chtimes(name, header.AccessTime, header.ModTime)
 }
 
-// finish gives folders their modes and times, which until now would have been in the way.
+// finish sets the modes and times of directories, which could have prevented writing into
+// them before.
 func (u *unpacking) finish() error {
 	innerFirst := func(a, b string) int { return cmp.Compare(depth(b), depth(a)) }
 	for _, name := range slices.SortedFunc(maps.Keys(u.folders), innerFirst) {
 		header := u.folders[name]
-		// The mode comes last: it may be one that hides the folder from its owner.
+		// The mode comes last: it may deny access to the owner.
 		if err := u.root.Chtimes(name, header.AccessTime, header.ModTime); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/moatproject/moat/core"
 )
@@ -154,6 +156,68 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestCopyOutReadsToTheEnd has a failure that comes after the archive.
+func TestCopyOutReadsToTheEnd(t *testing.T) {
+	t.Chdir(t.TempDir())
+	broken := errors.New("broken")
+	from := failingSender{sender{mode: 0o644, entries: []tar.Header{file("x")}}, broken}
+	var out bytes.Buffer
+	for _, dest := range []string{"y", "-"} {
+		if err := (&app{env: Env{Stdout: &out}}).copyOut(t.Context(), from, "id", "/tmp/x", dest, false); !errors.Is(err, broken) {
+			t.Errorf("to %s it ends with %v", dest, err)
+		}
+	}
+}
+
+// failingSender is a sender whose archives end with an error, after their own end.
+type failingSender struct {
+	sender
+	failure error
+}
+
+func (s failingSender) CopyFrom(ctx context.Context, id, path string) (io.ReadCloser, error) {
+	archive, err := s.sender.CopyFrom(ctx, id, path)
+	return io.NopCloser(io.MultiReader(archive, iotest.ErrReader(s.failure))), err
+}
+
+// TestCopyIntoEnded copies into a container whose files cannot be described any more.
+func TestCopyIntoEnded(t *testing.T) {
+	t.Chdir(t.TempDir())
+	must(t, os.WriteFile("x", nil, 0o600))
+	for dest, want := range map[string]string{
+		"/tmp": "/tmp x", "/tmp/": "/tmp x", "/tmp/new": "/tmp new", "/tmp/file": "/tmp file", "/none/x": "",
+	} {
+		into := &ended{}
+		err := (&app{env: Env{Abs: filepath.Abs}}).copyIn(t.Context(), into, "id", "x", dest, false)
+		if into.copied != want || (err == nil) != (want != "") {
+			t.Errorf("to %s it copied %q, %v", dest, into.copied, err)
+		}
+	}
+}
+
+// ended is a container that has ended, with a directory /tmp and a file in it.
+type ended struct {
+	sender
+	copied string // where to, and the name there
+}
+
+func (e *ended) StatPath(context.Context, string, string) (core.PathStat, error) {
+	return core.PathStat{}, core.ErrNotRunning
+}
+
+func (e *ended) CopyTo(_ context.Context, _, dir string, archive io.Reader) error {
+	switch header, err := tar.NewReader(archive).Next(); {
+	case dir == "/tmp/file":
+		return &core.Error{Class: core.ErrInvalidConfig, Field: "dir"}
+	case dir != "/tmp":
+		return core.ErrNotFound
+	case err == nil:
+		e.copied = dir + " " + header.Name
+	}
+	_, err := io.Copy(io.Discard, archive)
+	return err
 }
 
 func TestCopyOutOfDevices(t *testing.T) {

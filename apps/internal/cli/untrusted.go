@@ -7,12 +7,12 @@ import (
 	"unicode"
 )
 
-// escapeSequence is what a terminal takes for a command, whole or cut off by the
-// line's end. What it misses loses its escape character all the same.
+// escapeSequence matches terminal commands, also one cut off by the line's end. Escape
+// characters that it misses are removed too.
 var escapeSequence = regexp.MustCompile(`\x1b(?:\[[0-?]*[ -/]*[@-~]?|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~]?)`)
 
-// cleanLine makes a line that somebody else wrote fit for a terminal: nothing in it
-// commands the terminal or reorders the text. Of what \r overwrites, the last is kept.
+// cleanLine makes an untrusted line safe for a terminal: it contains no terminal commands
+// and no characters that reorder text. Text that \r would overwrite is removed.
 func cleanLine(line string) string {
 	line = strings.TrimRight(line, "\r")
 	line = line[strings.LastIndexByte(line, '\r')+1:]
@@ -25,7 +25,7 @@ func cleanLine(line string) string {
 	return strings.TrimRight(line, " \t")
 }
 
-// cleanText is cleanLine for several lines, less those at the end that are empty.
+// cleanText is cleanLine for several lines, without empty lines at the end.
 func cleanText(text string) string {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
@@ -34,13 +34,13 @@ func cleanText(text string) string {
 	return strings.TrimRight(strings.Join(lines, "\n"), "\n")
 }
 
-// maxLine is how many bytes of a line without end are kept.
+// maxLine bounds the kept bytes of an unended line.
 const maxLine = 16 << 10
 
-// lineBuffer makes clean lines of output that comes in pieces.
+// lineBuffer turns pieces of output into clean lines.
 type lineBuffer struct{ rest []byte }
 
-// add returns the lines that a piece ends.
+// add returns the lines that end in this piece.
 func (b *lineBuffer) add(piece []byte) (lines []string) {
 	b.rest = append(b.rest, piece...)
 	for {
@@ -50,7 +50,7 @@ func (b *lineBuffer) add(piece []byte) (lines []string) {
 		}
 		lines, b.rest = append(lines, cleanLine(string(line))), rest
 	}
-	// A progress bar may rewrite its line for ever.
+	// A progress bar may rewrite its line without end.
 	b.rest = b.rest[bytes.LastIndexByte(bytes.TrimRight(b.rest, "\r"), '\r')+1:]
 	if len(b.rest) > maxLine {
 		lines, b.rest = append(lines, cleanLine(string(b.rest))), nil
@@ -58,5 +58,5 @@ func (b *lineBuffer) add(piece []byte) (lines []string) {
 	return lines
 }
 
-// unended returns the line that has no end yet.
+// unended returns the last line, which has not ended.
 func (b *lineBuffer) unended() string { return cleanLine(string(b.rest)) }

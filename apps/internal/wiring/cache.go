@@ -35,6 +35,7 @@ func (c FileCache) Store(key, value string) {
 	if c.Dir == "" || os.MkdirAll(c.Dir, 0o700) != nil {
 		return
 	}
+	c.dropStale()
 	file, err := os.CreateTemp(c.Dir, ".new-*")
 	if err != nil {
 		return
@@ -42,6 +43,17 @@ func (c FileCache) Store(key, value string) {
 	_, err = file.WriteString(value)
 	if closeErr := file.Close(); err != nil || closeErr != nil || os.Rename(file.Name(), c.path(key)) != nil {
 		_ = os.Remove(file.Name())
+	}
+}
+
+// dropStale removes what nobody believes any more: an engine has another key each time
+// it starts.
+func (c FileCache) dropStale() {
+	entries, _ := os.ReadDir(c.Dir)
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil && time.Since(info.ModTime()) > cacheLifetime {
+			_ = os.Remove(filepath.Join(c.Dir, entry.Name()))
+		}
 	}
 }
 

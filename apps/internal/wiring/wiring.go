@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/detect"
 	"github.com/rs/zerolog"
 	"go.uber.org/fx"
 	"go.uber.org/fx/fxevent"
@@ -21,9 +22,10 @@ const stopTimeout = 5 * time.Second
 
 // Settings is what a command line decides about the runtime.
 type Settings struct {
-	Host       core.Host
-	Options    core.RuntimeOptions
-	Candidates func(*slog.Logger) []core.Candidate
+	Host       detect.Host
+	Options    detect.Options
+	Registered func(*slog.Logger) []detect.Registration
+	Creates    bool // containers: the sandbox must have been verified
 	LogOutput  io.Writer
 	LogLevel   zerolog.Level
 }
@@ -72,18 +74,22 @@ func newLogger(settings Settings) *slog.Logger {
 	return slog.New(zerolog.NewSlogHandler(zerolog.New(writer).Level(settings.LogLevel)))
 }
 
-func newPlan(settings Settings, logger *slog.Logger) ([]core.Candidate, error) {
-	return core.Plan(settings.Host, settings.Options, settings.Candidates(logger))
+func newPlan(settings Settings, logger *slog.Logger) ([]detect.Candidate, error) {
+	return detect.Plan(settings.Host, settings.Options, settings.Registered(logger))
 }
 
-func newEngine(lifecycle fx.Lifecycle, plan []core.Candidate) *Engine {
+func newEngine(lifecycle fx.Lifecycle, settings Settings, plan []detect.Candidate) *Engine {
 	engine := &Engine{}
 	lifecycle.Append(fx.Hook{
 		OnStart: func(ctx context.Context) (err error) {
-			var attempts []core.Attempt
-			engine.Runtime, attempts, err = core.Detect(ctx, plan)
+			choose := detect.Unverified
+			if settings.Creates {
+				choose = detect.Detect
+			}
+			var attempts []detect.Attempt
+			engine.Runtime, attempts, err = choose(ctx, plan)
 			if err == nil {
-				chosen := slices.IndexFunc(attempts, func(attempt core.Attempt) bool { return attempt.Err == nil })
+				chosen := slices.IndexFunc(attempts, func(attempt detect.Attempt) bool { return attempt.Err == nil })
 				engine.Endpoint = attempts[chosen].Endpoint
 			}
 			return err
@@ -113,7 +119,7 @@ func With[P any](ctx context.Context, settings Settings, f func(context.Context,
 
 // rootCause drops fx's account of the dependency graph, which means nothing to a user.
 func rootCause(err error) error {
-	if failure, ok := errors.AsType[*core.NoRuntimeError](err); ok {
+	if failure, ok := errors.AsType[*detect.NoRuntimeError](err); ok {
 		return failure
 	}
 	if failure, ok := errors.AsType[*core.Error](err); ok {

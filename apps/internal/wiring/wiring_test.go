@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/detect"
 	"github.com/rs/zerolog"
 	"go.uber.org/fx"
 )
@@ -29,14 +30,16 @@ func (s *stub) Close() error               { s.closed++; return nil }
 
 func settingsFor(forced string, rt *stub, log *bytes.Buffer) Settings {
 	return Settings{
-		Host: core.Host{GOOS: "linux", GOARCH: "amd64", Getenv: func(key string) string {
-			if key == core.EnvRuntime {
+		Host: detect.Host{GOOS: "linux", GOARCH: "amd64", Getenv: func(key string) string {
+			if key == detect.EnvRuntime {
 				return forced
 			}
 			return ""
 		}},
-		Candidates: func(*slog.Logger) []core.Candidate {
-			return []core.Candidate{{Type: rt.kind, New: func() (core.Runtime, error) { return rt, nil }}}
+		Registered: func(*slog.Logger) []detect.Registration {
+			return []detect.Registration{{Name: rt.kind, Candidates: func() []detect.Candidate {
+				return []detect.Candidate{{Type: rt.kind, New: func() (core.Runtime, error) { return rt, nil }}}
+			}}}
 		},
 		LogOutput: log, LogLevel: zerolog.WarnLevel,
 	}
@@ -57,7 +60,7 @@ type ports struct {
 }
 
 func TestEveryPortResolvesForEveryRuntime(t *testing.T) {
-	for _, kind := range []core.RuntimeType{core.RuntimeDocker, core.RuntimeGVisor, core.RuntimeApple, core.RuntimeMemory, core.RuntimeRemote} {
+	for _, kind := range []core.RuntimeType{core.RuntimeDocker, core.RuntimeApple, "gvisor", "memory", "remote"} {
 		t.Run(string(kind), func(t *testing.T) {
 			rt := &stub{kind: kind}
 			app := fx.New(Module(settingsFor(string(kind), rt, &bytes.Buffer{})), fx.Invoke(func(p ports) {
@@ -73,10 +76,10 @@ func TestEveryPortResolvesForEveryRuntime(t *testing.T) {
 }
 
 func TestWithOpensAndCloses(t *testing.T) {
-	rt := &stub{kind: core.RuntimeMemory}
+	rt := &stub{kind: "memory"}
 	failure := errors.New("of the command")
 	err := With(t.Context(), settingsFor("memory", rt, &bytes.Buffer{}), func(_ context.Context, identity core.Identity) error {
-		if identity.Type() != core.RuntimeMemory || rt.closed != 0 {
+		if identity.Type() != "memory" || rt.closed != 0 {
 			t.Error("the runtime is not open in the command")
 		}
 		return failure
@@ -93,7 +96,7 @@ func TestFailuresReachTheUserWithoutWiring(t *testing.T) {
 		want         error
 	}{
 		{"unknown runtime", "nonsense", &stub{kind: core.RuntimeDocker}, core.ErrInvalidConfig},
-		{"missing adapter", "apple", &stub{kind: core.RuntimeDocker}, core.ErrUnavailable},
+		{"missing adapter", "apple", &stub{kind: core.RuntimeDocker}, core.ErrInvalidConfig},
 		{"engine down", "docker", &stub{kind: core.RuntimeDocker, ping: &core.Error{Op: "ping", Class: core.ErrUnavailable}}, core.ErrUnavailable},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -103,7 +106,7 @@ func TestFailuresReachTheUserWithoutWiring(t *testing.T) {
 				return nil
 			})
 			_, isMoats := errors.AsType[*core.Error](err)
-			_, isDetection := errors.AsType[*core.NoRuntimeError](err)
+			_, isDetection := errors.AsType[*detect.NoRuntimeError](err)
 			if !errors.Is(err, test.want) || (!isMoats && !isDetection) || bytes.Contains([]byte(err.Error()), []byte("fx")) {
 				t.Errorf("error %v", err)
 			}
@@ -136,6 +139,10 @@ func TestFileCache(t *testing.T) {
 	}
 	if _, found := cache.Load("key"); found {
 		t.Error("a stale entry was found")
+	}
+	cache.Store("another engine's", "again")
+	if files, _ := os.ReadDir(cache.Dir); len(files) != 1 {
+		t.Errorf("%d files are left, of which one is stale", len(files))
 	}
 	cache.Store("key", "again")
 	cache.Delete("key")

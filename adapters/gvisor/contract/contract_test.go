@@ -1,0 +1,71 @@
+package contract
+
+import (
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/moatproject/moat/adapters/docker"
+	"github.com/moatproject/moat/adapters/docker/dockertest"
+	"github.com/moatproject/moat/adapters/gvisor"
+	"github.com/moatproject/moat/contracttests"
+	"github.com/moatproject/moat/core"
+)
+
+// TestContract runs the suite against the two ends of the engine versions that are
+// supported.
+func TestContract(t *testing.T) {
+	for _, engine := range []struct{ name, suffix string }{{"gvisor", ""}, {"gvisor-current", "_CURRENT"}} {
+		t.Run(engine.name, func(t *testing.T) {
+			contracttests.Run(t, harness(engine.name, engine.suffix), contracttests.Options{
+				Unsupported: map[string]string{
+					"BM-15":  "builders take their DNS servers from their own settings",
+					"CF-12":  "gVisor has a network stack of its own",
+					"RT-117": "the engine closes stdin together with the attachment",
+				},
+				Golden: "testdata/" + engine.name + ".golden",
+			})
+		})
+	}
+}
+
+func harness(name, suffix string) contracttests.Harness {
+	host := os.Getenv("MOAT_TEST_ENGINE" + suffix)
+	cache := &cache{} // or every case's runtime would verify anew
+	open := func(t testing.TB, host string) core.Runtime {
+		rt, err := gvisor.New(docker.Options{Host: host}, gvisor.Options{Cache: cache})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rt
+	}
+	return contracttests.Harness{
+		Name:        name,
+		Others:      dockertest.Harnesses,
+		New:         func(t testing.TB) core.Runtime { return open(t, host) },
+		Absent:      func() string { return dockertest.Absence(host, "MOAT_TEST_ENGINE"+suffix) },
+		Unreachable: func(t testing.TB) core.Runtime { return open(t, "unix:///nonexistent/docker.sock") },
+
+		Image:            "moat/test-base:latest",
+		ConfigImage:      "moat/test-config:latest",
+		PullImage:        "127.0.0.1:5000/moat/test-pull:latest",
+		MissingImage:     "127.0.0.1:5000/moat/missing:latest",
+		UnreachableImage: "127.0.0.1:1/moat/unreachable:latest",
+
+		Unprivileged: dockertest.LackingCapabilities,
+		Dial:         dockertest.DialIn(os.Getenv("MOAT_TEST_NETNS" + suffix)),
+	}
+}
+
+// cache is a gvisor.Cache in memory.
+type cache struct{ values sync.Map }
+
+func (c *cache) Load(key string) (string, bool) {
+	value, ok := c.values.Load(key)
+	text, _ := value.(string)
+	return text, ok
+}
+
+func (c *cache) Store(key, value string) { c.values.Store(key, value) }
+
+func (c *cache) Delete(key string) { c.values.Delete(key) }

@@ -1,0 +1,3 @@
+// Package driver has what adapters share: the parts of a runtime that are the same on
+// every engine.
+package driver

@@ -1,0 +1,112 @@
+package driver
+
+import (
+	"context"
+	"sync"
+)
+
+// Holds keeps which held containers wait for their release ([core.Releaser]), by full ID.
+// The zero value has none. It is safe for concurrent use.
+type Holds struct {
+	mu    sync.Mutex
+	holds map[string]*Hold
+}
+
+// Hold is one start of a held container.
+type Hold struct {
+	released    chan struct{}
+	opened      bool
+	attachments int
+}
+
+// Begin is for StartAttached, before it starts the container. It must be followed by End.
+func (h *Holds) Begin(id string) *Hold {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	hold := h.get(id)
+	hold.attachments++
+	return hold
+}
+
+// End is for StartAttached when it returns.
+func (h *Holds) End(id string, hold *Hold) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	hold.attachments--
+	if hold.attachments == 0 && hold.isReleased() && h.holds[id] == hold {
+		delete(h.holds, id)
+	}
+}
+
+// Await returns when the container has been released. open tells the one caller that is
+// to let its program begin.
+func (h *Holds) Await(ctx context.Context, hold *Hold) (open bool, err error) {
+	select {
+	case <-hold.released:
+	case <-ctx.Done():
+	}
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	open = !hold.opened
+	hold.opened = true
+	return open, nil
+}
+
+// Release releases a container. created tells that it has not been started yet. The
+// result is false where nothing waits for the release.
+func (h *Holds) Release(id string, created bool) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.holds[id] == nil && !created {
+		return false
+	}
+	hold := h.get(id)
+	switch {
+	case hold.isReleased():
+		return true
+	case hold.attachments == 0 && !created:
+		return false
+	}
+	close(hold.released)
+	return true
+}
+
+// Holding reports whether a container has been started, or is being started, and not
+// been released.
+func (h *Holds) Holding(id string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	hold := h.holds[id]
+	return hold != nil && !hold.isReleased()
+}
+
+// Forget drops a container that has been removed.
+func (h *Holds) Forget(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.holds, id)
+}
+
+func (h *Holds) get(id string) *Hold {
+	hold := h.holds[id]
+	if hold == nil {
+		hold = &Hold{released: make(chan struct{})}
+		if h.holds == nil {
+			h.holds = map[string]*Hold{}
+		}
+		h.holds[id] = hold
+	}
+	return hold
+}
+
+func (h *Hold) isReleased() bool {
+	select {
+	case <-h.released:
+		return true
+	default:
+		return false
+	}
+}

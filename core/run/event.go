@@ -1,0 +1,66 @@
+package run
+
+import "time"
+
+// State is where a run is in its life.
+type State string
+
+// The states of a run.
+const (
+	StatePreparing State = "preparing" // its parts are being made
+	StateHeld      State = "held"      // the workload is created, and its program has not begun
+	StateRunning   State = "running"   // the program runs
+	StateExited    State = "exited"    // the program has exited; the other parts are still there
+	StateLeft      State = "left"      // it goes on without this process
+	StateRemoving  State = "removing"  // its parts are being removed
+	StateGone      State = "gone"      // nothing is left but what [Spec.Keep] keeps
+)
+
+// following are the states that may follow each state.
+var following = map[State][]State{
+	StatePreparing: {StateHeld, StateLeft, StateRemoving},
+	StateHeld:      {StateRunning, StateLeft, StateRemoving},
+	StateRunning:   {StateExited, StateLeft, StateRemoving},
+	StateExited:    {StateLeft, StateRemoving},
+	StateRemoving:  {StateGone},
+}
+
+// Step is a part of a run.
+type Step string
+
+// The steps of a run, in the order in which they begin.
+const (
+	StepNetwork  Step = "network"
+	StepServices Step = "services"
+	StepWorkload Step = "workload"
+)
+
+// EventType says what an event tells.
+type EventType string
+
+// The types of events.
+const (
+	EventState     EventType = "state"      // State is new
+	EventStepBegun EventType = "step-begun" // Step begins
+	EventStepDone  EventType = "step-done"  // Step is done, or Err tells why it failed
+)
+
+// Event is what has happened to a run.
+type Event struct {
+	Type  EventType
+	Time  time.Time
+	RunID string
+	State State // after the event
+	Step  Step  // of the step events
+	Err   error // of a step that failed, and of [StateRemoving] where parts are left
+}
+
+// StepError tells which part of a run could not be made or started. Its text is the
+// cause's.
+type StepError struct {
+	Step Step
+	Err  error
+}
+
+func (e *StepError) Error() string { return e.Err.Error() }
+func (e *StepError) Unwrap() error { return e.Err }

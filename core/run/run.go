@@ -1,0 +1,428 @@
+package run
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/moatproject/moat/core"
+)
+
+// Options are what a run needs from outside. The zero value is fit for a program that
+// waits for its runs.
+type Options struct {
+	Store    Store       // nil: nothing remembers the run when this process is killed
+	Clock    Clock       // nil: [SystemClock]
+	Progress func(Event) // nil: discards. It is called for one event after the other, and calls no method of the run
+	Random   io.Reader   // for IDs and passwords; nil: crypto/rand's Reader
+
+	// Attached announces StartAttached instead of Start. The workload may then be
+	// created and started while its services start.
+	Attached bool
+}
+
+// Run is one run. Its methods are safe for concurrent use.
+type Run struct {
+	runtime core.Runtime
+	spec    Spec
+	options Options
+	owner   string
+	claim   Claim
+
+	network  network
+	services services
+	workload workload
+
+	mu      sync.Mutex
+	state   State
+	begun   bool // nothing holds the program any more
+	started bool // as far as is known
+	exited  bool // as far as is known
+
+	reporting sync.Mutex // of Progress
+}
+
+// Start prepares and starts a run, and returns when its program runs. Nothing is left
+// where it fails. The caller closes the run.
+func Start(ctx context.Context, runtime core.Runtime, spec Spec) (*Run, error) {
+	r, err := New(runtime, spec, Options{})
+	if err != nil {
+		return nil, err
+	}
+	if err = r.Prepare(ctx); err == nil {
+		err = r.Start(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.Close(context.WithoutCancel(ctx)))
+	}
+	return r, nil
+}
+
+// New returns a run of which nothing is made yet. A spec that no run could honour is
+// [core.ErrInvalidConfig] with the field's name.
+func New(runtime core.Runtime, spec Spec, options Options) (*Run, error) {
+	if err := spec.Validate(); err != nil {
+		return nil, err
+	}
+	if options.Clock == nil {
+		options.Clock = SystemClock{}
+	}
+	if options.Progress == nil {
+		options.Progress = func(Event) {}
+	}
+	if options.Random == nil {
+		options.Random = rand.Reader
+	}
+	if spec.Workload.RunID == "" {
+		var id [4]byte
+		if _, err := io.ReadFull(options.Random, id[:]); err != nil {
+			return nil, &core.Error{Op: "make a run's ID", Err: err}
+		}
+		spec.Workload.RunID = hex.EncodeToString(id[:])
+	}
+	spec.Workload.Name = cmp.Or(spec.Workload.Name, spec.Workload.RunID)
+	r := &Run{runtime: runtime, spec: spec, options: options, state: StatePreparing}
+	r.network.run, r.services.run, r.workload.run = r, r, r
+	r.services.cancel = func() {}
+	for _, service := range spec.Services {
+		config, err := service.Definition.Config(service.Version, r.ID(), service.Env, options.Random)
+		if err != nil {
+			return nil, fmt.Errorf("service %v: %w", service, err)
+		}
+		r.services.configs = append(r.services.configs, config)
+	}
+	return r, nil
+}
+
+// ID returns the run's ID.
+func (r *Run) ID() string { return r.spec.Workload.RunID }
+
+// Name returns the name of the workload's container.
+func (r *Run) Name() string { return r.spec.Workload.Name }
+
+// WorkloadID returns the ID of the workload's container, "" before it is created.
+func (r *Run) WorkloadID() string { return r.workload.id }
+
+// OwnNetwork tells whether the run has made a network for itself.
+func (r *Run) OwnNetwork() bool { return r.network.id != "" }
+
+// State returns where the run is in its life, as far as this process knows.
+func (r *Run) State() State {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state
+}
+
+// Prepare makes the parts of the run: its network, its services, its workload, of which
+// the program does not run yet. It returns when the services are ready, or, where the
+// workload is held until they are, as soon as that is created. The failure of a part is
+// a [*StepError]. Close removes what was made, also where Prepare fails.
+func (r *Run) Prepare(ctx context.Context) error {
+	if err := r.claimIt(); err != nil {
+		return err
+	}
+	starting := ctx
+	if len(r.spec.Services) > 0 {
+		// The services go on starting when this call has returned.
+		starting, r.services.cancel = context.WithCancel(context.WithoutCancel(ctx))
+		defer context.AfterFunc(ctx, r.services.cancel)()
+		var err error
+		if r.services.manager, err = core.ServiceManagerOf(r.runtime); err != nil {
+			return &StepError{StepServices, err}
+		}
+		for _, s := range []step{&r.network, &r.services} {
+			if err := r.do(starting, s); err != nil {
+				return err
+			}
+		}
+	}
+	if err := r.do(starting, &r.workload); err != nil {
+		return r.services.abandon(err)
+	}
+	r.become(StateHeld)
+	if r.workload.held {
+		return nil
+	}
+	return r.servicesReady(ctx)
+}
+
+// claimIt tells the store that the run is alive, and labels what is made with its owner.
+func (r *Run) claimIt() (err error) {
+	if r.options.Store == nil {
+		return nil
+	}
+	if r.owner, err = r.options.Store.Owner(); err != nil {
+		return err
+	}
+	if r.claim, err = r.options.Store.Claim(r.ID()); err != nil {
+		return err
+	}
+	labels := map[string]string{}
+	maps.Copy(labels, r.spec.Workload.Labels)
+	maps.Copy(labels, r.ownerLabels())
+	labels[LabelForeground] = strconv.FormatBool(!r.spec.Detached)
+	r.spec.Workload.Labels = labels
+	return nil
+}
+
+func (r *Run) ownerLabels() map[string]string {
+	labels := map[string]string{}
+	if r.owner != "" {
+		labels[LabelOwner] = r.owner
+	}
+	return labels
+}
+
+func (r *Run) do(ctx context.Context, s step) error {
+	r.report(Event{Type: EventStepBegun, Step: s.name()})
+	err := s.do(ctx)
+	if err != nil {
+		err = &StepError{s.name(), err}
+	}
+	if err != nil || s.name() != StepServices { // they are done when they are ready
+		r.report(Event{Type: EventStepDone, Step: s.name(), Err: err})
+	}
+	return err
+}
+
+// servicesReady waits for the services as long as ctx lasts.
+func (r *Run) servicesReady(ctx context.Context) error {
+	if len(r.spec.Services) == 0 {
+		return nil
+	}
+	err := r.services.ready(ctx)
+	if err != nil {
+		err = &StepError{StepServices, err}
+	}
+	r.report(Event{Type: EventStepDone, Step: StepServices, Err: err})
+	return err
+}
+
+// Start starts the workload of a prepared run, without a connection to its streams, and
+// returns when it runs. A program that cannot run is a [*StepError] that matches as
+// [core.Lifecycle] says. A run that is [Spec.Detached] is then left.
+func (r *Run) Start(ctx context.Context) error {
+	if err := r.runtime.StartContainer(ctx, r.workload.id); err != nil {
+		return &StepError{StepWorkload, err}
+	}
+	_ = r.begin(nil)
+	r.mu.Lock()
+	r.started = true
+	r.mu.Unlock()
+	if r.spec.Detached {
+		r.Leave()
+	}
+	return nil
+}
+
+// StartAttached connects streams to the workload of a prepared run, starts its program
+// when its services are ready, and returns when it exits, or as [core.Attacher] says.
+// ready, which may be nil, is called just before the program begins; where it fails, the
+// program never begins and its error is returned.
+func (r *Run) StartAttached(ctx context.Context, streams core.AttachOptions, ready func() error) error {
+	attachment, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	released := make(chan struct{})
+	if r.workload.held {
+		go func() {
+			defer close(released)
+			if err := r.releaseWorkload(attachment, ready); err != nil {
+				stop(err)
+			}
+		}()
+	} else {
+		close(released)
+		if err := r.begin(ready); err != nil {
+			return err
+		}
+	}
+	err := r.runtime.StartAttached(attachment, r.workload.id, streams)
+	unready := context.Cause(attachment)
+	stop(nil)
+	<-released
+	if err == nil {
+		r.mu.Lock()
+		r.started = r.begun // it may have been killed while it was held
+		r.mu.Unlock()
+		return nil
+	}
+	if unready != nil && ctx.Err() == nil {
+		return unready
+	}
+	return &StepError{StepWorkload, err}
+}
+
+// releaseWorkload lets a held program begin when its services are ready.
+func (r *Run) releaseWorkload(ctx context.Context, ready func() error) error {
+	if err := r.servicesReady(ctx); err != nil {
+		return err
+	}
+	if err := r.begin(ready); err != nil {
+		return err
+	}
+	releaser, ok := core.As[core.Releaser](r.runtime)
+	if !ok {
+		return &core.Error{Op: "release container", Runtime: r.runtime.Type(), Object: r.Name(), Class: core.ErrUnsupported}
+	}
+	err := releaser.ReleaseContainer(ctx, r.workload.id)
+	if errors.Is(err, core.ErrNotRunning) || errors.Is(err, core.ErrNotFound) {
+		return nil // StartAttached tells how it has ended
+	}
+	return err
+}
+
+// begin notes that the program begins, unless the caller is not ready.
+func (r *Run) begin(ready func() error) error {
+	if ready != nil {
+		if err := ready(); err != nil {
+			return err
+		}
+	}
+	r.mu.Lock()
+	r.begun = true
+	r.mu.Unlock()
+	r.become(StateRunning)
+	return nil
+}
+
+// Wait waits until the workload has exited and returns its exit code. The end of ctx
+// ends the wait, not the run.
+func (r *Run) Wait(ctx context.Context) (int64, error) {
+	code, err := r.runtime.WaitContainer(ctx, r.workload.id)
+	if err != nil {
+		return 0, err
+	}
+	r.exit()
+	return code, nil
+}
+
+func (r *Run) exit() {
+	r.mu.Lock()
+	known := r.exited
+	r.exited = true
+	r.mu.Unlock()
+	if !known {
+		r.become(StateExited)
+	}
+}
+
+// Kill kills the workload, if its program has begun. It needs a [core.Signaler].
+func (r *Run) Kill(ctx context.Context) error {
+	r.mu.Lock()
+	begun := r.begun
+	r.mu.Unlock()
+	if !begun {
+		return nil
+	}
+	const kill = 9
+	signaler, ok := core.As[core.Signaler](r.runtime)
+	if !ok {
+		return &core.Error{Op: "kill the workload", Runtime: r.runtime.Type(), Object: r.Name(), Class: core.ErrUnsupported}
+	}
+	err := signaler.SignalContainer(ctx, r.workload.id, kill)
+	if err != nil && !errors.Is(err, core.ErrNotRunning) && !errors.Is(err, core.ErrNotFound) {
+		return err
+	}
+	r.exit()
+	return nil
+}
+
+// Leave lets the run go on without this process. Close does nothing after that.
+func (r *Run) Leave() {
+	how := EndingLeft
+	if r.spec.Detached {
+		how = EndingClean // it never depended on this process
+	}
+	r.release(how)
+	r.become(StateLeft)
+}
+
+// Close removes the services, the network and the workload, also one that still runs.
+// With [Spec.Keep] a workload that was started stays, and where it has not exited the
+// run is left. A run that was left or closed is left alone.
+func (r *Run) Close(ctx context.Context) error {
+	r.mu.Lock()
+	over := r.state == StateLeft || r.state == StateGone
+	exited := r.exited
+	r.mu.Unlock()
+	if over {
+		return nil
+	}
+	keep := r.spec.Keep && r.hasStarted(ctx)
+	if keep && !exited {
+		r.Leave()
+		return nil
+	}
+	r.become(StateRemoving)
+	parts := []step{&r.services}
+	if !keep {
+		parts = append(parts, &r.workload)
+	}
+	// An engine takes its time for each: all at once, and then the network that they are on.
+	err := atOnce(parts, func(s step) error { return s.undo(ctx) })
+	if err = errors.Join(err, r.network.undo(ctx)); err != nil {
+		r.release(EndingPartial)
+		r.report(Event{Type: EventState, Err: err})
+		return err
+	}
+	r.release(EndingClean)
+	r.become(StateGone)
+	return nil
+}
+
+// hasStarted tells whether the program has begun to run.
+func (r *Run) hasStarted(ctx context.Context) bool {
+	r.mu.Lock()
+	begun, started := r.begun, r.started
+	r.mu.Unlock()
+	if started || !begun {
+		return started
+	}
+	state, err := r.runtime.ContainerState(ctx, r.workload.id)
+	return err != nil || state != core.StateCreated
+}
+
+func (r *Run) release(how Ending) {
+	r.mu.Lock()
+	claim := r.claim
+	r.claim = nil
+	r.mu.Unlock()
+	if claim != nil {
+		claim.Release(how)
+	}
+}
+
+// become changes the state, unless the run is past it, and reports it.
+func (r *Run) become(state State) {
+	r.reporting.Lock()
+	defer r.reporting.Unlock()
+	r.mu.Lock()
+	changes := slices.Contains(following[r.state], state)
+	if changes {
+		r.state = state
+	}
+	r.mu.Unlock()
+	if changes {
+		r.tell(Event{Type: EventState})
+	}
+}
+
+func (r *Run) report(event Event) {
+	r.reporting.Lock()
+	defer r.reporting.Unlock()
+	r.tell(event)
+}
+
+// tell completes an event and hands it out. The caller holds reporting.
+func (r *Run) tell(event Event) {
+	event.Time, event.RunID, event.State = r.options.Clock.Now(), r.ID(), r.State()
+	r.options.Progress(event)
+}

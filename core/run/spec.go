@@ -1,0 +1,83 @@
+package run
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/moatproject/moat/core"
+)
+
+// Spec says what to run. With an image its zero value is the safe default: the command
+// in a hardened container, removed with all that belongs to it when the run is closed.
+type Spec struct {
+	// Workload is the main container: image, command, environment, mounts, network,
+	// limits, ports. RunID and Name may be empty: a run without an ID gets one, and its
+	// workload without a name gets the run's ID. Held, AutoRemove and Role are the run's own affair.
+	Workload core.Config
+
+	// Services start beside the workload, which is told how to reach them by its
+	// environment, and begins when all are ready. They are on the network that the
+	// workload names, or on one of the run's own.
+	Services []Service
+
+	// ServiceTimeout bounds how long a service may take until it is ready; 0:
+	// [core.DefaultReadyTimeout].
+	ServiceTimeout time.Duration
+
+	// Keep spares the workload's container, with its log and files, when the run is
+	// closed. Where the workload still runs, the run is left.
+	Keep bool
+
+	// Detached leaves the run as soon as its workload has started: no process stands
+	// for it. Without Keep the runtime removes the container when it has exited.
+	Detached bool
+}
+
+// Service is a service of a run.
+type Service struct {
+	Definition core.ServiceDefinition
+	Version    string            // the image's tag; empty: latest
+	Env        map[string]string // replaces the definition's
+}
+
+// Format prints NAME:VERSION, and no value of Env: there may be passwords in it.
+func (s Service) Format(state fmt.State, _ rune) {
+	fmt.Fprint(state, strings.TrimSuffix(s.Definition.Name+":"+s.Version, ":"))
+}
+
+// Validate reports the first setting that no run could honour, as
+// [core.ErrInvalidConfig] with the field's name.
+func (s Spec) Validate() error {
+	switch {
+	case s.Workload.Held:
+		return invalid("Held", "a run holds its workload itself")
+	case s.Workload.AutoRemove:
+		return invalid("AutoRemove", "a run removes its workload itself, unless Keep is set")
+	case s.Workload.Role != "":
+		return invalid("Role", "%q: a run's workload has the role %s", s.Workload.Role, core.RoleMain)
+	case s.ServiceTimeout < 0:
+		return invalid("ServiceTimeout", "%s is below zero", s.ServiceTimeout)
+	case len(s.Services) > 0 && s.Detached:
+		return invalid("Services", "nothing would stop the services of a detached run")
+	case len(s.Services) > 0 && s.Workload.NetworkMode != "" && !s.Workload.OnNamedNetwork():
+		return invalid("Services", "services are not reached on network %s, only on one that has a name", s.Workload.NetworkMode)
+	}
+	for key := range s.Workload.Labels {
+		if strings.HasPrefix(key, "moat.") {
+			return invalid("Labels", "%q: the prefix moat. is Moat's own", key)
+		}
+	}
+	names := map[string]bool{}
+	for _, service := range s.Services {
+		if names[service.Definition.Name] {
+			return invalid("Services", "%s is asked for twice", service.Definition.Name)
+		}
+		names[service.Definition.Name] = true
+	}
+	return s.Workload.Validate()
+}
+
+func invalid(field, format string, args ...any) error {
+	return &core.Error{Op: "check run", Field: field, Class: core.ErrInvalidConfig, Err: fmt.Errorf(format, args...)}
+}
