@@ -22,16 +22,19 @@ var errReaderGone = errors.New("nobody reads the output any more")
 const statusReaderGone = 128 + int(syscall.SIGPIPE)
 
 // output is standard output or standard error. It keeps its first failure, because some
-// writers ignore errors.
+// writers ignore errors. It is safe for concurrent use: signals are told of beside results.
 type output struct {
-	to   io.Writer
-	lost context.CancelCauseFunc // called when its reader has gone
+	writing sync.Mutex // of to
+	to      io.Writer
+	lost    context.CancelCauseFunc // called when its reader has gone
 
-	mu      sync.Mutex
+	mu      sync.Mutex // of failure
 	failure error
 }
 
 func (o *output) Write(p []byte) (int, error) {
+	o.writing.Lock()
+	defer o.writing.Unlock()
 	n, err := o.to.Write(p)
 	if err != nil {
 		o.fail(err)

@@ -127,9 +127,12 @@ func (a *app) store(engine *wiring.Engine) run.Store {
 // until it forwards them.
 func (a *app) relayed(ctx context.Context, f func(context.Context, *wiring.Engine, *relay) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(context.Canceled)
 	relay := a.newRelay(cancel)
-	defer relay.stop()
+	defer func() {
+		relay.stop()
+		cancel(context.Canceled) // of a signal that is on its way to the engine
+		relay.loops.Wait()
+	}()
 	err := wiring.With(ctx, a.settings(a.pullProgress), func(ctx context.Context, engine *wiring.Engine) error {
 		return f(ctx, engine, relay)
 	})
@@ -175,6 +178,7 @@ type relay struct {
 	notify func(...os.Signal) (<-chan os.Signal, func())
 	cancel context.CancelCauseFunc
 	target atomic.Pointer[func(syscall.Signal, int)]
+	loops  sync.WaitGroup
 
 	mu    sync.Mutex // of what follows
 	stops []func()
@@ -197,7 +201,7 @@ func (r *relay) receive(which []os.Signal) {
 	signals, stopNotify := r.notify(which...)
 	done := make(chan struct{})
 	r.stops = append(r.stops, func() { stopNotify(); close(done) })
-	go r.loop(signals, done)
+	r.loops.Go(func() { r.loop(signals, done) })
 }
 
 func (r *relay) stop() {
