@@ -43,6 +43,7 @@ const (
 	EventState     EventType = "state"      // State is new
 	EventStepBegun EventType = "step-begun" // Step begins
 	EventStepDone  EventType = "step-done"  // Step is done, or Err tells why it failed
+	EventLimit     EventType = "limit"      // the workload has reached Limit
 )
 
 // Event is what has happened to a run.
@@ -52,6 +53,7 @@ type Event struct {
 	RunID string
 	State State // after the event
 	Step  Step  // of the step events
+	Limit Limit // of [EventLimit]
 	Err   error // of a step that failed, and of [StateRemoving] where parts are left
 }
 

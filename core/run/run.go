@@ -40,6 +40,7 @@ type Run struct {
 	network  network
 	services services
 	workload workload
+	limits   *limits
 
 	mu      sync.Mutex
 	state   State
@@ -72,6 +73,9 @@ func New(runtime core.Runtime, spec Spec, options Options) (*Run, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
+	if spec.IdleTimeout > 0 && !options.Attached {
+		return nil, invalid("IdleTimeout", "only a run that is started attached is seen to be idle")
+	}
 	if options.Clock == nil {
 		options.Clock = SystemClock{}
 	}
@@ -92,6 +96,7 @@ func New(runtime core.Runtime, spec Spec, options Options) (*Run, error) {
 	r := &Run{runtime: runtime, spec: spec, options: options, state: StatePreparing}
 	r.network.run, r.services.run, r.workload.run = r, r, r
 	r.services.cancel = func() {}
+	r.limits = newLimits(r)
 	for _, service := range spec.Services {
 		config, err := service.Definition.Config(service.Version, r.ID(), service.Env, options.Random)
 		if err != nil {
@@ -228,8 +233,9 @@ func (r *Run) Start(ctx context.Context) error {
 // ready, which may be nil, is called just before the program begins; where it fails, the
 // program never begins and its error is returned.
 func (r *Run) StartAttached(ctx context.Context, streams core.AttachOptions, ready func() error) error {
-	attachment, stop := context.WithCancelCause(ctx)
+	attachment, stop := r.limits.bound(ctx)
 	defer stop(nil)
+	streams = r.limits.watch(streams)
 	released := make(chan struct{})
 	if r.workload.held {
 		go func() {
@@ -290,28 +296,57 @@ func (r *Run) begin(ready func() error) error {
 	r.begun = true
 	r.mu.Unlock()
 	r.become(StateRunning)
+	r.limits.begin()
 	return nil
 }
 
 // Wait waits until the workload has exited and returns its exit code. The end of ctx
-// ends the wait, not the run.
+// ends the wait, not the run. Where a limit of [Spec] has ended the workload, the error is
+// a [*LimitError], beside the exit code.
 func (r *Run) Wait(ctx context.Context) (int64, error) {
-	code, err := r.runtime.WaitContainer(ctx, r.workload.id)
+	bounded, stop := r.limits.bound(ctx)
+	defer stop(nil)
+	code, err := r.runtime.WaitContainer(bounded, r.workload.id)
+	if limit, ok := errors.AsType[*LimitError](context.Cause(bounded)); ok && err != nil {
+		return 0, limit
+	}
 	if err != nil {
 		return 0, err
 	}
-	r.exit()
-	return code, nil
+	if r.exit() && code == killed && r.spec.Workload.MemoryMB > 0 {
+		r.tellOfMemory(ctx)
+	}
+	return code, r.limits.hit()
 }
 
-func (r *Run) exit() {
+// killed is the exit code of a program that SIGKILL has ended.
+const killed = 128 + 9
+
+// tellOfMemory reports a workload that the kernel has killed at its memory limit, where
+// the runtime knows.
+func (r *Run) tellOfMemory(ctx context.Context) {
+	manager, err := core.SidecarManagerOf(r.runtime)
+	if err != nil {
+		return
+	}
+	details, err := manager.InspectContainer(ctx, r.workload.id)
+	if err == nil && details.State != nil && details.State.OOMKilled {
+		r.report(Event{Type: EventLimit, Limit: LimitMemory})
+	}
+}
+
+// exit notes that the workload has exited, and tells the one caller who is the first to
+// know.
+func (r *Run) exit() (first bool) {
+	r.limits.end()
 	r.mu.Lock()
-	known := r.exited
+	first = !r.exited
 	r.exited = true
 	r.mu.Unlock()
-	if !known {
+	if first {
 		r.become(StateExited)
 	}
+	return first
 }
 
 // Kill kills the workload, if its program has begun. It needs a [core.Signaler].
@@ -335,8 +370,10 @@ func (r *Run) Kill(ctx context.Context) error {
 	return nil
 }
 
-// Leave lets the run go on without this process. Close does nothing after that.
+// Leave lets the run go on without this process, and without the time limits of [Spec].
+// Close does nothing after that.
 func (r *Run) Leave() {
+	r.limits.end()
 	how := EndingLeft
 	if r.spec.Detached {
 		how = EndingClean // it never depended on this process
@@ -361,6 +398,7 @@ func (r *Run) Close(ctx context.Context) error {
 		r.Leave()
 		return nil
 	}
+	r.limits.end()
 	r.become(StateRemoving)
 	parts := []step{&r.services}
 	if !keep {

@@ -25,6 +25,16 @@ type Spec struct {
 	// [core.DefaultReadyTimeout].
 	ServiceTimeout time.Duration
 
+	// Timeout is how long the program may run; 0: as long as it likes. When it is over, the
+	// workload is stopped as by [core.Lifecycle].StopContainer, and Wait returns a
+	// [*LimitError]. It holds as long as this process stands for the run.
+	Timeout time.Duration
+
+	// IdleTimeout is how long the program may run without output and without input; 0: as
+	// long as it likes. It ends the run as Timeout does. It needs the streams of
+	// StartAttached, and counts no time in which their reader is behind.
+	IdleTimeout time.Duration
+
 	// Keep spares the workload's container, with its log and files, when the run is
 	// closed. Where the workload still runs, the run is left.
 	Keep bool
@@ -58,6 +68,14 @@ func (s Spec) Validate() error {
 		return invalid("Role", "%q: a run's workload has the role %s", s.Workload.Role, core.RoleMain)
 	case s.ServiceTimeout < 0:
 		return invalid("ServiceTimeout", "%s is below zero", s.ServiceTimeout)
+	case s.Timeout < 0:
+		return invalid("Timeout", "%s is below zero", s.Timeout)
+	case s.IdleTimeout < 0:
+		return invalid("IdleTimeout", "%s is below zero", s.IdleTimeout)
+	case s.Timeout > 0 && s.Detached:
+		return invalid("Timeout", "nothing would stop a detached run in time")
+	case s.IdleTimeout > 0 && s.Detached:
+		return invalid("IdleTimeout", "nothing would see that a detached run is idle")
 	case len(s.Services) > 0 && s.Detached:
 		return invalid("Services", "nothing would stop the services of a detached run")
 	case len(s.Services) > 0 && s.Workload.NetworkMode != "" && !s.Workload.OnNamedNetwork():

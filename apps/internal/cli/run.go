@@ -19,6 +19,7 @@ import (
 
 // Docker's exit statuses for what is not the workload's own.
 const (
+	statusLimitReached  = 124 // as timeout(1) has it
 	statusMoatFailed    = 125
 	statusNotExecutable = 126
 	statusNotFound      = 127
@@ -30,7 +31,7 @@ func (a *app) runCommand() *cobra.Command {
 		Use:   "run [OPTIONS] IMAGE [COMMAND [ARG...]]",
 		Short: "Run a command in a new sandboxed container",
 		Long: "Run a command in a new sandboxed container and exit with its status.\n" +
-			"125: Moat or the runtime failed; 126: the command cannot be executed; 127: it, or its interpreter, does not exist;\n" +
+			"124: --timeout or --idle-timeout stopped it; 125: Moat or the runtime failed; 126: the command cannot be executed; 127: it, or its interpreter, does not exist;\n" +
 			"128+n: signal n ended it; 141: nobody reads the output any more.",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -57,7 +58,15 @@ func (a *app) run(ctx context.Context, spec run.Spec, options runOptions) error 
 	defer printer.finish()
 	a.pullProgress, a.creates = printer.show, true
 	return a.relayed(ctx, func(ctx context.Context, engine *wiring.Engine, relay *relay) (err error) {
-		r, err := run.New(engine, spec, run.Options{Store: a.store(engine), Attached: !spec.Detached})
+		var atMemoryLimit atomic.Bool
+		r, err := run.New(engine, spec, run.Options{
+			Store: a.store(engine), Attached: !spec.Detached,
+			Progress: func(event run.Event) {
+				if event.Limit == run.LimitMemory {
+					atMemoryLimit.Store(true)
+				}
+			},
+		})
 		if err != nil {
 			return err
 		}
@@ -80,7 +89,11 @@ func (a *app) run(ctx context.Context, spec run.Spec, options runOptions) error 
 			}
 			return a.printStarted(r)
 		}
-		return a.attachRun(ctx, engine, relay, r, options, printer.finish)
+		err = a.attachRun(ctx, engine, relay, r, options, printer.finish)
+		if atMemoryLimit.Load() {
+			fmt.Fprintf(a.env.Stderr, "moat: the kernel killed the workload at its memory limit of %d MB (-m)\n", spec.Workload.MemoryMB)
+		}
+		return err
 	})
 }
 
@@ -90,7 +103,14 @@ func (a *app) attachRun(
 	ctx context.Context, engine *wiring.Engine, relay *relay, r *run.Run, options runOptions, created func(),
 ) error {
 	c := &connection{
-		app: a, engine: engine, relay: relay, id: r.WorkloadID(), wait: r.Wait, kill: r.Kill,
+		app: a, engine: engine, relay: relay, id: r.WorkloadID(), kill: r.Kill,
+		wait: func(ctx context.Context) (int64, error) {
+			code, err := r.Wait(ctx)
+			if _, ok := errors.AsType[*run.LimitError](err); ok {
+				err = &exitError{status: statusLimitReached, err: err}
+			}
+			return code, err
+		},
 		// Not by the logs: engines may end following those before a last line that nothing ends.
 		attach: func(ctx context.Context, streams core.AttachOptions, begin func() error) error {
 			return r.StartAttached(ctx, streams, func() error {
@@ -107,15 +127,19 @@ func (a *app) attachRun(
 	return err
 }
 
-// leftHint tells what else goes on with a run that is left.
-func leftHint(options runOptions, r *run.Run) string {
+// leftHint tells what else becomes of a run that is left.
+func leftHint(options runOptions, r *run.Run) (hint string) {
 	switch {
 	case len(options.services) == 0:
-		return ""
 	case !r.OwnNetwork():
-		return ", and `moat clean` for its services"
+		hint = ", and `moat clean` for its services"
+	default:
+		hint = ", and `moat clean` for its services and network"
 	}
-	return ", and `moat clean` for its services and network"
+	if options.timeout > 0 || options.idleTimeout > 0 {
+		hint += "; its time limits hold no more"
+	}
+	return hint
 }
 
 // store knows this user's runs on an engine.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,7 +30,8 @@ type runOptions struct {
 	hostname                                   string
 	cpus                                       float64
 	stopTimeout                                int
-	serviceTimeout                             time.Duration
+	serviceTimeout, timeout, idleTimeout       time.Duration
+	pidsLimit                                  pidsLimit
 }
 
 func (o *runOptions) register(flags *pflag.FlagSet) {
@@ -48,6 +50,9 @@ func (o *runOptions) register(flags *pflag.FlagSet) {
 	flags.StringArrayVarP(&o.publish, "publish", "p", nil, "publish a port or a range, `[BIND:][HOSTPORT:]PORT[/udp]`, on 127.0.0.1 and a free port unless told")
 	flags.StringVarP(&o.memory, "memory", "m", "", "memory limit, such as 512m; swap included")
 	flags.Float64Var(&o.cpus, "cpus", 0, "CPU limit, such as 1.5")
+	flags.Var(&o.pidsLimit, "pids-limit", fmt.Sprintf("the most processes and threads, -1 for no limit (default %d)", core.DefaultPidsLimit))
+	flags.DurationVar(&o.timeout, "timeout", 0, "stop the workload when it has run for so long, such as 10m, and exit with 124")
+	flags.DurationVar(&o.idleTimeout, "idle-timeout", 0, "the same when it has had no output and no input for so long")
 	flags.StringVar(&o.network, "network", "", "bridge, host, none, or a network's name")
 	flags.StringArrayVar(&o.networkAliases, "network-alias", nil, "further `name` on the network that --network names")
 	flags.StringVar(&o.hostname, "hostname", "", "what the container calls itself")
@@ -74,7 +79,8 @@ func (o *runOptions) spec(env Env, args []string) (run.Spec, error) {
 		return run.Spec{}, err
 	}
 	spec := run.Spec{
-		Workload: workload, Services: services, ServiceTimeout: o.serviceTimeout, Keep: !o.remove, Detached: o.detach,
+		Workload: workload, Services: services, ServiceTimeout: o.serviceTimeout,
+		Timeout: o.timeout, IdleTimeout: o.idleTimeout, Keep: !o.remove, Detached: o.detach,
 	}
 	return spec, spec.Validate()
 }
@@ -87,7 +93,7 @@ func (o *runOptions) config(env Env, args []string) (core.Config, error) {
 		Hostname: o.hostname, NetworkAliases: o.networkAliases,
 		NetworkMode: o.network, DNS: o.dns, ExtraHosts: o.extraHosts, Privileged: o.privileged,
 		GroupAdd: o.groupAdd, Pull: core.PullPolicy(o.pull),
-		StopTimeout: time.Duration(o.stopTimeout) * time.Second,
+		StopTimeout: time.Duration(o.stopTimeout) * time.Second, PidsLimit: int64(o.pidsLimit),
 	}
 	for _, name := range o.capAdd {
 		config.CapAdd = append(config.CapAdd, strings.TrimPrefix(strings.ToUpper(name), "CAP_"))
@@ -105,6 +111,22 @@ func (o *runOptions) config(env Env, args []string) (core.Config, error) {
 	}
 	return config, nil
 }
+
+// pidsLimit is the value of --pids-limit. Docker reads 0 as no limit, and core as the
+// default one, so that it is refused.
+type pidsLimit int64
+
+func (p *pidsLimit) Set(text string) error {
+	value, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || value == 0 || value < -1 {
+		return errors.New("want a number above zero, or -1 for no limit")
+	}
+	*p = pidsLimit(value)
+	return nil
+}
+
+func (p *pidsLimit) String() string { return "" }
+func (p *pidsLimit) Type() string   { return "number" }
 
 func parseEach[T any](flag string, values []string, parse func(string) (T, error)) ([]T, error) {
 	var parsed []T

@@ -47,7 +47,7 @@ func TestFlagsBecomeTheConfiguration(t *testing.T) {
 		"-w", "/src", "-u", "1000:1000", "-p", "80", "-p", "127.0.0.2:81", "-p", "8082:82", "-p", "[::1]:8083:83/udp",
 		"-m", "512m", "--cpus", "1.5", "--network", "none-such", "--dns", "192.0.2.1", "--add-host", "db:192.0.2.2",
 		"--cap-add", "cap_net_raw", "--group-add", "999", "--privileged", "-l", "k=v", "--pull", "never", "--stop-timeout", "3",
-		"image", "sh", "-c", "true")
+		"--pids-limit", "64", "image", "sh", "-c", "true")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,10 +61,19 @@ func TestFlagsBecomeTheConfiguration(t *testing.T) {
 			{ContainerPort: 83, HostIP: "::1", HostPort: 8083, Protocol: "udp"},
 		},
 		MemoryMB: 512, NanoCPUs: 1_500_000_000, CapAdd: []string{"NET_RAW"}, GroupAdd: []string{"999"}, Privileged: true,
-		Labels: map[string]string{"k": "v"}, Pull: core.PullNever, StopTimeout: 3e9,
+		Labels: map[string]string{"k": "v"}, Pull: core.PullNever, StopTimeout: 3e9, PidsLimit: 64,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestProcessLimit(t *testing.T) {
+	for text, valid := range map[string]bool{"1": true, "-1": true, "0": false, "-2": false, "": false, "many": false, "1.5": false} {
+		var limit pidsLimit
+		if err := limit.Set(text); (err == nil) != valid {
+			t.Errorf("--pids-limit %q: %v", text, err)
+		}
 	}
 }
 
@@ -85,6 +94,8 @@ func TestBadFlagsAreNamed(t *testing.T) {
 		{"-l moat.managed=no image", "Moat's own"},
 		{"--pull sometimes image", "missing, always, never"},
 		{"--stop-timeout -1 image", "StopTimeout"},
+		{"--timeout -1s image", "Timeout"},
+		{"-d --idle-timeout 1s image", "IdleTimeout"},
 		{"-w relative image", "WorkingDir"},
 		{"--dns nonsense image", "DNS"},
 		{"--add-host nonsense image", "ExtraHosts"},
