@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func attachCases() []Case {
@@ -48,7 +49,7 @@ func attachCases() []Case {
 		{
 			Number: "RT-117", Title: "what ends an attachment leaves stdin open", check: stdinStaysOpen,
 			unsupported: func(f *fixture, created string) error {
-				if core.CapabilitiesOf(f.rt).Attach {
+				if optional.CapabilitiesOf(f.rt).Attach {
 					return core.ErrUnsupported // there is no call that could be refused
 				}
 				return refusedAttach(f, created)
@@ -155,7 +156,7 @@ func attachCancelled(f *fixture) {
 	id := f.ready(cfg)
 	f.detach(id, nil)
 	f.wantAnswer(id, cfg)
-	if core.CapabilitiesOf(f.rt).TTY {
+	if optional.CapabilitiesOf(f.rt).TTY {
 		cfg.TTY = true
 		id := f.started(cfg)
 		f.awaitOutput(id, "ready")
@@ -396,7 +397,7 @@ func startAttachedFails(f *fixture) {
 	f.wantField("starting attached a program that does not exist", err, "Cmd")
 	f.wantClass("starting attached a program that does not exist", err, fs.ErrNotExist)
 	f.startsUnloadable()
-	if !core.CapabilitiesOf(f.rt).TTY {
+	if !optional.CapabilitiesOf(f.rt).TTY {
 		return
 	}
 	for program, class := range map[string]error{"/no-such-program": fs.ErrNotExist, "no-such-program": fs.ErrNotExist, "/etc/passwd": fs.ErrPermission} {
@@ -421,7 +422,7 @@ var unloadable = []struct {
 // startsUnloadable starts them, where a container can be given files.
 func (f *fixture) startsUnloadable() {
 	f.Helper()
-	if !core.CapabilitiesOf(f.rt).Mounts {
+	if !optional.CapabilitiesOf(f.rt).Mounts {
 		return
 	}
 	directory := f.TempDir()
@@ -568,7 +569,7 @@ func firewall(f *fixture) {
 		err := f.rt.SetupFirewall(f.ctx, id, proxy.host, proxy.port)
 		f.wantClass(fmt.Sprintf("a firewall for %q:%d", proxy.host, proxy.port), err, core.ErrInvalidConfig)
 	}
-	if core.CapabilitiesOf(f.rt).EnforcedEgress {
+	if optional.CapabilitiesOf(f.rt).EnforcedEgress {
 		f.must(f.rt.SetupFirewall(f.ctx, id, "127.0.0.1", 3128))
 		return
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // Case tests one obligation.
@@ -141,15 +142,15 @@ func differences(before, after map[string]string) (changes []string) {
 	return changes
 }
 
-// capability is the ability that a field of core.Capabilities tells.
+// capability is the ability that a field of optional.Capabilities tells.
 func capability(field string) *ability {
 	return &ability{"Capabilities." + field, func(rt core.Runtime) bool {
-		return reflect.ValueOf(core.CapabilitiesOf(rt)).FieldByName(field).Bool()
+		return reflect.ValueOf(optional.CapabilitiesOf(rt)).FieldByName(field).Bool()
 	}}
 }
 
-// optional is the ability to be an optional port.
-func optional[P any]() *ability {
+// implements is the ability to be an optional interface.
+func implements[P any]() *ability {
 	return &ability{"whether it is a " + reflect.TypeFor[P]().String(), func(rt core.Runtime) bool {
 		_, ok := core.As[P](rt)
 		return ok
@@ -166,5 +167,5 @@ func refusedConfig(set func(*core.Config)) func(*fixture, string) error {
 	}
 }
 
-// noPort is the unsupported call of an optional port: there is none to be made.
+// noPort is the unsupported call of an optional interface: there is none to be made.
 func noPort(*fixture, string) error { return core.ErrUnsupported }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func configCases() []Case {
@@ -87,7 +88,7 @@ func names(f *fixture) {
 
 	// The rest, in an order that lets each call succeed.
 	byName := f.shell(`trap : USR1; trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done`)
-	byName.Name, byName.TTY = "every-call-"+f.runID, core.CapabilitiesOf(f.rt).TTY
+	byName.Name, byName.TTY = "every-call-"+f.runID, optional.CapabilitiesOf(f.rt).TTY
 	id = f.started(byName)
 	f.awaitOutput(byName.Name, "ready")
 	var live []*call[struct{}]
@@ -118,7 +119,7 @@ func names(f *fixture) {
 			f.Errorf("%s by name returned %v", stream.what, err)
 		}
 	}
-	if core.CapabilitiesOf(f.rt).Attach {
+	if optional.CapabilitiesOf(f.rt).Attach {
 		f.remove(id)
 		f.create(byName)
 		attached := begin("StartAttached", func() (struct{}, error) {

@@ -16,11 +16,12 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func copyCases() []Case {
 	c := func(number, title string, check func(*fixture)) Case {
-		return Case{Number: number, Title: title, check: check, ability: optional[core.Copier](), unsupported: noPort}
+		return Case{Number: number, Title: title, check: check, ability: implements[optional.Copier](), unsupported: noPort}
 	}
 	return []Case{
 		c("RT-140", "files arrive in a container", copyTo),
@@ -76,7 +77,7 @@ func files() []entry {
 func large(f *fixture) entry {
 	e := file(strings.Repeat("n", 120), 0o644, "")
 	e.Format, e.ModTime = tar.FormatPAX, time.Unix(1_000_000_000, 999_999_999)
-	if !core.CapabilitiesOf(f.rt).UserNamespaces { // which map few owners
+	if !optional.CapabilitiesOf(f.rt).UserNamespaces { // which map few owners
 		e.Uid, e.Gid = 3_000_000, 4_000_000
 	}
 	return e
@@ -92,7 +93,7 @@ const showFiles = `cd /tmp/sub && cat text && cat link && test -x empty && test 
 const shownFiles = "the content\nthe content\n640 1000 1000\n"
 
 func copyTo(f *fixture) {
-	copier := portOf[core.Copier](f)
+	copier := portOf[optional.Copier](f)
 	entries := append(files(), large(f))
 	show, shown := showFiles+" && "+showLarge, shownFiles+large(f).shown()
 	created := f.create(f.shell(show))
@@ -108,7 +109,7 @@ func copyTo(f *fixture) {
 }
 
 func copyToNowhere(f *fixture) {
-	copier := portOf[core.Copier](f)
+	copier := portOf[optional.Copier](f)
 	f.wantClass("copying to no container", copier.CopyTo(f.ctx, f.missing(), "/tmp", archive(f)), core.ErrNotFound)
 	for _, id := range []string{f.create(f.idle()), f.started(f.idle())} {
 		f.wantClass("copying to no folder", copier.CopyTo(f.ctx, id, "/no/folder", archive(f, files()...)), core.ErrNotFound)
@@ -130,7 +131,7 @@ func compressed(f *fixture) io.Reader {
 }
 
 func copyEscapes(f *fixture) {
-	copier, id := portOf[core.Copier](f), f.create(f.idle())
+	copier, id := portOf[optional.Copier](f), f.create(f.idle())
 	for what, entries := range map[string][]entry{
 		"a name that leads up":      {file("../escaped", 0o644, "x")},
 		"a name that goes up later": {file("a/../../escaped", 0o644, "x")},
@@ -151,7 +152,7 @@ func copyEscapes(f *fixture) {
 // unpacked returns the entries of a path in a container by name.
 func (f *fixture) unpacked(id, path string) map[string]entry {
 	f.Helper()
-	stream, err := portOf[core.Copier](f).CopyFrom(f.ctx, id, path)
+	stream, err := portOf[optional.Copier](f).CopyFrom(f.ctx, id, path)
 	f.must(err)
 	entries := map[string]entry{}
 	for in := tar.NewReader(stream); ; {
@@ -187,21 +188,21 @@ func copyFrom(f *fixture) {
 
 	created := f.create(f.idle())
 	for _, id := range []string{created, f.started(f.idle())} {
-		root, err := portOf[core.Copier](f).CopyFrom(f.ctx, id, "/")
+		root, err := portOf[optional.Copier](f).CopyFrom(f.ctx, id, "/")
 		f.must(err)
 		first, err := tar.NewReader(root).Next()
 		f.must(err)
 		want(f, "the name of the root folder", strings.TrimSuffix(first.Name, "/"), ".")
 		f.must(root.Close())
 	}
-	f.must(portOf[core.Copier](f).CopyTo(f.ctx, created, "/tmp", archive(f, files()...)))
+	f.must(portOf[optional.Copier](f).CopyTo(f.ctx, created, "/tmp", archive(f, files()...)))
 	if text := f.unpacked(created, "/tmp/sub")["sub/text"]; text.content != "the content\n" {
 		f.Errorf("created: sub/text came as %q", text.content)
 	}
 }
 
 func copyFromNowhere(f *fixture) {
-	copier := portOf[core.Copier](f)
+	copier := portOf[optional.Copier](f)
 	_, err := copier.CopyFrom(f.ctx, f.missing(), "/etc/passwd")
 	f.wantClass("copying from no container", err, core.ErrNotFound)
 	for _, id := range []string{f.create(f.idle()), f.started(f.idle())} {
@@ -215,10 +216,10 @@ func copyFromNowhere(f *fixture) {
 }
 
 func statPath(f *fixture) {
-	copier := portOf[core.Copier](f)
+	copier := portOf[optional.Copier](f)
 	for _, id := range []string{f.create(f.idle()), f.started(f.idle())} {
 		f.must(copier.CopyTo(f.ctx, id, "/tmp", archive(f, append(files(), special(tar.TypeSymlink, "again", "sub/link"))...)))
-		for path, expected := range map[string]core.PathStat{
+		for path, expected := range map[string]optional.PathStat{
 			"/tmp/sub":      {Name: "sub", Mode: fs.ModeDir | 0o755},
 			"/tmp/sub/text": {Name: "text", Mode: 0o640, Size: 12},
 			"/tmp/sub/link": {Name: "link", Mode: fs.ModeSymlink, LinkTarget: "/tmp/sub/text"},
@@ -248,7 +249,7 @@ func statPath(f *fixture) {
 // copyShrinking copies a file that is larger than all buffers on the way, and makes it
 // shrink when the copy has begun.
 func copyShrinking(f *fixture) {
-	copier := portOf[core.Copier](f)
+	copier := portOf[optional.Copier](f)
 	dir := f.TempDir()
 	cfg := f.shell(`dd if=/dev/zero of=/tmp/large bs=1048576 count=0 seek=256 2>/dev/null
 		echo ready; while ! test -e /host/go; do sleep 0.1; done; : >/tmp/large; : >/host/done; sleep 1000`)
@@ -276,7 +277,7 @@ func copyShrinking(f *fixture) {
 
 // copyFromEnded looks for a file that the container made, and for one that it changed.
 func copyFromEnded(f *fixture) {
-	copier := portOf[core.Copier](f)
+	copier := portOf[optional.Copier](f)
 	id := f.started(f.shell(`echo made >/tmp/made; echo changed >/etc/passwd`))
 	f.wait(id)
 	for path, content := range map[string]string{"/tmp/made": "made\n", "/etc/passwd": "changed\n"} {
@@ -325,7 +326,7 @@ func (r *stuckReader) Read(p []byte) (int, error) {
 }
 
 func copyToEndsWithContext(f *fixture) {
-	copier, id := portOf[core.Copier](f), f.started(f.idle())
+	copier, id := portOf[optional.Copier](f), f.started(f.idle())
 	whole, err := io.ReadAll(archive(f, file("large", 0o644, strings.Repeat("x", 1<<20))))
 	f.must(err)
 	reader := &stuckReader{

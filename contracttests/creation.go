@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func creationCases() []Case {
@@ -101,7 +102,7 @@ func unknownReferences(f *fixture) {
 	_, err = f.tryCreate(cfg)
 	f.wantMissing("an absent image that must not be pulled", err, cfg.Image)
 
-	if !core.CapabilitiesOf(f.rt).NetworkModes {
+	if !optional.CapabilitiesOf(f.rt).NetworkModes {
 		return
 	}
 	cfg = f.command("true")

@@ -32,7 +32,7 @@
 //
 // The zero [Options] test everything. A case that is declared unsupported is tested
 // too: its call must return [core.ErrUnsupported] and change nothing. Where
-// [core.Capabilities] or an optional port tells whether a case is supported, what
+// [optional.Capabilities] or an optional interface tells whether a case is supported, what
 // they tell and what is declared must agree, in both directions. Some cases cannot
 // be declared: without them it is no runtime.
 //

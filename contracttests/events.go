@@ -6,11 +6,12 @@ import (
 	"iter"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func eventCases() []Case {
 	c := func(number, title string, check func(*fixture)) Case {
-		return Case{Number: number, Title: title, check: check, ability: optional[core.EventSource](), unsupported: noPort}
+		return Case{Number: number, Title: title, check: check, ability: implements[optional.EventSource](), unsupported: noPort}
 	}
 	return []Case{
 		c("RT-150", "a life's events come in order", lifeEvents),
@@ -20,17 +21,17 @@ func eventCases() []Case {
 	}
 }
 
-func (f *fixture) subscribe(ctx context.Context, opts core.EventOptions) iter.Seq2[core.Event, error] {
+func (f *fixture) subscribe(ctx context.Context, opts optional.EventOptions) iter.Seq2[optional.Event, error] {
 	f.Helper()
-	events, err := portOf[core.EventSource](f).Events(ctx, opts)
+	events, err := portOf[optional.EventSource](f).Events(ctx, opts)
 	f.must(err)
 	return events
 }
 
 // take returns the next n events of one container.
-func (f *fixture) take(events iter.Seq2[core.Event, error], id string, n int) []core.Event {
+func (f *fixture) take(events iter.Seq2[optional.Event, error], id string, n int) []optional.Event {
 	f.Helper()
-	taken, err := begin(fmt.Sprintf("the loop over the events of container %s", id), func() (taken []core.Event, _ error) {
+	taken, err := begin(fmt.Sprintf("the loop over the events of container %s", id), func() (taken []optional.Event, _ error) {
 		for event, err := range events {
 			if err != nil {
 				return taken, err
@@ -49,7 +50,7 @@ func (f *fixture) take(events iter.Seq2[core.Event, error], id string, n int) []
 }
 
 // brief is an event without what differs from run to run.
-func brief(events []core.Event) (text string) {
+func brief(events []optional.Event) (text string) {
 	for _, event := range events {
 		text += fmt.Sprintf("%s %d, ", event.Type, event.ExitCode)
 	}
@@ -59,7 +60,7 @@ func brief(events []core.Event) (text string) {
 const wholeLife = "started 0, died 42, removed 0, "
 
 func lifeEvents(f *fixture) {
-	events := f.subscribe(f.ctx, core.EventOptions{})
+	events := f.subscribe(f.ctx, optional.EventOptions{})
 	cfg := f.shell("exit 42")
 	cfg.Name = "events-" + f.runID
 	id := f.started(cfg)
@@ -81,13 +82,13 @@ func selectedEvents(f *fixture) {
 		f.start(started)
 		f.wait(started)
 	}
-	taken := f.take(f.subscribe(f.ctx, core.EventOptions{Container: id, Since: before}), id, 2)
+	taken := f.take(f.subscribe(f.ctx, optional.EventOptions{Container: id, Since: before}), id, 2)
 	want(f, "the events of before", brief(taken), "started 0, died 42, ")
-	events := f.subscribe(f.ctx, core.EventOptions{Container: id})
+	events := f.subscribe(f.ctx, optional.EventOptions{Container: id})
 	f.remove(id)
 	for event, err := range events {
 		f.must(err)
-		if event.ID != id || event.Type != core.EventRemoved {
+		if event.ID != id || event.Type != optional.EventRemoved {
 			f.Errorf("among the events of %s from now on is %+v", id, event)
 		}
 		break
@@ -97,7 +98,7 @@ func selectedEvents(f *fixture) {
 // foreignEvents has only this suite's containers to tell: what it checks is that
 // each event carries Moat's label.
 func foreignEvents(f *fixture) {
-	events := f.subscribe(f.ctx, core.EventOptions{})
+	events := f.subscribe(f.ctx, optional.EventOptions{})
 	id := f.started(f.shell("exit 42"))
 	f.wait(id)
 	f.remove(id)
@@ -106,7 +107,7 @@ func foreignEvents(f *fixture) {
 		if event.Labels[core.LabelManaged] != "true" {
 			f.Errorf("an event of what is not ours: %+v", event)
 		}
-		if event.ID == id && event.Type == core.EventRemoved {
+		if event.ID == id && event.Type == optional.EventRemoved {
 			break
 		}
 	}
@@ -115,7 +116,7 @@ func foreignEvents(f *fixture) {
 func eventsEnd(f *fixture) {
 	ctx, cancel := context.WithCancel(f.ctx)
 	defer cancel()
-	events := f.subscribe(ctx, core.EventOptions{Container: f.create(f.idle())})
+	events := f.subscribe(ctx, optional.EventOptions{Container: f.create(f.idle())})
 	ranging := begin("the loop over the events", func() (n int, err error) {
 		for _, err = range events {
 			n++

@@ -11,11 +11,12 @@ import (
 	"strings"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func execCases() []Case {
 	c := func(number, title string, check func(*fixture)) Case {
-		return Case{Number: number, Title: title, check: check, ability: optional[core.Execer](), unsupported: noPort}
+		return Case{Number: number, Title: title, check: check, ability: implements[optional.Execer](), unsupported: noPort}
 	}
 	return []Case{
 		c("RT-130", "exec returns code and output", exec),
@@ -35,29 +36,29 @@ func execCases() []Case {
 }
 
 // execTTY takes a terminal and a way to give it to a further program.
-var execTTY = &ability{"Capabilities.TTY, with whether it is a core.Execer", func(rt core.Runtime) bool {
-	_, execs := core.As[core.Execer](rt)
-	return execs && core.CapabilitiesOf(rt).TTY
+var execTTY = &ability{"Capabilities.TTY, with whether it is a optional.Execer", func(rt core.Runtime) bool {
+	_, execs := core.As[optional.Execer](rt)
+	return execs && optional.CapabilitiesOf(rt).TTY
 }}
 
 func refusedExecTTY(f *fixture, created string) error {
-	execer, ok := core.As[core.Execer](f.rt)
+	execer, ok := core.As[optional.Execer](f.rt)
 	if !ok {
 		return core.ErrUnsupported
 	}
-	_, err := execer.Exec(f.ctx, created, core.ExecOptions{Cmd: []string{"true"}, AttachOptions: core.AttachOptions{TTY: true}})
+	_, err := execer.Exec(f.ctx, created, optional.ExecOptions{Cmd: []string{"true"}, AttachOptions: core.AttachOptions{TTY: true}})
 	return err
 }
 
 // executing begins an exec.
-func (f *fixture) executing(ctx context.Context, id string, opts core.ExecOptions) *call[int64] {
+func (f *fixture) executing(ctx context.Context, id string, opts optional.ExecOptions) *call[int64] {
 	f.Helper()
-	execer := portOf[core.Execer](f)
+	execer := portOf[optional.Execer](f)
 	return begin("Exec", func() (int64, error) { return execer.Exec(ctx, id, opts) }).on(id).until("its program exits")
 }
 
 // exec runs a script in a container, and returns its code and what it wrote.
-func (f *fixture) exec(id string, opts core.ExecOptions, script string) (code int64, stdout, stderr string) {
+func (f *fixture) exec(id string, opts optional.ExecOptions, script string) (code int64, stdout, stderr string) {
 	f.Helper()
 	var out, err bytes.Buffer
 	opts.Cmd = []string{"sh", "-c", script}
@@ -69,21 +70,21 @@ func (f *fixture) exec(id string, opts core.ExecOptions, script string) (code in
 
 func exec(f *fixture) {
 	id := f.started(f.idle())
-	code, stdout, stderr := f.exec(id, core.ExecOptions{}, "echo out; echo err >&2; exit 42")
+	code, stdout, stderr := f.exec(id, optional.ExecOptions{}, "echo out; echo err >&2; exit 42")
 	want(f, "the code", code, 42)
 	want(f, "stdout", stdout, "out\n")
 	want(f, "stderr", stderr, "err\n")
-	if code, _, _ := f.exec(id, core.ExecOptions{}, "kill -9 $$"); code != 128+sigKILL {
+	if code, _, _ := f.exec(id, optional.ExecOptions{}, "kill -9 $$"); code != 128+sigKILL {
 		f.Errorf("the code after SIGKILL is %d", code)
 	}
-	if code, _, _ := f.exec(id, core.ExecOptions{}, "exit 127"); code != 127 {
+	if code, _, _ := f.exec(id, optional.ExecOptions{}, "exit 127"); code != 127 {
 		f.Errorf("the code of a program that chose 127 is %d", code)
 	}
 	for n := range shortLives {
-		_, stdout, _ := f.exec(id, core.ExecOptions{}, fmt.Sprintf("echo line %d", n))
+		_, stdout, _ := f.exec(id, optional.ExecOptions{}, fmt.Sprintf("echo line %d", n))
 		want(f, "a short program's output", stdout, fmt.Sprintf("line %d\n", n))
 	}
-	if code, _, _ := f.exec(id, core.ExecOptions{}, "exec >/dev/null 2>&1; sleep 0.5; exit 4"); code != 4 {
+	if code, _, _ := f.exec(id, optional.ExecOptions{}, "exec >/dev/null 2>&1; sleep 0.5; exit 4"); code != 4 {
 		f.Errorf("the code of a program that had closed its output is %d", code)
 	}
 	f.wantState(id, core.StateRunning)
@@ -93,11 +94,11 @@ func execsOwn(f *fixture) {
 	id := f.started(f.idle())
 	for _, own := range ownCodes {
 		for _, tty := range []bool{false, true} {
-			if tty && !core.CapabilitiesOf(f.rt).TTY {
+			if tty && !optional.CapabilitiesOf(f.rt).TTY {
 				continue
 			}
 			var output screen
-			opts := core.ExecOptions{Cmd: []string{"sh", "-c", saying(own.words, own.code)}}
+			opts := optional.ExecOptions{Cmd: []string{"sh", "-c", saying(own.words, own.code)}}
 			opts.Stdout, opts.Stderr, opts.TTY = &output, &output, tty
 			code, err := f.executing(f.ctx, id, opts).result(f)
 			how := fmt.Sprintf("%s, with TTY %t,", opts.Cmd[2], tty)
@@ -114,9 +115,9 @@ func execSettings(f *fixture) {
 	cfg := f.idle()
 	cfg.Env, cfg.WorkingDir = []string{"KEPT=kept", "REPLACED=old"}, "/work"
 	id := f.started(cfg)
-	_, stdout, _ := f.exec(id, core.ExecOptions{}, `echo $KEPT $REPLACED; pwd; id -u`)
+	_, stdout, _ := f.exec(id, optional.ExecOptions{}, `echo $KEPT $REPLACED; pwd; id -u`)
 	want(f, "what an exec inherits", stdout, "kept old\n/work\n0\n")
-	opts := core.ExecOptions{Env: []string{"REPLACED=new a"}, WorkingDir: "/tmp", User: "1000:1000"}
+	opts := optional.ExecOptions{Env: []string{"REPLACED=new a"}, WorkingDir: "/tmp", User: "1000:1000"}
 	_, stdout, _ = f.exec(id, opts, `echo $KEPT $REPLACED; pwd; id -u; id -g`)
 	want(f, "an exec's own settings", stdout, "kept new a\n/tmp\n1000\n1000\n")
 }
@@ -124,7 +125,7 @@ func execSettings(f *fixture) {
 func execStdin(f *fixture) {
 	id := f.started(f.idle())
 	sent := everyByte()
-	_, stdout, _ := f.exec(id, core.ExecOptions{AttachOptions: core.AttachOptions{Stdin: strings.NewReader(sent)}}, "cat; echo the end")
+	_, stdout, _ := f.exec(id, optional.ExecOptions{AttachOptions: core.AttachOptions{Stdin: strings.NewReader(sent)}}, "cat; echo the end")
 	if expected := sent + "the end\n"; stdout != expected {
 		f.Errorf("what cat has read of a megabyte on stdin, and a last line, came back as %s", firstDifference(stdout, expected))
 	}
@@ -132,9 +133,9 @@ func execStdin(f *fixture) {
 
 func execTerminal(f *fixture) {
 	id := f.started(f.idle())
-	sizes := make(chan core.TerminalSize, 1)
-	sizes <- core.TerminalSize{Height: 33, Width: 111}
-	opts := core.ExecOptions{Resize: sizes}
+	sizes := make(chan optional.TerminalSize, 1)
+	sizes <- optional.TerminalSize{Height: 33, Width: 111}
+	opts := optional.ExecOptions{Resize: sizes}
 	opts.TTY, opts.InitialHeight, opts.InitialWidth = true, 40, 100
 	_, stdout, _ := f.exec(id, opts, `until [ "$(stty size)" = "33 111" ]; do sleep 0.1; done; echo resized`)
 	want(f, "the terminal's output", strings.TrimSpace(stdout), "resized")
@@ -148,12 +149,12 @@ func execTerminal(f *fixture) {
 func execFails(f *fixture) {
 	id := f.started(f.idle())
 	for program, class := range map[string]error{"/no-such-program": fs.ErrNotExist, "no-such-program": fs.ErrNotExist, "/etc/passwd": fs.ErrPermission} {
-		opts := core.ExecOptions{Cmd: []string{program}, AttachOptions: core.AttachOptions{Stdout: io.Discard, Stderr: io.Discard}}
+		opts := optional.ExecOptions{Cmd: []string{program}, AttachOptions: core.AttachOptions{Stdout: io.Discard, Stderr: io.Discard}}
 		_, err := f.executing(f.ctx, id, opts).until("its program cannot run").result(f)
 		f.wantField("exec of "+program, err, "Cmd")
 		f.wantClass("exec of "+program, err, class)
 	}
-	if !core.CapabilitiesOf(f.rt).Mounts {
+	if !optional.CapabilitiesOf(f.rt).Mounts {
 		return
 	}
 	cfg, directory := f.idle(), f.TempDir()
@@ -161,26 +162,26 @@ func execFails(f *fixture) {
 	id = f.started(cfg)
 	for _, program := range unloadable {
 		f.must(os.WriteFile(filepath.Join(directory, program.name), []byte(program.content), 0o755))
-		_, err := f.executing(f.ctx, id, core.ExecOptions{Cmd: []string{"/mnt/" + program.name}}).result(f)
+		_, err := f.executing(f.ctx, id, optional.ExecOptions{Cmd: []string{"/mnt/" + program.name}}).result(f)
 		f.wantField("exec of "+program.name, err, "Cmd")
 		f.wantClass("exec of "+program.name, err, program.class)
 	}
 }
 
 func execWrongState(f *fixture) {
-	execer, opts := portOf[core.Execer](f), core.ExecOptions{Cmd: []string{"true"}}
+	execer, opts := portOf[optional.Execer](f), optional.ExecOptions{Cmd: []string{"true"}}
 	_, err := execer.Exec(f.ctx, f.missing(), opts)
 	f.wantClass("exec in what is missing", err, core.ErrNotFound)
 	_, err = execer.Exec(f.ctx, f.create(f.idle()), opts)
 	f.wantClass("exec in what was never started", err, core.ErrNotRunning)
 	id := f.started(f.idle())
-	for field, opts := range map[string]core.ExecOptions{
+	for field, opts := range map[string]optional.ExecOptions{
 		"Cmd":        {},
 		"Env":        {Cmd: opts.Cmd, Env: []string{"="}},
 		"WorkingDir": {Cmd: opts.Cmd, WorkingDir: "relative"},
 		"User":       {Cmd: opts.Cmd, User: "a b"},
 		"Detach":     {Cmd: opts.Cmd, Detach: true, AttachOptions: core.AttachOptions{Stdout: &bytes.Buffer{}}},
-		"Resize":     {Cmd: opts.Cmd, Resize: make(chan core.TerminalSize)},
+		"Resize":     {Cmd: opts.Cmd, Resize: make(chan optional.TerminalSize)},
 	} {
 		_, err := execer.Exec(f.ctx, id, opts)
 		f.wantField("exec with an invalid "+field, err, field)
@@ -189,11 +190,11 @@ func execWrongState(f *fixture) {
 
 func execDetached(f *fixture) {
 	id := f.started(f.idle())
-	code, err := f.executing(f.ctx, id, core.ExecOptions{Cmd: []string{"sh", "-c", "echo done >/tmp/done; sleep 1000"}, Detach: true}).until("its program has started").result(f)
+	code, err := f.executing(f.ctx, id, optional.ExecOptions{Cmd: []string{"sh", "-c", "echo done >/tmp/done; sleep 1000"}, Detach: true}).until("its program has started").result(f)
 	f.must(err)
 	want(f, "the code of what goes on", code, 0)
 	if !eventually(func() bool {
-		code, _, _ := f.exec(id, core.ExecOptions{}, "test -s /tmp/done")
+		code, _, _ := f.exec(id, optional.ExecOptions{}, "test -s /tmp/done")
 		return code == 0
 	}) {
 		f.Error("a detached program has not run")
@@ -205,9 +206,9 @@ func execCancelled(f *fixture) {
 	ctx, cancel := context.WithCancel(f.ctx)
 	defer cancel()
 	output := newLateWriter()
-	opts := core.ExecOptions{Cmd: []string{"sh", "-c", "while :; do echo tick; echo tick >>/tmp/ticks; sleep 0.1; done"}}
+	opts := optional.ExecOptions{Cmd: []string{"sh", "-c", "while :; do echo tick; echo tick >>/tmp/ticks; sleep 0.1; done"}}
 	opts.Stdout = output
-	execer := portOf[core.Execer](f)
+	execer := portOf[optional.Execer](f)
 	running := begin("Exec", func() (int64, error) {
 		defer output.closed.Store(true)
 		return execer.Exec(ctx, id, opts)
@@ -219,7 +220,7 @@ func execCancelled(f *fixture) {
 	f.wantClass("an exec whose context ended", err, context.Canceled)
 	f.wantState(id, core.StateRunning)
 	ticks := func() string {
-		_, stdout, _ := f.exec(id, core.ExecOptions{}, "wc -l </tmp/ticks")
+		_, stdout, _ := f.exec(id, optional.ExecOptions{}, "wc -l </tmp/ticks")
 		return strings.TrimSpace(stdout)
 	}
 	before := ticks()
@@ -231,12 +232,12 @@ func execCancelled(f *fixture) {
 
 func execStreamFails(f *fixture) {
 	id := f.started(f.idle())
-	opts := core.ExecOptions{Cmd: []string{"sh", "-c", "echo ready; sleep 1000"}, AttachOptions: core.AttachOptions{Stdout: brokenWriter{}}}
+	opts := optional.ExecOptions{Cmd: []string{"sh", "-c", "echo ready; sleep 1000"}, AttachOptions: core.AttachOptions{Stdout: brokenWriter{}}}
 	_, err := f.executing(f.ctx, id, opts).until("its writer fails").result(f)
 	f.wantClass("an exec with a writer that fails", err, io.ErrClosedPipe)
 
 	var stdout bytes.Buffer
-	opts = core.ExecOptions{Cmd: []string{"sh", "-c", "cat; echo the end; exit 3"}}
+	opts = optional.ExecOptions{Cmd: []string{"sh", "-c", "cat; echo the end; exit 3"}}
 	opts.Stdin, opts.Stdout = brokenReader("text\n"), &stdout
 	code, err := f.executing(f.ctx, id, opts).result(f)
 	f.wantClass("an exec whose stdin fails", err, io.ErrClosedPipe)

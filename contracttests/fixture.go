@@ -337,7 +337,7 @@ func want[T comparable](f *fixture, what string, got, want T) {
 	}
 }
 
-// portOf returns an optional port that the case's ability has found.
+// portOf returns an optional interface that the case's ability has found.
 func portOf[P any](f *fixture) P {
 	f.Helper()
 	found, ok := core.As[P](f.rt)

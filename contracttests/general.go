@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func generalCases() []Case {
@@ -118,31 +119,31 @@ func containerCalls(f *fixture) []engineCall {
 		{"ContainerLogsAll", func(ctx context.Context, id string) error { _, err := rt.ContainerLogsAll(ctx, id); return err }},
 		{"GetPortBindings", func(ctx context.Context, id string) error { _, err := rt.GetPortBindings(ctx, id); return err }},
 	}
-	if p, ok := core.As[core.TimedStopper](rt); ok {
+	if p, ok := core.As[optional.TimedStopper](rt); ok {
 		calls = append(calls, engineCall{"StopContainerTimeout", func(ctx context.Context, id string) error {
 			return p.StopContainerTimeout(ctx, id, core.DefaultStopTimeout)
 		}})
 	}
-	if p, ok := core.As[core.Signaler](rt); ok {
+	if p, ok := core.As[optional.Signaler](rt); ok {
 		calls = append(calls, engineCall{"SignalContainer", func(ctx context.Context, id string) error {
 			return p.SignalContainer(ctx, id, sigUSR1)
 		}})
 	}
-	if p, ok := core.As[core.Inspector](rt); ok {
+	if p, ok := core.As[optional.Inspector](rt); ok {
 		calls = append(calls, engineCall{"Inspect", func(ctx context.Context, id string) error { _, err := p.Inspect(ctx, id); return err }})
 	}
-	if p, ok := core.As[core.LogStreamer](rt); ok {
+	if p, ok := core.As[optional.LogStreamer](rt); ok {
 		calls = append(calls, engineCall{"StreamLogs", func(ctx context.Context, id string) error {
-			return p.StreamLogs(ctx, id, core.LogOptions{Follow: true})
+			return p.StreamLogs(ctx, id, optional.LogOptions{Follow: true})
 		}})
 	}
-	if p, ok := core.As[core.Execer](rt); ok {
+	if p, ok := core.As[optional.Execer](rt); ok {
 		calls = append(calls, engineCall{"Exec", func(ctx context.Context, id string) error {
-			_, err := p.Exec(ctx, id, core.ExecOptions{Cmd: []string{"true"}})
+			_, err := p.Exec(ctx, id, optional.ExecOptions{Cmd: []string{"true"}})
 			return err
 		}})
 	}
-	if p, ok := core.As[core.Copier](rt); ok {
+	if p, ok := core.As[optional.Copier](rt); ok {
 		calls = append(calls,
 			engineCall{"CopyTo", func(ctx context.Context, id string) error { return p.CopyTo(ctx, id, "/tmp", bytes.NewReader(nil)) }},
 			engineCall{"CopyFrom", func(ctx context.Context, id string) error {
@@ -154,18 +155,18 @@ func containerCalls(f *fixture) []engineCall {
 			}},
 			engineCall{"StatPath", func(ctx context.Context, id string) error { _, err := p.StatPath(ctx, id, "/tmp"); return err }})
 	}
-	if p, ok := core.As[core.StatsReader](rt); ok {
+	if p, ok := core.As[optional.StatsReader](rt); ok {
 		calls = append(calls, engineCall{"Stats", func(ctx context.Context, id string) error { _, err := p.Stats(ctx, id); return err }})
 	}
-	if core.CapabilitiesOf(rt).TTY {
+	if optional.CapabilitiesOf(rt).TTY {
 		calls = append(calls, engineCall{"ResizeTTY", func(ctx context.Context, id string) error { return rt.ResizeTTY(ctx, id, 24, 80) }})
 	}
-	if core.CapabilitiesOf(rt).EnforcedEgress {
+	if optional.CapabilitiesOf(rt).EnforcedEgress {
 		calls = append(calls, engineCall{"SetupFirewall", func(ctx context.Context, id string) error {
 			return rt.SetupFirewall(ctx, id, "127.0.0.1", 3128)
 		}})
 	}
-	if core.CapabilitiesOf(rt).Attach {
+	if optional.CapabilitiesOf(rt).Attach {
 		calls = append(calls,
 			engineCall{"Attach", func(ctx context.Context, id string) error { return rt.Attach(ctx, id, core.AttachOptions{}) }},
 			engineCall{"StartAttached", func(ctx context.Context, id string) error { return rt.StartAttached(ctx, id, core.AttachOptions{}) }})
@@ -187,28 +188,28 @@ func engineCalls(f *fixture) []engineCall {
 		{"ListImages", func(ctx context.Context, _ string) error { _, err := rt.ListImages(ctx); return err }},
 		{"RemoveImage", func(ctx context.Context, _ string) error { return rt.RemoveImage(ctx, f.missingLocalImage()) }},
 	}...)
-	if p, ok := core.As[core.EventSource](rt); ok {
+	if p, ok := core.As[optional.EventSource](rt); ok {
 		calls = append(calls, engineCall{"Events", func(ctx context.Context, _ string) error {
-			_, err := p.Events(ctx, core.EventOptions{})
+			_, err := p.Events(ctx, optional.EventOptions{})
 			return err
 		}})
 	}
-	if p, ok := core.As[core.ImagePuller](rt); ok {
+	if p, ok := core.As[optional.ImagePuller](rt); ok {
 		calls = append(calls, engineCall{"PullImage", func(ctx context.Context, _ string) error {
 			return p.PullImage(ctx, f.h.MissingImage, nil)
 		}})
 	}
-	if p := rt.BuildManager(); core.CapabilitiesOf(rt).BuildManager && p != nil {
+	if p := rt.BuildManager(); optional.CapabilitiesOf(rt).BuildManager && p != nil {
 		calls = append(calls,
 			engineCall{"BuildImage", func(ctx context.Context, _ string) error {
 				return p.BuildImage(ctx, f.dockerfile("RUN true"), f.missingLocalImage(), core.BuildOptions{RunID: f.runID})
 			}},
 			engineCall{"ImageExists", func(ctx context.Context, _ string) error { _, err := p.ImageExists(ctx, f.h.Image); return err }})
 	}
-	if p, ok := core.As[core.Verifier](rt); ok {
+	if p, ok := core.As[optional.Verifier](rt); ok {
 		calls = append(calls, engineCall{"Verify", func(ctx context.Context, _ string) error { return p.Verify(ctx) }})
 	}
-	if p, ok := core.As[core.Describer](rt); ok {
+	if p, ok := core.As[optional.Describer](rt); ok {
 		calls = append(calls, engineCall{"Describe", func(ctx context.Context, _ string) error { _, err := p.Describe(ctx); return err }})
 	}
 	return append(calls, managerCalls(f)...)
@@ -216,7 +217,7 @@ func engineCalls(f *fixture) []engineCall {
 
 // managerCalls returns the calls of the managers of networks, sidecars and services.
 func managerCalls(f *fixture) (calls []engineCall) {
-	told, nowhere := core.CapabilitiesOf(f.rt), f.missing()
+	told, nowhere := optional.CapabilitiesOf(f.rt), f.missing()
 	if p := f.rt.NetworkManager(); told.NetworkManager && p != nil {
 		calls = append(calls,
 			engineCall{"CreateNetwork", func(ctx context.Context, _ string) error {
@@ -298,8 +299,8 @@ func (f *fixture) liveStreams(ctx context.Context, id string, execTime time.Dura
 		signs = append(signs, sign)
 		live = append(live, begin(what, func() (struct{}, error) { return struct{}{}, do(sign) }))
 	}
-	if p, ok := core.As[core.EventSource](f.rt); ok {
-		events, err := p.Events(ctx, core.EventOptions{})
+	if p, ok := core.As[optional.EventSource](f.rt); ok {
+		events, err := p.Events(ctx, optional.EventOptions{})
 		f.must(err)
 		open("Events", func(w io.Writer) error {
 			for event, err := range events {
@@ -311,16 +312,16 @@ func (f *fixture) liveStreams(ctx context.Context, id string, execTime time.Dura
 			return nil
 		})
 	}
-	if p, ok := core.As[core.Execer](f.rt); ok {
+	if p, ok := core.As[optional.Execer](f.rt); ok {
 		open("Exec", func(w io.Writer) error {
-			opts := core.ExecOptions{Cmd: []string{"sh", "-c", fmt.Sprint("echo ready; sleep ", execTime.Seconds())}}
+			opts := optional.ExecOptions{Cmd: []string{"sh", "-c", fmt.Sprint("echo ready; sleep ", execTime.Seconds())}}
 			opts.Stdout = w
 			_, err := p.Exec(ctx, id, opts)
 			return err
 		})
 	}
 	started := f.create(f.ticking())
-	if !core.CapabilitiesOf(f.rt).Attach {
+	if !optional.CapabilitiesOf(f.rt).Attach {
 		f.start(started)
 	} else {
 		open("Attach", func(w io.Writer) error { return f.rt.Attach(ctx, id, core.AttachOptions{Stdout: w}) })
@@ -519,7 +520,7 @@ func (f *fixture) unreachable() core.Runtime {
 }
 
 func managers(f *fixture) {
-	told := core.CapabilitiesOf(f.rt)
+	told := optional.CapabilitiesOf(f.rt)
 	for _, manager := range []struct {
 		name  string
 		told  bool

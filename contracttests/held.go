@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 var held = capability("HeldStart")
@@ -33,7 +34,7 @@ func (s *screen) String() string {
 // release releases a held container.
 func (f *fixture) release(ctx context.Context, id string) error {
 	f.Helper()
-	return portOf[core.Releaser](f).ReleaseContainer(ctx, id)
+	return portOf[optional.Releaser](f).ReleaseContainer(ctx, id)
 }
 
 // heldAttachment starts what is held, and sees to it that the container runs and its
@@ -91,7 +92,7 @@ func heldStart(f *fixture) {
 	f.must(err)
 	want(f, "the output of what was released before its start", output.String(), "at once\n")
 
-	if !core.CapabilitiesOf(f.rt).TTY {
+	if !optional.CapabilitiesOf(f.rt).TTY {
 		return
 	}
 	cfg = f.command("stty", "size")
@@ -112,7 +113,7 @@ func (f *fixture) heldWays() []core.Config {
 	cfg := f.shell("echo began; sleep 1000")
 	cfg.Held = true
 	ways := []core.Config{cfg}
-	if core.CapabilitiesOf(f.rt).TTY {
+	if optional.CapabilitiesOf(f.rt).TTY {
 		cfg.TTY = true
 		ways = append(ways, cfg)
 	}

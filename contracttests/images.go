@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // These cases are serial where they remove or pull the image to pull.
@@ -16,11 +17,11 @@ func imageCases() []Case {
 		{Number: "RT-82", Title: "an image in use stays", Serial: true, check: removeUsedImage},
 		{
 			Number: "RT-83", Title: "pull with progress", Serial: true, check: pull,
-			ability: optional[core.ImagePuller](), unsupported: noPort,
+			ability: implements[optional.ImagePuller](), unsupported: noPort,
 		},
 		{
 			Number: "RT-84", Title: "a pull that fails", check: failedPulls,
-			ability: optional[core.ImagePuller](), unsupported: noPort,
+			ability: implements[optional.ImagePuller](), unsupported: noPort,
 		},
 		{Number: "CF-27", Title: "Pull says when an image is pulled", Serial: true, check: pullPolicies, fields: []string{"Pull"}},
 	}
@@ -78,8 +79,8 @@ func removeUsedImage(f *fixture) {
 
 func pull(f *fixture) {
 	f.dropImage()
-	var steps []core.PullProgress
-	f.must(portOf[core.ImagePuller](f).PullImage(f.ctx, f.h.PullImage, func(step core.PullProgress) {
+	var steps []optional.PullProgress
+	f.must(portOf[optional.ImagePuller](f).PullImage(f.ctx, f.h.PullImage, func(step optional.PullProgress) {
 		steps = append(steps, step) // the race detector sees concurrent calls
 	}))
 	if len(steps) == 0 {
@@ -94,11 +95,11 @@ func pull(f *fixture) {
 	f.must(err)
 	f.start(id)
 	want(f, "the exit code of the pulled image", f.wait(id), 0)
-	f.must(portOf[core.ImagePuller](f).PullImage(f.ctx, f.h.PullImage, nil))
+	f.must(portOf[optional.ImagePuller](f).PullImage(f.ctx, f.h.PullImage, nil))
 }
 
 func failedPulls(f *fixture) {
-	puller := portOf[core.ImagePuller](f)
+	puller := portOf[optional.ImagePuller](f)
 	f.wantClass("pulling what the registry does not have", puller.PullImage(f.ctx, f.h.MissingImage, nil), core.ErrNotFound)
 	f.wantClass("pulling from a registry that does not answer", puller.PullImage(f.ctx, f.h.UnreachableImage, nil), core.ErrUnavailable)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 const (
@@ -30,15 +31,15 @@ func lifecycleCases() []Case {
 		{Number: "RT-33", Title: "stopping what is missing", check: missingContainer("StopContainer", core.Lifecycle.StopContainer)},
 		{
 			Number: "RT-34", Title: "stop with a timeout of the caller's", check: stopTimed,
-			ability: optional[core.TimedStopper](), unsupported: noPort,
+			ability: implements[optional.TimedStopper](), unsupported: noPort,
 		},
 		{
 			Number: "RT-36", Title: "a signal reaches the workload", check: signals,
-			ability: optional[core.Signaler](), unsupported: noPort,
+			ability: implements[optional.Signaler](), unsupported: noPort,
 		},
 		{
 			Number: "RT-37", Title: "signals that cannot be sent", check: badSignals,
-			ability: optional[core.Signaler](), unsupported: noPort,
+			ability: implements[optional.Signaler](), unsupported: noPort,
 		},
 		{Number: "RT-50", Title: "remove is idempotent", check: removeTwice},
 		{Number: "RT-51", Title: "a running container is killed and removed", check: removeRunning},
@@ -51,7 +52,7 @@ func lifecycleCases() []Case {
 			})},
 		{
 			Number: "RT-62", Title: "details tell what was asked for", check: inspect,
-			ability: optional[core.Inspector](), unsupported: noPort,
+			ability: implements[optional.Inspector](), unsupported: noPort,
 		},
 	}
 }
@@ -137,7 +138,7 @@ func stopByForce(f *fixture) {
 	}
 	f.wantState(id, core.StateExited)
 
-	if core.CapabilitiesOf(f.rt).Mounts {
+	if optional.CapabilitiesOf(f.rt).Mounts {
 		id, heart := f.beating()
 		f.must(f.rt.StopContainer(f.ctx, id))
 		f.wantNoBeat(heart, "its container was stopped")
@@ -166,7 +167,7 @@ func stopTwice(f *fixture) {
 func stopTimed(f *fixture) {
 	id := f.ready(f.stubborn(caseTimeout))
 	_, err := begin("StopContainerTimeout", func() (struct{}, error) {
-		return struct{}{}, portOf[core.TimedStopper](f).StopContainerTimeout(f.ctx, id, 0)
+		return struct{}{}, portOf[optional.TimedStopper](f).StopContainerTimeout(f.ctx, id, 0)
 	}).on(id).until("its timeout of 0 kills at once").result(f)
 	f.must(err)
 	f.wantState(id, core.StateExited)
@@ -174,14 +175,14 @@ func stopTimed(f *fixture) {
 
 func signals(f *fixture) {
 	id := f.ready(f.shell(`trap 'exit 9' USR1; echo ready; sleep 1000 & wait`))
-	f.must(portOf[core.Signaler](f).SignalContainer(f.ctx, id, sigUSR1))
+	f.must(portOf[optional.Signaler](f).SignalContainer(f.ctx, id, sigUSR1))
 	code, err := f.waiting(f.ctx, id).result(f)
 	f.must(err)
 	want(f, "the exit code", code, 9)
 }
 
 func badSignals(f *fixture) {
-	signaler := portOf[core.Signaler](f)
+	signaler := portOf[optional.Signaler](f)
 	f.wantClass("a signal to what is missing", signaler.SignalContainer(f.ctx, f.missing(), sigUSR1), core.ErrNotFound)
 	id := f.create(f.idle())
 	f.wantClass("a signal to what does not run", signaler.SignalContainer(f.ctx, id, sigUSR1), core.ErrNotRunning)
@@ -205,7 +206,7 @@ func removeRunning(f *fixture) {
 	f.wantClass("the state of the removed container", err, core.ErrNotFound)
 
 	// What the engine says is one thing, what the processes do another.
-	if core.CapabilitiesOf(f.rt).Mounts {
+	if optional.CapabilitiesOf(f.rt).Mounts {
 		id, heart := f.beating()
 		f.remove(id)
 		f.wantNoBeat(heart, "its container was removed")
@@ -269,13 +270,13 @@ func states(f *fixture) {
 }
 
 func inspect(f *fixture) {
-	inspector := portOf[core.Inspector](f)
+	inspector := portOf[optional.Inspector](f)
 	_, err := inspector.Inspect(f.ctx, f.missing())
 	f.wantClass("the details of what is missing", err, core.ErrNotFound)
 
 	cfg := f.shell("sleep 0.2; exit 3") // engines note start and end a few milliseconds late
 	cfg.Name, cfg.User = "name-"+f.runID, "tester"
-	told := core.CapabilitiesOf(f.rt)
+	told := optional.CapabilitiesOf(f.rt)
 	cfg.TTY = told.TTY
 	if told.Mounts {
 		mounted, _ := f.mounted("", true)
@@ -315,9 +316,9 @@ func inspect(f *fixture) {
 	}
 }
 
-func (f *fixture) inspect(id string) core.Details {
+func (f *fixture) inspect(id string) optional.Details {
 	f.Helper()
-	details, err := portOf[core.Inspector](f).Inspect(f.ctx, id)
+	details, err := portOf[optional.Inspector](f).Inspect(f.ctx, id)
 	f.must(err)
 	return details
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func limitCases() []Case {
@@ -96,7 +97,7 @@ func (f *fixture) wantNoSwap(id string, seen map[string]int64) {
 	case version1:
 		want(f, "the limit of memory and swap together in memory.memsw.limit_in_bytes", both, limitMB<<20)
 	default:
-		if inspector, ok := core.As[core.Inspector](f.rt); ok {
+		if inspector, ok := core.As[optional.Inspector](f.rt); ok {
 			details, err := inspector.Inspect(f.ctx, id)
 			f.must(err)
 			if told := details.MemorySwapMB; told > 0 || (told < 0 && seen["SwapTotal:"] > 0) {
@@ -179,7 +180,7 @@ func (f *fixture) wantPids(limit int64, when string, change func(*core.Config)) 
 	id := f.started(cfg)
 	want(f, "the exit code", f.wait(id), 0)
 	told := int64(0)
-	if inspector, ok := core.As[core.Inspector](f.rt); ok {
+	if inspector, ok := core.As[optional.Inspector](f.rt); ok {
 		details, err := inspector.Inspect(f.ctx, id)
 		f.must(err)
 		told = details.PidsLimit
@@ -195,7 +196,7 @@ func (f *fixture) wantPids(limit int64, when string, change func(*core.Config)) 
 	if err != nil {
 		seen = -1 // "max"
 	}
-	if seen >= 0 || core.CapabilitiesOf(f.rt).Isolation == core.IsolationContainer {
+	if seen >= 0 || optional.CapabilitiesOf(f.rt).Isolation == optional.IsolationContainer {
 		want(f, "the limit in pids.max of a container "+when, seen, limit)
 	}
 }

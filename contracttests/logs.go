@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func logCases() []Case {
@@ -23,11 +24,11 @@ func logCases() []Case {
 		{Number: "RT-77", Title: "logs of what is missing or never ran", check: logsOfNothing},
 		{
 			Number: "RT-78", Title: "stdout and stderr apart", check: streamsApart,
-			ability: optional[core.LogStreamer](), unsupported: noPort,
+			ability: implements[optional.LogStreamer](), unsupported: noPort,
 		},
 		{
 			Number: "RT-79", Title: "the last lines", check: tail,
-			ability: optional[core.LogStreamer](), unsupported: noPort,
+			ability: implements[optional.LogStreamer](), unsupported: noPort,
 		},
 	}
 }
@@ -157,10 +158,10 @@ func logsOfNothing(f *fixture) {
 	want(f, "the output of what never ran", f.logs(f.create(f.command("true"))), "")
 }
 
-func (f *fixture) stream(id string, opts core.LogOptions) {
+func (f *fixture) stream(id string, opts optional.LogOptions) {
 	f.Helper()
 	_, err := begin("StreamLogs", func() (struct{}, error) {
-		return struct{}{}, portOf[core.LogStreamer](f).StreamLogs(f.ctx, id, opts)
+		return struct{}{}, portOf[optional.LogStreamer](f).StreamLogs(f.ctx, id, opts)
 	}).on(id).until("the container has exited").result(f)
 	f.must(err)
 }
@@ -168,20 +169,20 @@ func (f *fixture) stream(id string, opts core.LogOptions) {
 func streamsApart(f *fixture) {
 	id := f.started(f.shell(`echo out; echo err >&2; echo more out; echo more err >&2`))
 	var stdout, stderr bytes.Buffer
-	f.stream(id, core.LogOptions{Follow: true, Stdout: &stdout, Stderr: &stderr})
+	f.stream(id, optional.LogOptions{Follow: true, Stdout: &stdout, Stderr: &stderr})
 	want(f, "stdout", stdout.String(), "out\nmore out\n")
 	want(f, "stderr", stderr.String(), "err\nmore err\n")
-	f.stream(id, core.LogOptions{})
-	if core.CapabilitiesOf(f.rt).TTY {
+	f.stream(id, optional.LogOptions{})
+	if optional.CapabilitiesOf(f.rt).TTY {
 		cfg := f.shell(`echo out; echo err >&2`)
 		cfg.TTY = true
 		var stdout, stderr screen
-		f.stream(f.started(cfg), core.LogOptions{Follow: true, Stdout: &stdout, Stderr: &stderr})
+		f.stream(f.started(cfg), optional.LogOptions{Follow: true, Stdout: &stdout, Stderr: &stderr})
 		want(f, "stdout of a terminal", stdout.String(), "out\nerr\n")
 		want(f, "stderr of a terminal", stderr.String(), "")
 	}
 
-	failing := portOf[core.LogStreamer](f).StreamLogs(f.ctx, id, core.LogOptions{Stdout: brokenWriter{}})
+	failing := portOf[optional.LogStreamer](f).StreamLogs(f.ctx, id, optional.LogOptions{Stdout: brokenWriter{}})
 	f.wantClass("StreamLogs to a writer that fails", failing, io.ErrClosedPipe)
 }
 
@@ -194,7 +195,7 @@ func tail(f *fixture) {
 	id := f.started(f.shell(`echo one; echo two; sleep 0.3; echo three >&2`))
 	f.wait(id)
 	var both bytes.Buffer
-	f.stream(id, core.LogOptions{Tail: 2, Stdout: &both, Stderr: &both})
+	f.stream(id, optional.LogOptions{Tail: 2, Stdout: &both, Stderr: &both})
 	want(f, "the last two lines", both.String(), "two\nthree\n")
 
 	for _, test := range []struct {
@@ -212,7 +213,7 @@ func tail(f *fixture) {
 		f.wait(id)
 		for _, follow := range []bool{false, true} {
 			var got bytes.Buffer
-			f.stream(id, core.LogOptions{Follow: follow, Tail: test.tail, Stdout: &got, Stderr: &got})
+			f.stream(id, optional.LogOptions{Follow: follow, Tail: test.tail, Stdout: &got, Stderr: &got})
 			want(f, fmt.Sprintf("of the output %s what StreamLogs copies with Tail %d and Follow %t", test.output, test.tail, follow), got.String(), test.last)
 		}
 	}

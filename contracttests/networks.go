@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func networkManagerCases() []Case {
@@ -21,8 +22,8 @@ func networkManagerCases() []Case {
 		_, err := core.NetworkManagerOf(f.rt)
 		return err
 	}
-	creates := &ability{"whether its network manager is a core.NetworkCreator", func(rt core.Runtime) bool {
-		_, ok := rt.NetworkManager().(core.NetworkCreator)
+	creates := &ability{"whether its network manager is a optional.NetworkCreator", func(rt core.Runtime) bool {
+		_, ok := rt.NetworkManager().(optional.NetworkCreator)
 		return ok
 	}}
 	one := func(number, title string, check func(*fixture)) Case {
@@ -51,14 +52,14 @@ func networkManagerCases() []Case {
 		},
 		one("NM-08", "forty networks at once", manyNetworks),
 		{Number: "NM-09", Title: "networks to measure", check: measuredNetworks, ability: creates, unsupported: noPort},
-		{Number: "NM-12", Title: "an internal network has no way out", check: internalNetwork, unsupported: refusedNetwork(core.NetworkConfig{Internal: true})},
+		{Number: "NM-12", Title: "an internal network has no way out", check: internalNetwork, unsupported: refusedNetwork(optional.NetworkConfig{Internal: true})},
 		{
 			Number: "NM-10", Title: "containers on an isolated network do not find each other", check: isolatedNetwork, fields: []string{"NetworkMode"},
 			unsupported: func(f *fixture, created string) error {
 				if !connected.of(f.rt) {
 					return core.ErrUnsupported // none of its containers reach each other
 				}
-				return refusedNetwork(core.NetworkConfig{Isolated: true})(f, created)
+				return refusedNetwork(optional.NetworkConfig{Isolated: true})(f, created)
 			},
 		},
 	}
@@ -197,7 +198,7 @@ func networkInUse(f *fixture) {
 func forcedNetwork(f *fixture) {
 	network := f.network(f.runID)
 	ids := []string{f.started(f.onNetwork(f.idle(), network)), f.started(f.onNetwork(f.idle(), network))}
-	inspector, inspects := core.As[core.Inspector](f.rt)
+	inspector, inspects := core.As[optional.Inspector](f.rt)
 	address := func(id string) string {
 		if !inspects {
 			return ""
@@ -206,7 +207,7 @@ func forcedNetwork(f *fixture) {
 		f.must(err)
 		return details.IPAddress
 	}
-	if inspects && core.CapabilitiesOf(f.rt).NetworkPeers && address(ids[0]) == "" {
+	if inspects && optional.CapabilitiesOf(f.rt).NetworkPeers && address(ids[0]) == "" {
 		f.Error("a container on a network has no address")
 	}
 	f.must(f.networks().ForceRemoveNetwork(f.ctx, network))
@@ -286,7 +287,7 @@ func strangers(f *fixture) {
 	if strings.Contains(out, "found") {
 		f.Errorf("a name of another network is known: %s", out)
 	}
-	inspector, ok := core.As[core.Inspector](f.rt)
+	inspector, ok := core.As[optional.Inspector](f.rt)
 	if !ok {
 		return
 	}
@@ -296,9 +297,9 @@ func strangers(f *fixture) {
 }
 
 // refusedNetwork is the unsupported call of a network's setting.
-func refusedNetwork(cfg core.NetworkConfig) func(*fixture, string) error {
+func refusedNetwork(cfg optional.NetworkConfig) func(*fixture, string) error {
 	return func(f *fixture, _ string) error {
-		creator, creates := f.rt.NetworkManager().(core.NetworkCreator)
+		creator, creates := f.rt.NetworkManager().(optional.NetworkCreator)
 		if !creates {
 			return core.ErrUnsupported
 		}
@@ -312,23 +313,23 @@ func refusedNetwork(cfg core.NetworkConfig) func(*fixture, string) error {
 }
 
 // creator is the network manager, for cases that a runtime with a plain one has declared.
-func (f *fixture) creator() core.NetworkCreator {
+func (f *fixture) creator() optional.NetworkCreator {
 	f.Helper()
-	creator, creates := f.networks().(core.NetworkCreator)
+	creator, creates := f.networks().(optional.NetworkCreator)
 	if !creates {
-		f.Fatal("the case is not declared unsupported, but the network manager is no core.NetworkCreator")
+		f.Fatal("the case is not declared unsupported, but the network manager is no optional.NetworkCreator")
 	}
 	return creator
 }
 
 func internalNetwork(f *fixture) {
-	network, err := f.creator().CreateNetworkFrom(f.ctx, core.NetworkConfig{Name: f.runID, Internal: true})
+	network, err := f.creator().CreateNetworkFrom(f.ctx, optional.NetworkConfig{Name: f.runID, Internal: true})
 	f.must(err)
 	f.joined = append(f.joined, network)
 	info, _ := f.listedNetwork(network)
 	want(f, "Internal of the network as it is listed", info.Internal, true)
 	host := f.hostIP()
-	if !core.CapabilitiesOf(f.rt).PublishedPorts || host == "" {
+	if !optional.CapabilitiesOf(f.rt).PublishedPorts || host == "" {
 		return
 	}
 	server := f.server()
@@ -342,11 +343,11 @@ func internalNetwork(f *fixture) {
 
 func isolatedNetwork(f *fixture) {
 	creator := f.creator()
-	inspector, ok := core.As[core.Inspector](f.rt)
+	inspector, ok := core.As[optional.Inspector](f.rt)
 	if !ok {
 		return
 	}
-	network, err := creator.CreateNetworkFrom(f.ctx, core.NetworkConfig{Name: f.runID, Isolated: true})
+	network, err := creator.CreateNetworkFrom(f.ctx, optional.NetworkConfig{Name: f.runID, Isolated: true})
 	f.must(err)
 	f.joined = append(f.joined, network)
 	// A runtime whose name server would have to be on the network demands it.
@@ -392,8 +393,8 @@ func manyNetworks(f *fixture) {
 }
 
 func measuredNetworks(f *fixture) {
-	creator := f.networks().(core.NetworkCreator)
-	cfg := core.NetworkConfig{Name: f.runID, RunID: f.runID, Labels: map[string]string{"team": "blue"}}
+	creator := f.networks().(optional.NetworkCreator)
+	cfg := optional.NetworkConfig{Name: f.runID, RunID: f.runID, Labels: map[string]string{"team": "blue"}}
 	id, err := creator.CreateNetworkFrom(f.ctx, cfg)
 	f.must(err)
 	f.joined = append(f.joined, id)
@@ -401,19 +402,19 @@ func measuredNetworks(f *fixture) {
 	want(f, "the label team", info.Labels["team"], "blue")
 	want(f, "its label "+core.LabelRunID, info.Labels[core.LabelRunID], f.runID)
 
-	_, err = creator.CreateNetworkFrom(f.ctx, core.NetworkConfig{Name: f.runID + "-2", Subnet: info.Subnet})
+	_, err = creator.CreateNetworkFrom(f.ctx, optional.NetworkConfig{Name: f.runID + "-2", Subnet: info.Subnet})
 	f.wantClass("a subnet that is taken", err, core.ErrInUse)
 	want(f, "the field of a subnet that is taken", core.FieldOf(err), "Subnet")
 	for _, subnet := range []string{"x", "192.0.2.1", "192.0.2.1/24", "192.0.2.0/30", "192.0.2.0/33", "2001:db8::/64", "0.0.0.0/24"} {
-		_, err := creator.CreateNetworkFrom(f.ctx, core.NetworkConfig{Name: f.runID + "-3", Subnet: subnet})
+		_, err := creator.CreateNetworkFrom(f.ctx, optional.NetworkConfig{Name: f.runID + "-3", Subnet: subnet})
 		f.wantField("the subnet "+subnet, err, "Subnet")
 	}
 	chosen := fmt.Sprintf("203.0.113.%d/29", 8*rand.IntN(32))
-	id, err = creator.CreateNetworkFrom(f.ctx, core.NetworkConfig{Name: f.runID + "-5", Subnet: chosen})
+	id, err = creator.CreateNetworkFrom(f.ctx, optional.NetworkConfig{Name: f.runID + "-5", Subnet: chosen})
 	f.must(err)
 	f.joined = append(f.joined, id)
 	info, _ = f.listedNetwork(id)
 	want(f, "Subnet", info.Subnet, chosen)
-	_, err = creator.CreateNetworkFrom(f.ctx, core.NetworkConfig{Name: f.runID + "-4", Labels: map[string]string{"moat.managed": "false"}})
+	_, err = creator.CreateNetworkFrom(f.ctx, optional.NetworkConfig{Name: f.runID + "-4", Labels: map[string]string{"moat.managed": "false"}})
 	f.wantField("a label of Moat's", err, "Labels")
 }

@@ -16,15 +16,20 @@ import (
 	"testing"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 var obligationPattern = regexp.MustCompile(`\b([A-Z]{2}-\d+): `)
 
-// readObligations returns the obligations in the comments of package core, by number.
+// readObligations returns the obligations in the comments of packages core and optional, by number.
 func readObligations(t *testing.T) map[string]obligation {
-	files, err := filepath.Glob("../core/*.go")
-	if err != nil || len(files) == 0 {
-		t.Fatal("no files of package core:", err)
+	var files []string
+	for _, pattern := range []string{"../core/*.go", "../core/optional/*.go"} {
+		matching, err := filepath.Glob(pattern)
+		if err != nil || len(matching) == 0 {
+			t.Fatalf("no files are %s: %v", pattern, err)
+		}
+		files = append(files, matching...)
 	}
 	found := map[string]obligation{}
 	for _, name := range files {
@@ -137,14 +142,14 @@ func TestEachCapabilityHasACase(t *testing.T) {
 		"ServiceManager": true,
 		"UserNamespaces": true, // seen from the host only
 	}
-	for _, field := range reflect.VisibleFields(reflect.TypeFor[core.Capabilities]()) {
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[optional.Capabilities]()) {
 		for _, c := range Cases() {
 			if c.ability != nil && c.ability.name == "Capabilities."+field.Name {
 				judged[field.Name] = true
 			}
 		}
 	}
-	checkFields[core.Capabilities](t, judged)
+	checkFields[optional.Capabilities](t, judged)
 }
 
 // checkFields compares the fields of a struct with a set of names.

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
+	"github.com/moatproject/moat/core/services"
 )
 
 func serviceCases() []Case {
@@ -189,7 +191,7 @@ func namedService(f *fixture) {
 	if info.Host == "" {
 		f.Error("the service has no host")
 	}
-	if !core.CapabilitiesOf(f.rt).NetworkPeers {
+	if !optional.CapabilitiesOf(f.rt).NetworkPeers {
 		return
 	}
 	f.wantHello(cfg.NetworkID, info.Host, "a container on the service's network, by ServiceInfo.Host,")
@@ -243,7 +245,7 @@ func (f *fixture) runningServices() (infos []core.Info) {
 func readyService(f *fixture) {
 	cfg := f.service("sleep 1; touch /tmp/ready; sleep 1000")
 	info := f.startService(cfg)
-	f.must(core.WaitReady(f.ctx, f.services(), info, patience))
+	f.must(services.WaitReady(f.ctx, f.services(), info, patience))
 	f.must(f.services().CheckReady(f.ctx, info))
 	info.ReadinessCmd = ""
 	f.must(f.services().CheckReady(f.ctx, info))
@@ -279,7 +281,7 @@ func deadService(f *fixture) {
 	cfg := f.service("echo the reason for it; exit 9")
 	info := f.startService(cfg)
 	f.wait(info.ID)
-	err := core.WaitReady(f.ctx, f.services(), info, patience)
+	err := services.WaitReady(f.ctx, f.services(), info, patience)
 	f.wantClass("a service that died", err, core.ErrNotRunning)
 	for _, text := range []string{"the reason for it", "9"} {
 		if err == nil || !strings.Contains(err.Error(), text) {
@@ -289,7 +291,7 @@ func deadService(f *fixture) {
 	// Asking is what it dies of: before the second time, or in the first.
 	cfg.Name, cfg.ReadinessCmd = "db-2", "touch /tmp/asked; exit 1"
 	cfg.ExtraCmd = []string{"sh", "-c", "while ! test -e /tmp/asked; do sleep 0.1; done; echo another reason; exit 8"}
-	err = core.WaitReady(f.ctx, f.services(), f.startService(cfg), patience)
+	err = services.WaitReady(f.ctx, f.services(), f.startService(cfg), patience)
 	f.wantClass("a service that dies while it is waited for", err, core.ErrNotRunning)
 	for _, text := range []string{"another reason", "8"} {
 		if err == nil || !strings.Contains(err.Error(), text) {

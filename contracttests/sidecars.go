@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func sidecarCases() []Case {
@@ -92,7 +93,7 @@ func configuredSidecar(f *fixture) {
 	id := f.startSidecar(cfg)
 	f.awaitOutput(id, "the greeting of helper\n")
 	f.awaitOutput(cfg.Name, "the greeting of helper\n")
-	if !core.CapabilitiesOf(f.rt).Mounts {
+	if !optional.CapabilitiesOf(f.rt).Mounts {
 		return
 	}
 	mounted, _ := f.mounted("", true)
@@ -145,25 +146,25 @@ func failedSidecar(f *fixture) {
 }
 
 func isolatedSidecar(f *fixture) {
-	inspector, ok := core.As[core.Inspector](f.rt)
+	inspector, ok := core.As[optional.Inspector](f.rt)
 	if !ok {
 		return
 	}
-	isolation := func(id string) core.Isolation {
+	isolation := func(id string) optional.Isolation {
 		details, err := inspector.Inspect(f.ctx, id)
 		f.must(err)
 		return details.Isolation
 	}
 	cfg := f.sidecar(f.network(f.runID), "sleep 1000")
-	want(f, "a sidecar's isolation", isolation(f.startSidecar(cfg)), core.CapabilitiesOf(f.rt).Isolation)
-	if !core.CapabilitiesOf(f.rt).Privileged || (f.h.Unprivileged != nil && f.h.Unprivileged() != "") {
+	want(f, "a sidecar's isolation", isolation(f.startSidecar(cfg)), optional.CapabilitiesOf(f.rt).Isolation)
+	if !optional.CapabilitiesOf(f.rt).Privileged || (f.h.Unprivileged != nil && f.h.Unprivileged() != "") {
 		return
 	}
 	// What is not in the sandbox hears and is heard by what is.
 	cfg.Name, cfg.Hostname, cfg.Privileged = cfg.Name+"-2", "privileged", true
 	cfg.Cmd = f.server().Cmd
 	id := f.startSidecar(cfg)
-	if isolation(id) == core.IsolationSandbox {
+	if isolation(id) == optional.IsolationSandbox {
 		f.Error("a privileged sidecar is sandboxed")
 	}
 	f.wantHello(cfg.NetworkID, "privileged", "a container beside the privileged sidecar")

@@ -2,11 +2,12 @@ package contracttests
 
 import (
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func statsCases() []Case {
 	c := func(number, title string, check func(*fixture)) Case {
-		return Case{Number: number, Title: title, check: check, ability: optional[core.StatsReader](), unsupported: noPort}
+		return Case{Number: number, Title: title, check: check, ability: implements[optional.StatsReader](), unsupported: noPort}
 	}
 	return []Case{
 		c("RT-160", "stats measure a container", stats),
@@ -15,7 +16,7 @@ func statsCases() []Case {
 }
 
 func stats(f *fixture) {
-	reader := portOf[core.StatsReader](f)
+	reader := portOf[optional.StatsReader](f)
 	id := f.ready(f.shell(`echo ready; while :; do :; done`))
 	first, err := reader.Stats(f.ctx, id)
 	f.must(err)
@@ -32,7 +33,7 @@ func stats(f *fixture) {
 }
 
 func statsWrongState(f *fixture) {
-	reader := portOf[core.StatsReader](f)
+	reader := portOf[optional.StatsReader](f)
 	_, err := reader.Stats(f.ctx, f.missing())
 	f.wantClass("stats of what is missing", err, core.ErrNotFound)
 	_, err = reader.Stats(f.ctx, f.create(f.idle()))

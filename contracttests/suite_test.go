@@ -10,6 +10,7 @@ import (
 
 	"github.com/moatproject/moat/contracttests/internal/record"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // fake is a runtime that creates, lists and removes containers; cases that ask for
@@ -17,7 +18,7 @@ import (
 type fake struct {
 	core.Runtime
 	attach       error // what Attach returns
-	capabilities core.Capabilities
+	capabilities optional.Capabilities
 	removal      error // what RemoveContainer returns
 	closing      error // what Close returns
 	sticky       bool  // RemoveContainer does not remove
@@ -56,7 +57,7 @@ func (r *fake) Attach(_ context.Context, id string, _ core.AttachOptions) error 
 	return r.attach
 }
 
-func (r *fake) Capabilities() core.Capabilities { return r.capabilities }
+func (r *fake) Capabilities() optional.Capabilities { return r.capabilities }
 
 func (r *fake) NetworkManager() core.NetworkManager { return r.networks }
 
@@ -112,7 +113,7 @@ func TestRunUnsupported(t *testing.T) {
 		{"accepted", &fake{}, "returned <nil>"},
 		{"another error", &fake{attach: errors.New("something")}, "returned something"},
 		{"refused after a change", &fake{attach: refusal, starts: true}, "changed something"},
-		{"told to be supported", &fake{attach: refusal, capabilities: core.Capabilities{Attach: true}}, "Capabilities.Attach says that it is supported"},
+		{"told to be supported", &fake{attach: refusal, capabilities: optional.Capabilities{Attach: true}}, "Capabilities.Attach says that it is supported"},
 		{"clean-up fails", &fake{attach: refusal, removal: errors.New("no removal")}, "no removal"},
 		{"clean-up does nothing", &fake{attach: refusal, sticky: true}, "left the container id behind"},
 		{"Close fails", &fake{attach: refusal, closing: errors.New("no close")}, "no close"},

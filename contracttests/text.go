@@ -5,19 +5,20 @@ import (
 	"reflect"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // textRefused spoils each text of what a runtime takes. That the examples have one in
 // every field, the suite's own tests check.
 func textRefused(f *fixture) {
-	told := core.CapabilitiesOf(f.rt) // what they say of managers is RT-90's
+	told := optional.CapabilitiesOf(f.rt) // what they say of managers is RT-90's
 	forEachSpoilt(f, completeConfig, func(cfg core.Config) error { _, err := f.tryCreate(cfg); return err })
-	if execer, ok := core.As[core.Execer](f.rt); ok {
+	if execer, ok := core.As[optional.Execer](f.rt); ok {
 		id := f.started(f.idle())
-		forEachSpoilt(f, completeExec, func(opts core.ExecOptions) error { _, err := execer.Exec(f.ctx, id, opts); return err })
+		forEachSpoilt(f, completeExec, func(opts optional.ExecOptions) error { _, err := execer.Exec(f.ctx, id, opts); return err })
 	}
-	if creator, ok := f.rt.NetworkManager().(core.NetworkCreator); ok {
-		forEachSpoilt(f, completeNetwork, func(cfg core.NetworkConfig) error {
+	if creator, ok := f.rt.NetworkManager().(optional.NetworkCreator); ok {
+		forEachSpoilt(f, completeNetwork, func(cfg optional.NetworkConfig) error {
 			id, err := creator.CreateNetworkFrom(f.ctx, cfg)
 			if err == nil {
 				f.joined = append(f.joined, id)
@@ -49,8 +50,8 @@ func textRefused(f *fixture) {
 			return manager.BuildImage(f.ctx, f.dockerfile("RUN true"), tag, opts)
 		})
 	}
-	if source, ok := core.As[core.EventSource](f.rt); ok {
-		forEachSpoilt(f, completeEvents, func(opts core.EventOptions) error { _, err := source.Events(f.ctx, opts); return err })
+	if source, ok := core.As[optional.EventSource](f.rt); ok {
+		forEachSpoilt(f, completeEvents, func(opts optional.EventOptions) error { _, err := source.Events(f.ctx, opts); return err })
 	}
 }
 
@@ -66,12 +67,12 @@ func completeConfig() core.Config {
 	}
 }
 
-func completeExec() core.ExecOptions {
-	return core.ExecOptions{Cmd: []string{"sh"}, Env: []string{"A=b"}, WorkingDir: "/work", User: "root"}
+func completeExec() optional.ExecOptions {
+	return optional.ExecOptions{Cmd: []string{"sh"}, Env: []string{"A=b"}, WorkingDir: "/work", User: "root"}
 }
 
-func completeNetwork() core.NetworkConfig {
-	return core.NetworkConfig{Name: "net", Subnet: "192.0.2.0/26", RunID: "run", Labels: map[string]string{"a": "b"}}
+func completeNetwork() optional.NetworkConfig {
+	return optional.NetworkConfig{Name: "net", Subnet: "192.0.2.0/26", RunID: "run", Labels: map[string]string{"a": "b"}}
 }
 
 func completeSidecar() core.SidecarConfig {
@@ -97,7 +98,7 @@ func completeBuild() core.BuildOptions {
 	}
 }
 
-func completeEvents() core.EventOptions { return core.EventOptions{Container: "web"} }
+func completeEvents() optional.EventOptions { return optional.EventOptions{Container: "web"} }
 
 // forEachSpoilt calls try with an example of which one text is not UTF-8, or contains a
 // NUL byte, and checks that the field is refused.

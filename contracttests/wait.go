@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func waitCases() []Case {
@@ -99,7 +100,7 @@ func unknownCode(f *fixture) {
 	code, err := begin("WaitContainer", func() (int64, error) { return other.WaitContainer(f.ctx, id) }).on(id).until("the container exits").result(f)
 	if err == nil {
 		want(f, "the code that another runtime waited for", code, 42)
-	} else if core.CapabilitiesOf(f.rt).ExitCodes && !errors.Is(err, core.ErrNotFound) {
+	} else if optional.CapabilitiesOf(f.rt).ExitCodes && !errors.Is(err, core.ErrNotFound) {
 		f.Errorf("another runtime's wait failed although Capabilities.ExitCodes is true: %v", err)
 	}
 }
@@ -126,11 +127,11 @@ func programsOwn(f *fixture) {
 		id := f.started(cfg)
 		want(f, "the code of "+cfg.Cmd[2], f.wait(id), own.code)
 		want(f, "the output of "+cfg.Cmd[2], f.logs(id), strings.Repeat(own.words+"\n", 2))
-		if !core.CapabilitiesOf(f.rt).Attach {
+		if !optional.CapabilitiesOf(f.rt).Attach {
 			continue
 		}
 		for _, tty := range []bool{false, true} {
-			if cfg.TTY = tty; tty && !core.CapabilitiesOf(f.rt).TTY {
+			if cfg.TTY = tty; tty && !optional.CapabilitiesOf(f.rt).TTY {
 				continue
 			}
 			var output screen

@@ -75,23 +75,6 @@ type Attacher interface {
 	ResizeTTY(ctx context.Context, id string, height, width uint) error
 }
 
-// Releaser is the optional port of runtimes that honour [Config.Held]: a container's
-// program can be held until the services that it needs are ready.
-type Releaser interface {
-	// ReleaseContainer lets the program of a [Config.Held] container begin. StartAttached
-	// starts the container, reads no Stdin and waits for the release, on the same runtime.
-	// Before the start it is remembered: the program then begins with the start. Each
-	// further start needs its own release.
-	//
-	//   - RT-115: StartAttached that returns before the release, such as at the end of its
-	//     ctx, leaves a program that never begins. The container may run or have exited;
-	//     the caller removes it. Releasing it is [ErrNotRunning].
-	//   - RT-116: a container that is not held: [ErrInvalidConfig], field Held; missing:
-	//     [ErrNotFound]; again before StartAttached has returned: nil. StartContainer of one
-	//     that is held: [ErrInvalidConfig], field Held.
-	ReleaseContainer(ctx context.Context, id string) error
-}
-
 // AttachBacklog is the least that a runtime keeps for an attachment whose writer is
 // slow, in bytes: what any pipe holds.
 const AttachBacklog = 4096
@@ -106,7 +89,7 @@ func ValidateTerminalSize(height, width uint) error {
 		value uint
 	}{{"height", height}, {"width", width}} {
 		if side.value < 1 || side.value > MaxTerminalSize {
-			return invalid(side.field, "%d is not from 1 to %d", side.value, MaxTerminalSize)
+			return Invalid(side.field, "%d is not from 1 to %d", side.value, MaxTerminalSize)
 		}
 	}
 	return nil

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/moatproject/moat/core/internal/validation"
 )
 
 // BuildManager handles image building operations.
@@ -16,7 +18,7 @@ import (
 //
 // It is safe for concurrent use, and does nothing after its runtime's Close but return
 // [ErrUnavailable]. Builds run where the engine builds: not in the sandbox that its
-// containers run in, unless [Capabilities] promises it.
+// containers run in, unless optional.Capabilities promises it.
 type BuildManager interface {
 	// BuildImage builds an image from a Dockerfile's content and tags it. The base
 	// image is pulled where it is missing.
@@ -95,11 +97,11 @@ type BuildOptions struct {
 	Progress BuildSink
 }
 
-var argPattern = lazily(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+var argPattern = validation.Pattern(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 
 // referencePattern is a reference with or without a tag, as the OCI distribution
 // specification and Docker's own names of registries have it.
-var referencePattern = lazily(`^` + registryName + pathPart + `(/` + pathPart + `)*` + tagSuffix + `$`)
+var referencePattern = validation.Pattern(`^` + registryName + pathPart + `(/` + pathPart + `)*` + tagSuffix + `$`)
 
 const (
 	registryName = `([a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]+)?/)?`
@@ -111,7 +113,7 @@ const (
 // field tag.
 func ValidateTag(tag string) error {
 	if !referencePattern().MatchString(tag) {
-		return invalid("tag", "%q is not NAME or NAME:TAG of an image: a name is of small letters, digits, and . _ - / between them", tag)
+		return Invalid("tag", "%q is not NAME or NAME:TAG of an image: a name is of small letters, digits, and . _ - / between them", tag)
 	}
 	return nil
 }
@@ -125,7 +127,7 @@ func ValidateDockerfile(dockerfile string) error {
 	for line := range strings.Lines(dockerfile) {
 		number++
 		isComment := !heredocs && strings.HasPrefix(strings.TrimLeft(line, " \t"), "#")
-		if flaw := flawOf(line); flaw != "" && !isComment {
+		if flaw := validation.Flaw(line); flaw != "" && !isComment {
 			failure := &BuildError{Line: number, Err: fmt.Errorf("%q %s", strings.TrimRight(line, "\r\n"), flaw)}
 			return &Error{Op: "check configuration", Field: "Dockerfile", Class: ErrInvalidConfig, Err: failure, Remedy: "Save the Dockerfile as UTF-8"}
 		}
@@ -141,20 +143,20 @@ func (o BuildOptions) Validate() error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.ContextFiles)) {
 		if !utf8.ValidString(name) {
-			return invalid("ContextFiles", "the name %q is not UTF-8", name)
+			return Invalid("ContextFiles", "the name %q is not UTF-8", name)
 		}
 		if !fs.ValidPath(name) || name == "." || strings.ContainsRune(name, 0) {
-			return invalid("ContextFiles", "%q is no path inside the build context: write it relative, with slashes, without . and ..", name)
+			return Invalid("ContextFiles", "%q is no path inside the build context: write it relative, with slashes, without . and ..", name)
 		}
 		for folder := path.Dir(name); folder != "."; folder = path.Dir(folder) {
 			if _, taken := o.ContextFiles[folder]; taken {
-				return invalid("ContextFiles", "%q is a file, and the folder of %q", folder, name)
+				return Invalid("ContextFiles", "%q is a file, and the folder of %q", folder, name)
 			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Args)) {
 		if !argPattern().MatchString(name) {
-			return invalid("Args", "%q is no name of an ARG", name)
+			return Invalid("Args", "%q is no name of an ARG", name)
 		}
 	}
 	if err := checkValues("Args", o.Args); err != nil {

@@ -1,10 +1,14 @@
 package core
 
-import "time"
+import (
+	"time"
+
+	"github.com/moatproject/moat/core/internal/validation"
+)
 
 // Config holds configuration for creating a container. Its zero value, with an
 // image, is the safe default: a container with its own bridge network, hardened as
-// [Capabilities] describes. Adapters pass it through [Config.Validate] first. All texts
+// optional.Capabilities describes. Adapters pass it through [Config.Validate] first. All texts
 // are UTF-8 without NUL bytes, whatever the runtime: engines are spoken to in JSON, which
 // would change others silently.
 //
@@ -45,7 +49,7 @@ import "time"
 //   - CF-29: AllowNewPrivileges false: set-user-ID programs gain nothing.
 //   - CF-30: AllowNewPrivileges true: they do.
 //   - CF-31: Hostname: what the workload is told, and finds itself by.
-//   - CF-32: Held: nothing of the program runs before [Releaser.ReleaseContainer] is called,
+//   - CF-32: Held: nothing of the program runs before optional.Releaser is called,
 //     and then it finds its streams, arguments and environment as it would without.
 //   - CF-33: Ports: one container port on several host ports, each of which leads to it,
 //     and [Info] has them all.
@@ -89,7 +93,7 @@ type Config struct {
 	Pull        PullPolicy        // when to pull the image; empty: [PullMissing]
 	PidsLimit   int64             // processes and threads; 0: [DefaultPidsLimit]; -1: no limit
 	AutoRemove  bool              // the engine removes it, with its logs, as soon as it has exited
-	Held        bool              // only StartAttached starts it, and its program waits for [Releaser]
+	Held        bool              // only StartAttached starts it, and its program waits for optional.Releaser
 
 	// AllowNewPrivileges lets setuid programs (sudo, su) raise the workload's
 	// privileges inside the container, which is refused otherwise.
@@ -160,7 +164,7 @@ func (c Config) OnNamedNetwork() bool {
 // filled in, PortBindings first and in the order of their ports.
 func (c Config) PublishedPorts() []PortMapping {
 	ports := make([]PortMapping, 0, len(c.PortBindings)+len(c.Ports))
-	for _, port := range sortedKeys(c.PortBindings) {
+	for _, port := range validation.SortedKeys(c.PortBindings) {
 		ports = append(ports, PortMapping{ContainerPort: port, HostIP: c.PortBindings[port]})
 	}
 	ports = append(ports, c.Ports...)

@@ -18,7 +18,7 @@ func DefaultDNS(dns []string) []string {
 func validateDNS(servers []string) error {
 	for _, server := range servers {
 		if !isIP(server) {
-			return invalid("DNS", "%q is not an IP address", server)
+			return Invalid("DNS", "%q is not an IP address", server)
 		}
 	}
 	return nil

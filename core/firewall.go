@@ -15,13 +15,13 @@ type Firewall interface {
 // ValidateProxy checks what SetupFirewall was asked for, the same for every adapter.
 func ValidateProxy(host string, port int) error {
 	if host == "" {
-		return invalid("proxyHost", "is empty")
+		return Invalid("proxyHost", "is empty")
 	}
 	if err := checkText("proxyHost", host); err != nil {
 		return err
 	}
 	if port < 1 || port > 65535 {
-		return invalid("proxyPort", "%d is outside 1 to 65535", port)
+		return Invalid("proxyPort", "%d is outside 1 to 65535", port)
 	}
 	return nil
 }

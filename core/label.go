@@ -2,6 +2,8 @@ package core
 
 import (
 	"maps"
+
+	"github.com/moatproject/moat/core/internal/validation"
 )
 
 const (
@@ -46,7 +48,7 @@ const (
 // Version is this release of Moat, as [LabelVersion] and `moat version` show it.
 const Version = "0.1.0-dev"
 
-var runNamePattern = lazily(`^[0-9a-f]{8}$`)
+var runNamePattern = validation.Pattern(`^[0-9a-f]{8}$`)
 
 // IsRunName tells whether a container's name is that of a run: eight hexadecimal
 // digits.

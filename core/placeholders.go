@@ -4,15 +4,17 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+
+	"github.com/moatproject/moat/core/internal/validation"
 )
 
-var placeholderPattern = lazily(`\{[^{}]*\}`)
+var placeholderPattern = validation.Pattern(`\{[^{}]*\}`)
 
 // placeholders returns the value of each {placeholder}: {password}, and {key} for each
 // variable, in small letters.
 func placeholders(env map[string]string, passwordEnv string) map[string]string {
 	values := make(map[string]string, len(env)+1)
-	for _, key := range sortedKeys(env) { // in order: keys may differ in case alone
+	for _, key := range validation.SortedKeys(env) { // in order: keys may differ in case alone
 		values["{"+strings.ToLower(key)+"}"] = env[key]
 	}
 	if password, ok := env[passwordEnv]; ok {

@@ -47,7 +47,7 @@ type Identity interface {
 // Managers returns the specialised managers. Each is an untyped nil where the
 // runtime has none; [NetworkManagerOf] and its siblings turn that into an error.
 //
-// RT-90: a manager is nil exactly where [Capabilities] says that it is missing.
+// RT-90: a manager is nil exactly where optional.Capabilities says that it is missing.
 type Managers interface {
 	NetworkManager() NetworkManager
 	SidecarManager() SidecarManager

@@ -7,6 +7,9 @@ import (
 	"log/slog"
 	"maps"
 	"strings"
+
+	"github.com/moatproject/moat/core/internal/validation"
+	"github.com/moatproject/moat/core/redact"
 )
 
 // ServiceManager provisions services (databases, caches) for a run: containers that
@@ -18,7 +21,7 @@ import (
 // quoted ([ServiceInfo.Redact]).
 type ServiceManager interface {
 	// StartService pulls the image as cfg.Pull says, creates and starts the service,
-	// and returns how to reach it without waiting until it is ready: [WaitReady] does.
+	// and returns how to reach it without waiting until it is ready: services.WaitReady does.
 	//
 	//   - SV-10: an invalid configuration ([ServiceConfig.Validate]): [ErrInvalidConfig]
 	//     with the field's name, before the engine is asked for anything.
@@ -64,18 +67,7 @@ type ServiceManager interface {
 	SetNetworkID(id string)
 }
 
-// ServiceWatcher is the optional port of a [ServiceManager] that spares [WaitReady]
-// asking for what the engine tells by itself, found by type assertion. [NewServiceManager]'s has it.
-type ServiceWatcher interface {
-	// AwaitDeath blocks until the service has exited, and returns the error that
-	// CheckReady returns from then on. Any other error says that it cannot be known.
-	AwaitDeath(ctx context.Context, info ServiceInfo) error
-
-	// LogTail returns the last lines of the service's log, without its password.
-	LogTail(ctx context.Context, info ServiceInfo) (string, error)
-}
-
-// ServiceConfig defines what service to provision. [ServiceDefinition.Config] makes
+// ServiceConfig defines what service to provision. services.Definition makes
 // one. Printed or logged, it hides the values of Env; as JSON it does not.
 type ServiceConfig struct {
 	Name    string
@@ -115,33 +107,33 @@ func ServiceName(service, runID string) string { return "moat-" + service + "-" 
 // [ErrInvalidConfig] with the field's name. The error contains no value of Env.
 func (c ServiceConfig) Validate() error {
 	switch {
-	case !servicePattern().MatchString(c.Name):
-		return invalid("Name", "%q must be 1 to 63 of [a-z0-9-] and neither begin nor end with -", c.Name)
-	case !networkPattern().MatchString(c.RunID):
-		return invalid("RunID", "%q must be one or more of [a-zA-Z0-9_.-] and begin with a letter or digit", c.RunID)
-	case c.Version != "" && !tagPattern().MatchString(c.Version):
-		return invalid("Version", "%q is not an image's tag", c.Version)
+	case !validation.ServiceName().MatchString(c.Name):
+		return Invalid("Name", "%q must be 1 to 63 of [a-z0-9-] and neither begin nor end with -", c.Name)
+	case !validation.NetworkName().MatchString(c.RunID):
+		return Invalid("RunID", "%q must be one or more of [a-zA-Z0-9_.-] and begin with a letter or digit", c.RunID)
+	case c.Version != "" && !validation.Tag().MatchString(c.Version):
+		return Invalid("Version", "%q is not an image's tag", c.Version)
 	case c.Image == "":
-		return invalid("Image", "is empty; name the image to run")
+		return Invalid("Image", "is empty; name the image to run")
 	case strings.ContainsAny(c.Image[strings.LastIndex(c.Image, "/")+1:], ":@"):
-		return invalid("Image", "%q has a tag or a digest; the tag belongs into Version", c.Image)
+		return Invalid("Image", "%q has a tag or a digest; the tag belongs into Version", c.Image)
 	}
 	if err := cmp.Or(
 		checkText("ReadinessCmd", c.ReadinessCmd), checkText("PasswordEnv", c.PasswordEnv), checkTexts("ExtraCmd", c.ExtraCmd),
 	); err != nil {
 		return err
 	}
-	for _, name := range sortedKeys(c.Ports) {
-		if !servicePattern().MatchString(name) {
-			return invalid("Ports", "%q is not a port's name, such as default", name)
+	for _, name := range validation.SortedKeys(c.Ports) {
+		if !validation.ServiceName().MatchString(name) {
+			return Invalid("Ports", "%q is not a port's name, such as default", name)
 		}
 		if port := c.Ports[name]; port < 1 || port > 65535 {
-			return invalid("Ports", "port %d of %q is outside 1 to 65535", port, name)
+			return Invalid("Ports", "port %d of %q is outside 1 to 65535", port, name)
 		}
 	}
-	for _, key := range sortedKeys(c.Env) {
+	for _, key := range validation.SortedKeys(c.Env) {
 		if strings.Contains(key, "=") { // it would be another variable
-			return invalid("Env", "%q is not a variable's name", key)
+			return Invalid("Env", "%q is not a variable's name", key)
 		}
 	}
 	if c.NetworkID != "" {
@@ -164,7 +156,7 @@ func (c ServiceConfig) Container() Config {
 	if container.OnNamedNetwork() {
 		container.NetworkAliases = []string{c.Name}
 	}
-	for _, key := range sortedKeys(c.Env) {
+	for _, key := range validation.SortedKeys(c.Env) {
 		container.Env = append(container.Env, key+"="+c.Env[key])
 	}
 	return container
@@ -213,7 +205,14 @@ func (i ServiceInfo) LogValue() slog.Value { return slog.AnyValue(i.shown()) }
 func redactedEnv(env map[string]string) map[string]string {
 	hidden := maps.Clone(env)
 	for key := range hidden {
-		hidden[key] = redacted
+		hidden[key] = redact.Mark
 	}
 	return hidden
+}
+
+// Redact returns a text, such as a command's output, without the service's password:
+// neither as it is nor as quoted strings, JSON and URLs write it, and where it has
+// several lines, without any of them.
+func (i ServiceInfo) Redact(text string) string {
+	return redact.Text(text, i.Env[i.PasswordEnv])
 }

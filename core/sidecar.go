@@ -2,14 +2,13 @@ package core
 
 import (
 	"context"
-	"errors"
 	"time"
 )
 
 // SidecarManager handles helper containers beside a run's main one.
 // Returned by Runtime.SidecarManager - nil if not supported.
 //
-// [NewSidecarManager] makes one for any runtime that has networks.
+// services.NewSidecarManager makes one for any runtime that has networks.
 type SidecarManager interface {
 	// StartSidecar pulls, creates and starts a sidecar on its network and returns
 	// its container ID.
@@ -64,69 +63,18 @@ func (c SidecarConfig) Container() Config {
 // [ErrInvalidConfig] with the field's name.
 func (c SidecarConfig) Validate() error {
 	if c.Image == "" {
-		return invalid("Image", "is empty; name the sidecar's image")
+		return Invalid("Image", "is empty; name the sidecar's image")
 	}
 	if err := validateNetworkID(c.NetworkID); err != nil {
 		return err
 	}
 	if c.Name == "" {
-		return invalid("Name", "is empty; name the sidecar's container")
+		return Invalid("Name", "is empty; name the sidecar's container")
 	}
 	if err := validateLabels(c.Labels); err != nil {
 		return err
 	}
 	return c.Container().Validate()
-}
-
-// NewSidecarManager returns a sidecar manager of rt's, made of its other methods. It
-// needs an [Inspector].
-func NewSidecarManager(rt Runtime) SidecarManager { return sidecars{rt} }
-
-type sidecars struct{ rt Runtime }
-
-func (s sidecars) StartSidecar(ctx context.Context, cfg SidecarConfig) (string, error) {
-	if err := cfg.Validate(); err != nil {
-		return "", err
-	}
-	return startNew(ctx, s.rt, cfg.Container())
-}
-
-// startNew creates and starts a container, or leaves nothing behind.
-func startNew(ctx context.Context, rt Lifecycle, cfg Config) (string, error) {
-	id, err := rt.CreateContainer(ctx, cfg)
-	if err != nil {
-		return "", err
-	}
-	if err = rt.StartContainer(ctx, id); err == nil {
-		return id, nil
-	}
-	// What ended the start may have been ctx: the removal has to go on, for as long as
-	// one may wait for a call that was cancelled. What is left has Moat's labels.
-	ctx, cancel := withGrace(ctx)
-	defer cancel()
-	return "", errors.Join(err, rt.RemoveContainer(ctx, id))
-}
-
-// grace is how long a call may go on, to tidy up, when its context has ended.
-const grace = 500 * time.Millisecond
-
-// withGrace returns a context that ends a little after ctx does.
-func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
-	graced, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
-	return graced, func() { stop(); cancel() }
-}
-
-func (s sidecars) InspectContainer(ctx context.Context, containerID string) (InspectResponse, error) {
-	inspector, ok := As[Inspector](s.rt)
-	if !ok {
-		return InspectResponse{}, &Error{Op: "inspect container", Runtime: s.rt.Type(), Object: containerID, Class: ErrUnsupported}
-	}
-	details, err := inspector.Inspect(ctx, containerID)
-	if err != nil {
-		return InspectResponse{}, err
-	}
-	return InspectResponse{State: &details.State}, nil
 }
 
 // InspectResponse holds detailed container state.

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
+	"github.com/moatproject/moat/core/services"
 )
 
 // complete has a valid value in every field with text, of each type that is validated.
@@ -19,8 +21,8 @@ var complete = []interface{ Validate() error }{
 		Ports: []core.PortMapping{{ContainerPort: 81, Protocol: "tcp", HostIP: "127.0.0.1"}}, Pull: core.PullMissing,
 		Hostname: "host", NetworkAliases: []string{"alias"},
 	},
-	&core.ExecOptions{Cmd: []string{"sh"}, Env: []string{"A=b"}, WorkingDir: "/work", User: "root"},
-	&core.NetworkConfig{Name: "net", Subnet: "192.0.2.0/26", RunID: "run", Labels: map[string]string{"a": "b"}},
+	&optional.ExecOptions{Cmd: []string{"sh"}, Env: []string{"A=b"}, WorkingDir: "/work", User: "root"},
+	&optional.NetworkConfig{Name: "net", Subnet: "192.0.2.0/26", RunID: "run", Labels: map[string]string{"a": "b"}},
 	&core.BuildOptions{
 		DNS: []string{"192.0.2.1"}, ContextFiles: map[string][]byte{"a/b": nil}, Args: map[string]string{"A": "b"},
 		Labels: map[string]string{"a": "b"}, RunID: "run",
@@ -35,11 +37,11 @@ var complete = []interface{ Validate() error }{
 		PasswordEnv: "A", ExtraCmd: []string{"-x"}, ReadinessCmd: "true", NetworkID: "net", Labels: map[string]string{"a": "b"},
 		Pull: core.PullNever,
 	},
-	&core.ServiceDefinition{
+	&services.Definition{
 		Name: "db", Aliases: []string{"database"}, Image: "alpine", Ports: map[string]int{"default": 1}, Env: map[string]string{"A": "b"},
 		PasswordEnv: "A", User: "root", UserEnv: "B", DatabaseEnv: "C", ExtraCmd: []string{"-x"}, ReadinessCmd: "true", URLScheme: "db",
 	},
-	&core.EventOptions{Container: "web"},
+	&optional.EventOptions{Container: "web"},
 }
 
 // TestTextThatCannotArriveUnchangedIsRefused finds a new field by itself.

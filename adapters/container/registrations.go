@@ -8,14 +8,15 @@ import (
 	"github.com/moatproject/moat/adapters/gvisor"
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/detect"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // RegistrationOptions is what the bundled runtimes are made with. Its zero value tells
 // nobody anything and remembers nothing.
 type RegistrationOptions struct {
-	PullProgress core.PullSink // of the pulls that CreateContainer does; nil discards
-	Logger       *slog.Logger  // nil discards
-	GVisorCache  gvisor.Cache  // what is known of engines' sandboxes; nil: nothing is remembered
+	PullProgress optional.PullSink // of the pulls that CreateContainer does; nil discards
+	Logger       *slog.Logger      // nil discards
+	GVisorCache  gvisor.Cache      // what is known of engines' sandboxes; nil: nothing is remembered
 }
 
 // Registrations returns the bundled runtimes for [detect.Plan] to choose from. They use

@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	"github.com/moatproject/moat/adapters/container"
-	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/detect"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // candidates returns those of all bundled runtimes.
@@ -63,12 +63,12 @@ func (r *recorder) Delete(key string)       { r.Map.Delete(key) }
 func TestCandidatesUseTheOptions(t *testing.T) {
 	(&engine{runtimes: []string{"runsc"}, pulls: true}).start(t)
 	var (
-		pulled []core.PullProgress
+		pulled []optional.PullProgress
 		log    bytes.Buffer
 		cache  recorder
 	)
 	for _, candidate := range candidates(container.RegistrationOptions{
-		PullProgress: func(step core.PullProgress) { pulled = append(pulled, step) },
+		PullProgress: func(step optional.PullProgress) { pulled = append(pulled, step) },
 		Logger:       slog.New(slog.NewTextHandler(&log, nil)),
 		GVisorCache:  &cache,
 	}) {

@@ -52,7 +52,7 @@ func NewDockerRuntime(sandbox bool) (*DockerRuntime, error) {
 // [NewDockerRuntime] with a sandbox would succeed.
 //
 // Deprecated: it opens an engine only to tell this. Use [NewDockerRuntime], or
-// [core.Verifier] on the runtime that is there.
+// [optional.Verifier] on the runtime that is there.
 func GVisorAvailable(ctx context.Context) bool {
 	rt, err := newDockerRuntime(ctx, true)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 const attachRoute = "POST /containers/{id}/attach"
@@ -237,7 +238,7 @@ func TestNothingIsWrittenLater(t *testing.T) {
 			return r.Attach(ctx, testID, core.AttachOptions{Stdout: w})
 		},
 		"Exec": func(ctx context.Context, r *Runtime, w io.Writer) error {
-			_, err := r.Exec(ctx, testID, core.ExecOptions{Cmd: []string{"x"}, AttachOptions: core.AttachOptions{Stdout: w}})
+			_, err := r.Exec(ctx, testID, optional.ExecOptions{Cmd: []string{"x"}, AttachOptions: core.AttachOptions{Stdout: w}})
 			return err
 		},
 	} {

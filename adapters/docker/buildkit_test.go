@@ -15,6 +15,7 @@ import (
 	"github.com/moatproject/moat/adapters/docker"
 	"github.com/moatproject/moat/adapters/docker/dockertest"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // A BuildKit that the sidecar manager runs builds images that the engine then has. Its
@@ -119,7 +120,7 @@ func startBuildKit(t *testing.T, rt core.Runtime, folder string) string {
 // fileOf returns a file of a container's.
 func fileOf(t *testing.T, rt core.Runtime, id, path string) []byte {
 	t.Helper()
-	copier, _ := core.As[core.Copier](rt)
+	copier, _ := core.As[optional.Copier](rt)
 	archive, err := copier.CopyFrom(t.Context(), id, path)
 	if err != nil {
 		t.Fatal(err)

@@ -4,15 +4,17 @@ import (
 	"context"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
+	"github.com/moatproject/moat/core/services"
 )
 
 // Capabilities tells what an engine does for this adapter.
-func (r *Runtime) Capabilities() core.Capabilities {
-	isolation := core.IsolationContainer
+func (r *Runtime) Capabilities() optional.Capabilities {
+	isolation := optional.IsolationContainer
 	if r.options.Sandbox != nil {
-		isolation = core.IsolationSandbox
+		isolation = optional.IsolationSandbox
 	}
-	return core.Capabilities{
+	return optional.Capabilities{
 		Isolation:       isolation,
 		ExitCodes:       true,
 		MemoryLimit:     true,
@@ -38,7 +40,7 @@ func (r *Runtime) Capabilities() core.Capabilities {
 }
 
 // SidecarManager returns core's, on this runtime.
-func (r *Runtime) SidecarManager() core.SidecarManager { return core.NewSidecarManager(r) }
+func (r *Runtime) SidecarManager() core.SidecarManager { return services.NewSidecarManager(r) }
 
 // ServiceManager returns core's, on this runtime: the same at each call.
 func (r *Runtime) ServiceManager() core.ServiceManager { return r.services }

@@ -21,6 +21,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // onPath begins a method on a container's file.
@@ -73,7 +74,7 @@ func vet(ctx context.Context, archive io.Reader, rewrite ...func(*tar.Header)) *
 	context.AfterFunc(ctx, func() { _ = writer.CloseWithError(context.Cause(ctx)) })
 	v.source = &readerWithFailure{Reader: archive}
 	go func() {
-		err := core.VetArchive(writer, liveReader{ctx, v.source}, rewrite...)
+		err := optional.VetArchive(writer, liveReader{ctx, v.source}, rewrite...)
 		v.result <- err
 		_ = writer.CloseWithError(err)
 	}()
@@ -140,19 +141,19 @@ func (r *Runtime) openArchive(c *call, file string) (io.Reader, error) {
 	if err != nil {
 		return nil, throughFile(c, file, err)
 	}
-	return core.WholeArchive(archive, nil), nil
+	return optional.WholeArchive(archive, nil), nil
 }
 
 // StatPath describes a container's file.
-func (r *Runtime) StatPath(ctx context.Context, id, file string) (core.PathStat, error) {
+func (r *Runtime) StatPath(ctx context.Context, id, file string) (optional.PathStat, error) {
 	c, err := r.onPath(ctx, "describe file in container", id, "path", file)
 	if err != nil {
-		return core.PathStat{}, err
+		return optional.PathStat{}, err
 	}
 	defer c.end()
 	place, err := r.readable(c, file)
 	if err != nil {
-		return core.PathStat{}, err
+		return optional.PathStat{}, err
 	}
 	if place.inSandbox {
 		stat, err := r.statByTar(c, file)
@@ -168,7 +169,7 @@ func (r *Runtime) StatPath(ctx context.Context, id, file string) (core.PathStat,
 		}
 		return found, throughFile(c, file, err)
 	})
-	stat := core.PathStat{Name: found.Name, Size: found.Size, Mode: found.Mode, ModTime: found.Mtime, LinkTarget: found.LinkTarget}
+	stat := optional.PathStat{Name: found.Name, Size: found.Size, Mode: found.Mode, ModTime: found.Mtime, LinkTarget: found.LinkTarget}
 	return r.kind().statOf(file, stat), err
 }
 
@@ -274,7 +275,7 @@ func (r *Runtime) untar(c *call, dir string, archive io.Reader) error {
 	if !stat.Mode.IsDir() && stat.Mode&fs.ModeSymlink == 0 {
 		return c.wrong(core.ErrInvalidConfig, "dir", dir+" is not a directory", "")
 	}
-	vetted := vet(c.ctx, archive, core.GNUHeader)
+	vetted := vet(c.ctx, archive, optional.GNUHeader)
 	err = r.runTar(c, core.AttachOptions{Stdin: vetted}, "-C", dir, "-xpf", "-")
 	return c.failed(cmp.Or(vetted.end(), err))
 }
@@ -309,7 +310,7 @@ func (r *Runtime) tarFailed(c *call, failure *tarError) error {
 func (r *Runtime) execTool(c *call, streams core.AttachOptions, cmd []string) (int64, error) {
 	// GNU's tar takes more options from the environment, and all speak its language.
 	env := []string{"LC_ALL=C", "TAR_OPTIONS="}
-	return r.Exec(c.ctx, c.object, core.ExecOptions{Cmd: cmd, Env: env, User: "0", AttachOptions: streams})
+	return r.Exec(c.ctx, c.object, optional.ExecOptions{Cmd: cmd, Env: env, User: "0", AttachOptions: streams})
 }
 
 // lineWriter hands on what is written by lines, and very long ones in pieces.
@@ -376,7 +377,7 @@ func (r *Runtime) tar(c *call, file string, empty *emptyFiles, options ...string
 	}()
 	context.AfterFunc(c.ctx, func() { _ = reader.CloseWithError(context.Cause(c.ctx)) })
 	entries := 0
-	archive := bufio.NewReader(core.WholeArchive(io.MultiReader(reader, empty), func(header *tar.Header) error {
+	archive := bufio.NewReader(optional.WholeArchive(io.MultiReader(reader, empty), func(header *tar.Header) error {
 		entries++
 		return empty.see(header)
 	}))
@@ -479,7 +480,7 @@ func (e *emptyFiles) madeOnRead(name string) error {
 const linksMax = 40
 
 // statByTar describes a file by an archive of it.
-func (r *Runtime) statByTar(c *call, file string) (core.PathStat, error) {
+func (r *Runtime) statByTar(c *call, file string) (optional.PathStat, error) {
 	stat, err := r.headerByTar(c, file)
 	next := stat // a link may lead to another, whose place is not where they lead
 	for range linksMax {
@@ -497,21 +498,21 @@ func (r *Runtime) statByTar(c *call, file string) (core.PathStat, error) {
 }
 
 // headerByTar reads the first header of an archive.
-func (r *Runtime) headerByTar(c *call, file string) (core.PathStat, error) {
+func (r *Runtime) headerByTar(c *call, file string) (optional.PathStat, error) {
 	inner, err := r.on(c.ctx, 0, c.op, c.object)
 	if err != nil {
-		return core.PathStat{}, err
+		return optional.PathStat{}, err
 	}
 	defer inner.end()
 	archive, err := r.tar(inner, file, nil, "--no-recursion")
 	if err != nil {
-		return core.PathStat{}, err
+		return optional.PathStat{}, err
 	}
 	header, err := tar.NewReader(archive).Next()
 	if err != nil {
-		return core.PathStat{}, inner.failed(err)
+		return optional.PathStat{}, inner.failed(err)
 	}
-	stat := core.PathStat{Name: path.Base(file), Size: header.Size, Mode: header.FileInfo().Mode(), ModTime: header.ModTime}
+	stat := optional.PathStat{Name: path.Base(file), Size: header.Size, Mode: header.FileInfo().Mode(), ModTime: header.ModTime}
 	if stat.LinkTarget = header.Linkname; stat.LinkTarget != "" && !path.IsAbs(stat.LinkTarget) {
 		stat.LinkTarget = path.Join(path.Dir(file), stat.LinkTarget)
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata/create.golden")
@@ -233,7 +234,7 @@ func TestPullsTellTheirProgressOneAtATime(t *testing.T) {
 	engine := startFake(t)
 	engine.on("POST /images/create", raw(strings.Repeat(`{"status":"Downloading","id":"layer","progressDetail":{"current":1,"total":2}}`, 100)))
 	count := 0 // the race detector sees calls at once
-	r := engine.runtime(t, func(o *Options) { o.PullProgress = func(core.PullProgress) { count++ } })
+	r := engine.runtime(t, func(o *Options) { o.PullProgress = func(optional.PullProgress) { count++ } })
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {

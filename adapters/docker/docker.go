@@ -20,6 +20,8 @@ import (
 	"github.com/docker/docker/client"
 	"github.com/docker/go-connections/tlsconfig"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
+	"github.com/moatproject/moat/core/services"
 	"go.opentelemetry.io/otel/trace/noop"
 )
 
@@ -28,14 +30,14 @@ const minimumAPI = "1.41"
 
 // Options configures a [Runtime].
 type Options struct {
-	Host           string        // endpoint, such as unix:///var/run/docker.sock; empty: the platform's usual one
-	TLS            *TLS          // of a tcp endpoint; nil: none
-	PullProgress   core.PullSink // of the pulls that CreateContainer does; nil discards
-	Logger         *slog.Logger  // nil discards
-	Sandbox        Sandbox       // nil: the engine's default OCI runtime
-	SubnetPool     netip.Prefix  // IPv4 subnets for networks, from /8 to /29; zero: a part of 10.0.0.0/8
-	BuildKit       string        // address of the BuildKit that builds images, such as unix:///run/buildkit/buildkitd.sock; empty: the engine builds
-	ClassicBuilder bool          // the engine builds without its BuildKit
+	Host           string            // endpoint, such as unix:///var/run/docker.sock; empty: the platform's usual one
+	TLS            *TLS              // of a tcp endpoint; nil: none
+	PullProgress   optional.PullSink // of the pulls that CreateContainer does; nil discards
+	Logger         *slog.Logger      // nil discards
+	Sandbox        Sandbox           // nil: the engine's default OCI runtime
+	SubnetPool     netip.Prefix      // IPv4 subnets for networks, from /8 to /29; zero: a part of 10.0.0.0/8
+	BuildKit       string            // address of the BuildKit that builds images, such as unix:///run/buildkit/buildkitd.sock; empty: the engine builds
+	ClassicBuilder bool              // the engine builds without its BuildKit
 
 	// Logins returns the login at a registry, named as names of images have it
 	// ("docker.io", "example.org:5000"); the zero Login where there is none. It is asked
@@ -59,8 +61,8 @@ type Runtime struct {
 	upgrades     *http.Client // the engine's connections without the SDK's wrapping
 	options      Options
 	timeout      time.Duration // of a request where the caller has set no deadline
-	patience     time.Duration // core.EventPatience, but in tests
-	pullProgress core.PullSink
+	patience     time.Duration // optional.EventPatience, but in tests
+	pullProgress optional.PullSink
 
 	negotiating mutex
 	negotiated  atomic.Bool
@@ -80,15 +82,15 @@ type Runtime struct {
 
 var _ interface {
 	core.Runtime
-	core.LogStreamer
-	core.ImagePuller
-	core.TimedStopper
-	core.Signaler
-	core.Releaser
-	core.Inspector
-	core.Verifier
-	core.Describer
-	core.Capable
+	optional.LogStreamer
+	optional.ImagePuller
+	optional.TimedStopper
+	optional.Signaler
+	optional.Releaser
+	optional.Inspector
+	optional.Verifier
+	optional.Describer
+	optional.Capable
 } = (*Runtime)(nil)
 
 // New returns a runtime for an endpoint. It connects to nothing. A Host that cannot
@@ -122,7 +124,7 @@ func New(options Options) (*Runtime, error) {
 		upgrades:     &http.Client{Transport: transport},
 		options:      options,
 		timeout:      callTimeout,
-		patience:     core.EventPatience,
+		patience:     optional.EventPatience,
 		pullProgress: oneAtATime(options.PullProgress),
 		negotiating:  make(mutex, 1),
 		sandbox:      sandbox{proving: make(mutex, 1)},
@@ -134,7 +136,7 @@ func New(options Options) (*Runtime, error) {
 		return nil, err
 	}
 	r.closed, r.close = context.WithCancel(context.Background())
-	r.services = core.NewServiceManager(r)
+	r.services = services.NewManager(r)
 	return r, nil
 }
 
@@ -178,12 +180,12 @@ func withTLS(transport *http.Transport, files *TLS) client.Opt {
 }
 
 // oneAtATime keeps a sink's promise where several pulls run at once.
-func oneAtATime(sink core.PullSink) core.PullSink {
+func oneAtATime(sink optional.PullSink) optional.PullSink {
 	if sink == nil {
 		return nil
 	}
 	var lock sync.Mutex
-	return func(progress core.PullProgress) {
+	return func(progress optional.PullProgress) {
 		lock.Lock()
 		defer lock.Unlock()
 		sink(progress)

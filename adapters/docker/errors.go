@@ -18,6 +18,7 @@ import (
 	"github.com/docker/docker/client"
 	"github.com/moatproject/moat/adapters/docker/internal/buildcontext"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // errNoPing is matched by whatever came instead of an answer to a ping.
@@ -87,19 +88,19 @@ func (c *call) explain(failure *core.Error, text string, what refused) {
 	if name == hub {
 		command = "`docker login`"
 	}
-	var problem core.LoginProblem
+	var problem optional.LoginProblem
 	var remedy string
 	switch {
 	case login == Login{} && !c.looksUp:
-		problem, remedy = core.LoginMissing, "give the runtime logins (docker.Options.Logins)"
+		problem, remedy = optional.LoginMissing, "give the runtime logins (docker.Options.Logins)"
 	case login == Login{}:
-		problem, remedy = core.LoginMissing, "log in with "+command
+		problem, remedy = optional.LoginMissing, "log in with "+command
 	case strings.Contains(text, "expired") || login.expired(time.Now()):
-		problem, remedy, what = core.LoginExpired, "log in again with "+command, anyLogin
+		problem, remedy, what = optional.LoginExpired, "log in again with "+command, anyLogin
 	case what == anyLogin:
-		problem, remedy = core.LoginRejected, "log in again with "+command
+		problem, remedy = optional.LoginRejected, "log in again with "+command
 	default:
-		problem, remedy = core.LoginDenied, "log in again or as another user with "+command+", or ask the image's owner for access"
+		problem, remedy = optional.LoginDenied, "log in again or as another user with "+command+", or ask the image's owner for access"
 	}
 	failure.Remedy = strings.ToUpper(remedy[:1]) + remedy[1:]
 	if what == imageOrAccess {
@@ -107,7 +108,7 @@ func (c *call) explain(failure *core.Error, text string, what refused) {
 	} else {
 		failure.Class = core.ErrUnavailable
 	}
-	failure.Err = &core.LoginError{Registry: name, Problem: problem, Err: c.logins.hide(failure.Err)}
+	failure.Err = &optional.LoginError{Registry: name, Problem: problem, Err: c.logins.hide(failure.Err)}
 }
 
 // refused is what a registry refuses.

@@ -20,6 +20,7 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/system"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // How long to wait between two attempts, at first and at most.
@@ -40,15 +41,15 @@ const (
 // it has kept. What has not come by then is looked up.
 const eventsSettle = time.Second
 
-var eventTypes = map[events.Action]core.EventType{
-	events.ActionStart:   core.EventStarted,
-	events.ActionOOM:     core.EventOOM,
-	events.ActionDie:     core.EventDied,
-	events.ActionDestroy: core.EventRemoved,
+var eventTypes = map[events.Action]optional.EventType{
+	events.ActionStart:   optional.EventStarted,
+	events.ActionOOM:     optional.EventOOM,
+	events.ActionDie:     optional.EventDied,
+	events.ActionDestroy: optional.EventRemoved,
 }
 
 // eventOf returns the type of an event, "" for one that is not of a life.
-func eventOf(action events.Action) core.EventType {
+func eventOf(action events.Action) optional.EventType {
 	if action == events.ActionRemove { // Podman's
 		action = events.ActionDestroy
 	}
@@ -70,7 +71,7 @@ var attributes = []string{"name", "image", attributeExitCode, "execDuration", "c
 // Events subscribes to the events of the managed containers. An engine that was
 // restarted has forgotten its events: what became of the containers is looked up then.
 // Of one that has been removed meanwhile only that is told.
-func (r *Runtime) Events(ctx context.Context, opts core.EventOptions) (iter.Seq2[core.Event, error], error) {
+func (r *Runtime) Events(ctx context.Context, opts optional.EventOptions) (iter.Seq2[optional.Event, error], error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
@@ -96,11 +97,11 @@ type watch struct {
 	failures chan error
 	settled  <-chan time.Time // when to look up what has been missed; nil: never
 
-	from    time.Time                 // of the first subscription
-	latest  time.Time                 // of an event
-	recent  recentEvents              // which may come again
-	running map[string]core.Event     // by ID, as if they had just been started
-	told    map[string]core.EventType // by ID, what was looked up, and may still come
+	from    time.Time                     // of the first subscription
+	latest  time.Time                     // of an event
+	recent  recentEvents                  // which may come again
+	running map[string]optional.Event     // by ID, as if they had just been started
+	told    map[string]optional.EventType // by ID, what was looked up, and may still come
 }
 
 // begin finds out what there is, and subscribes.
@@ -132,13 +133,13 @@ func (w *watch) engineTime() (time.Time, error) {
 }
 
 // list returns what runs, by ID.
-func (w *watch) list() (map[string]core.Event, error) {
+func (w *watch) list() (map[string]optional.Event, error) {
 	all, err := ask(w.call.ctx, w.runtime, w.call.op, w.call.object, func(ctx context.Context) ([]container.Summary, error) {
 		return w.runtime.engine.ContainerList(ctx, container.ListOptions{Filters: filters.NewArgs(filters.Arg("label", core.LabelManaged+"=true"))})
 	})
-	running := map[string]core.Event{}
+	running := map[string]optional.Event{}
 	for _, summary := range all {
-		event := core.Event{ID: summary.ID, Name: nameOf(summary.Names), Image: w.runtime.kind().familiar(summary.Image), Labels: summary.Labels}
+		event := optional.Event{ID: summary.ID, Name: nameOf(summary.Names), Image: w.runtime.kind().familiar(summary.Image), Labels: summary.Labels}
 		if w.container == "" || w.container == event.Name || strings.HasPrefix(event.ID, w.container) {
 			running[event.ID] = event
 		}
@@ -212,10 +213,10 @@ func receiveEvents(ctx context.Context, body io.Reader, messages chan<- events.M
 }
 
 // all is the sequence.
-func (w *watch) all(yield func(core.Event, error) bool) {
+func (w *watch) all(yield func(optional.Event, error) bool) {
 	defer w.call.end()
 	for {
-		var happened []core.Event
+		var happened []optional.Event
 		select {
 		case message := <-w.messages:
 			happened = w.read(message)
@@ -224,7 +225,7 @@ func (w *watch) all(yield func(core.Event, error) bool) {
 		case err := <-w.failures:
 			if err = w.again(err); err != nil {
 				if w.call.caller.Err() == nil {
-					yield(core.Event{}, w.call.failed(err))
+					yield(optional.Event{}, w.call.failed(err))
 				}
 				return
 			}
@@ -238,7 +239,7 @@ func (w *watch) all(yield func(core.Event, error) bool) {
 }
 
 // read turns a message into an event, unless it has come before.
-func (w *watch) read(message events.Message) []core.Event {
+func (w *watch) read(message events.Message) []optional.Event {
 	id, kind := message.Actor.ID, eventOf(message.Action)
 	if kind == "" || !w.recent.add(recentEvent{id, kind, message.TimeNano}) {
 		return nil
@@ -247,13 +248,13 @@ func (w *watch) read(message events.Message) []core.Event {
 	if at.After(w.latest) {
 		w.latest = at
 	}
-	if told := w.told[id]; told == kind || told == core.EventRemoved {
+	if told := w.told[id]; told == kind || told == optional.EventRemoved {
 		return nil
 	}
 	delete(w.told, id)
 	labels := maps.Clone(message.Actor.Attributes)
-	event := core.Event{Type: kind, Time: at.UTC(), ID: id, Name: labels["name"], Image: w.runtime.kind().familiar(labels["image"])}
-	if kind == core.EventDied {
+	event := optional.Event{Type: kind, Time: at.UTC(), ID: id, Name: labels["name"], Image: w.runtime.kind().familiar(labels["image"])}
+	if kind == optional.EventDied {
 		event.ExitCode, _ = strconv.ParseInt(labels[attributeExitCode], 10, 64)
 	}
 	for _, attribute := range attributes {
@@ -261,14 +262,14 @@ func (w *watch) read(message events.Message) []core.Event {
 	}
 	event.Labels = labels
 	w.note(event)
-	return []core.Event{event}
+	return []optional.Event{event}
 }
 
-func (w *watch) note(event core.Event) {
+func (w *watch) note(event optional.Event) {
 	switch event.Type {
-	case core.EventStarted:
+	case optional.EventStarted:
 		w.running[event.ID] = event
-	case core.EventDied, core.EventRemoved:
+	case optional.EventDied, optional.EventRemoved:
 		delete(w.running, event.ID)
 	}
 }
@@ -294,9 +295,9 @@ func (w *watch) again(err error) error {
 }
 
 // missed looks up what has happened to containers without an event.
-func (w *watch) missed() (missed []core.Event) {
+func (w *watch) missed() (missed []optional.Event) {
 	w.settled = nil
-	w.told = map[string]core.EventType{}
+	w.told = map[string]optional.EventType{}
 	now, err := w.list()
 	if err != nil {
 		w.settled = time.After(lastPause)
@@ -312,33 +313,33 @@ func (w *watch) missed() (missed []core.Event) {
 			missed = append(missed, w.lookUp(event)...)
 		}
 	}
-	slices.SortFunc(missed, func(a, b core.Event) int { return a.Time.Compare(b.Time) })
+	slices.SortFunc(missed, func(a, b optional.Event) int { return a.Time.Compare(b.Time) })
 	return missed
 }
 
 // lookUp returns the latest event of a container, unless it has been told.
-func (w *watch) lookUp(event core.Event) []core.Event {
+func (w *watch) lookUp(event optional.Event) []optional.Event {
 	found, err := w.runtime.engine.ContainerInspect(w.call.ctx, event.ID)
 	_, running := w.running[event.ID]
 	switch {
 	case errdefs.IsNotFound(err) && running:
-		event.Type, event.Time = core.EventRemoved, time.Now().UTC()
+		event.Type, event.Time = optional.EventRemoved, time.Now().UTC()
 	case err != nil || found.State.Running == running:
 		return nil
 	case found.State.Running:
-		event.Type, event.Time = core.EventStarted, parseTime(found.State.StartedAt)
+		event.Type, event.Time = optional.EventStarted, parseTime(found.State.StartedAt)
 	default:
-		event.Type, event.Time, event.ExitCode = core.EventDied, parseTime(found.State.FinishedAt), int64(found.State.ExitCode)
+		event.Type, event.Time, event.ExitCode = optional.EventDied, parseTime(found.State.FinishedAt), int64(found.State.ExitCode)
 	}
 	w.told[event.ID] = event.Type
 	w.note(event)
-	return []core.Event{event}
+	return []optional.Event{event}
 }
 
 // recentEvent is an event as the engine tells it each time.
 type recentEvent struct {
 	id       string
-	kind     core.EventType
+	kind     optional.EventType
 	timeNano int64
 }
 

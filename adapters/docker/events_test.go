@@ -16,6 +16,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // happened is a container's event, some nanoseconds after a time.
@@ -49,7 +50,7 @@ func sends(stays bool, messages ...events.Message) http.HandlerFunc {
 }
 
 // watched collects what a subscription brings, until enough has come.
-func watched(t *testing.T, r *Runtime, opts core.EventOptions, enough int) (got []core.Event, last error) {
+func watched(t *testing.T, r *Runtime, opts optional.EventOptions, enough int) (got []optional.Event, last error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -68,7 +69,7 @@ func watched(t *testing.T, r *Runtime, opts core.EventOptions, enough int) (got 
 	return got, nil
 }
 
-func kinds(all []core.Event) (kinds []core.EventType) {
+func kinds(all []optional.Event) (kinds []optional.EventType) {
 	for _, event := range all {
 		kinds = append(kinds, event.Type)
 	}
@@ -78,7 +79,7 @@ func kinds(all []core.Event) (kinds []core.EventType) {
 func TestEventsRequest(t *testing.T) {
 	engine := startFake(t)
 	engine.on("GET /events", sends(true, happened("start", 0), happened("die", 1, "exitCode", "7", "execDuration", "3")))
-	got, _ := watched(t, engine.runtime(t), core.EventOptions{Container: "named", Since: time.Unix(1, 5)}, 2)
+	got, _ := watched(t, engine.runtime(t), optional.EventOptions{Container: "named", Since: time.Unix(1, 5)}, 2)
 	if len(got) != 2 || got[1].ExitCode != 7 || got[1].Name != "named" || got[1].Image != "image" || len(got[1].Labels) != 1 || got[1].Labels["team"] != "blue" {
 		t.Errorf("got %+v", got)
 	}
@@ -119,7 +120,7 @@ func TestEventsByTheEnginesClock(t *testing.T) {
 		}
 		sends(true, happenedAt(now.Add(time.Second), "start"))(w, r)
 	})
-	if got, err := watched(t, engine.runtime(t), core.EventOptions{}, 1); len(got) != 1 || err != nil {
+	if got, err := watched(t, engine.runtime(t), optional.EventOptions{}, 1); len(got) != 1 || err != nil {
 		t.Errorf("got %v, %v", got, err)
 	}
 }
@@ -142,8 +143,8 @@ func TestEventsOutOfOrder(t *testing.T) {
 			sends(true, append(first, other(happened("destroy", 3e9)))...)(w, r)
 		},
 	))
-	got, err := watched(t, engine.runtime(t), core.EventOptions{Since: time.Unix(1, 0)}, 5)
-	want := []core.EventType{core.EventStarted, core.EventStarted, core.EventDied, core.EventDied, core.EventRemoved}
+	got, err := watched(t, engine.runtime(t), optional.EventOptions{Since: time.Unix(1, 0)}, 5)
+	want := []optional.EventType{optional.EventStarted, optional.EventStarted, optional.EventDied, optional.EventDied, optional.EventRemoved}
 	if !slices.Equal(kinds(got), want) || err != nil {
 		t.Errorf("got %v, %v; want %v", kinds(got), err, want)
 	}
@@ -158,8 +159,8 @@ func TestEventsAcrossABrokenConnection(t *testing.T) {
 		sends(false, append(first[1:], happened("start", 5), happened("start", 9))...),
 		sends(true, happened("start", 9), happened("die", 12, "exitCode", "2"), happened("destroy", 13)),
 	))
-	got, err := watched(t, engine.runtime(t), core.EventOptions{}, 6)
-	want := []core.EventType{core.EventStarted, core.EventDied, core.EventStarted, core.EventStarted, core.EventDied, core.EventRemoved}
+	got, err := watched(t, engine.runtime(t), optional.EventOptions{}, 6)
+	want := []optional.EventType{optional.EventStarted, optional.EventDied, optional.EventStarted, optional.EventStarted, optional.EventDied, optional.EventRemoved}
 	if !slices.Equal(kinds(got), want) || err != nil {
 		t.Errorf("got %v, %v; want %v", kinds(got), err, want)
 	}
@@ -175,16 +176,16 @@ func TestEventsAcrossARestart(t *testing.T) {
 		before, after http.HandlerFunc // lists
 		inspect       http.HandlerFunc
 		later         []events.Message // that the engine sends, once it has been looked up
-		want          []core.EventType
+		want          []optional.EventType
 	}{
-		"it has exited":                {listed, nothing, inspected("exited"), nil, []core.EventType{core.EventDied}},
-		"it has exited, and is told":   {listed, nothing, inspected("exited"), []events.Message{happened("die", 1), happened("destroy", 2)}, []core.EventType{core.EventDied, core.EventRemoved}},
-		"it is gone":                   {listed, nothing, gone, nil, []core.EventType{core.EventRemoved}},
-		"it is gone, and is told":      {listed, nothing, gone, []events.Message{happened("die", 1), happened("destroy", 2)}, []core.EventType{core.EventRemoved}},
-		"it has been started":          {nothing, listed, inspected("running"), nil, []core.EventType{core.EventStarted}},
-		"it has been started, is told": {nothing, listed, inspected("running"), []events.Message{happened("start", 1), happened("die", 2)}, []core.EventType{core.EventStarted, core.EventDied}},
-		"it is started again":          {listed, nothing, inspected("exited"), []events.Message{happened("start", 1), happened("die", 2)}, []core.EventType{core.EventDied, core.EventStarted, core.EventDied}},
-		"it runs":                      {listed, listed, inspected("running"), []events.Message{happened("die", 1)}, []core.EventType{core.EventDied}},
+		"it has exited":                {listed, nothing, inspected("exited"), nil, []optional.EventType{optional.EventDied}},
+		"it has exited, and is told":   {listed, nothing, inspected("exited"), []events.Message{happened("die", 1), happened("destroy", 2)}, []optional.EventType{optional.EventDied, optional.EventRemoved}},
+		"it is gone":                   {listed, nothing, gone, nil, []optional.EventType{optional.EventRemoved}},
+		"it is gone, and is told":      {listed, nothing, gone, []events.Message{happened("die", 1), happened("destroy", 2)}, []optional.EventType{optional.EventRemoved}},
+		"it has been started":          {nothing, listed, inspected("running"), nil, []optional.EventType{optional.EventStarted}},
+		"it has been started, is told": {nothing, listed, inspected("running"), []events.Message{happened("start", 1), happened("die", 2)}, []optional.EventType{optional.EventStarted, optional.EventDied}},
+		"it is started again":          {listed, nothing, inspected("exited"), []events.Message{happened("start", 1), happened("die", 2)}, []optional.EventType{optional.EventDied, optional.EventStarted, optional.EventDied}},
+		"it runs":                      {listed, listed, inspected("running"), []events.Message{happened("die", 1)}, []optional.EventType{optional.EventDied}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -204,8 +205,8 @@ func TestEventsAcrossARestart(t *testing.T) {
 				sends(true, append(test.later, last)...)(w, r)
 			}))
 			engine.on(inspectRoute, test.inspect)
-			var got []core.Event
-			all, err := engine.runtime(t).Events(t.Context(), core.EventOptions{})
+			var got []optional.Event
+			all, err := engine.runtime(t).Events(t.Context(), optional.EventOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -237,7 +238,7 @@ func TestEventsOfAnEngineThatStaysAway(t *testing.T) {
 		engine.on("GET /events", inOrder(sends(false, happened("start", 0)), away))
 		r := engine.runtime(t)
 		r.patience = 4 * firstPause
-		got, err := watched(t, r, core.EventOptions{}, 2)
+		got, err := watched(t, r, optional.EventOptions{}, 2)
 		if len(got) != 1 || !errors.Is(err, core.ErrUnavailable) {
 			t.Errorf("%s: got %v, %v", name, got, err)
 		}
@@ -263,7 +264,7 @@ func TestEventsFaults(t *testing.T) {
 			r.timeout = time.Second
 		}
 		for range 20 { // a refusal that is noticed later passes now and then
-			if _, err := r.Events(t.Context(), core.EventOptions{}); !errors.Is(err, test.class) {
+			if _, err := r.Events(t.Context(), optional.EventOptions{}); !errors.Is(err, test.class) {
 				t.Errorf("%s: %v", name, err)
 			}
 			if errors.Is(test.class, core.ErrTimeout) {
@@ -289,7 +290,7 @@ func TestEventsEnd(t *testing.T) {
 	engine := startFake(t)
 	r := engine.runtime(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	all, err := r.Events(ctx, core.EventOptions{})
+	all, err := r.Events(ctx, optional.EventOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +298,7 @@ func TestEventsEnd(t *testing.T) {
 	for event, err := range all {
 		t.Errorf("after the end of the context: %+v, %v", event, err)
 	}
-	all, err = r.Events(t.Context(), core.EventOptions{})
+	all, err = r.Events(t.Context(), optional.EventOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,7 +363,7 @@ func TestStatsOf(t *testing.T) {
 			{Op: "Read", Value: 1}, {Op: "read", Value: 2}, {Op: "Write", Value: 4}, {Op: "write", Value: 8}, {Op: "Total", Value: 99},
 		}},
 	})
-	if got != (core.Stats{CPU: 7, Memory: 70, MemoryLimit: 200, PIDs: 3, NetworkIn: 11, NetworkOut: 22, BlockRead: 3, BlockWrite: 12}) {
+	if got != (optional.Stats{CPU: 7, Memory: 70, MemoryLimit: 200, PIDs: 3, NetworkIn: 11, NetworkOut: 22, BlockRead: 3, BlockWrite: 12}) {
 		t.Errorf("got %+v", got)
 	}
 	for cache, want := range map[uint64]uint64{30: 70, 300: 0} {

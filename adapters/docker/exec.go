@@ -14,13 +14,14 @@ import (
 	"github.com/docker/docker/api/types/versions"
 	"github.com/moatproject/moat/adapters/docker/programs"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // Exec runs a program in a running container. Its output ends two seconds after it
 // where a child keeps that open. A size that no terminal has is passed over, in
 // Resize. In images without a shell some programs may begin before their terminal has
 // its initial size: under a sandbox, and on engines before Docker 23.
-func (r *Runtime) Exec(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+func (r *Runtime) Exec(ctx context.Context, id string, opts optional.ExecOptions) (int64, error) {
 	if err := opts.Validate(); err != nil {
 		return 0, err
 	}
@@ -52,10 +53,10 @@ func (r *Runtime) Exec(ctx context.Context, id string, opts core.ExecOptions) (i
 type execution struct {
 	runtime *Runtime
 	call    *call // on the container
-	opts    core.ExecOptions
-	id      string            // the engine's for the exec
-	size    core.TerminalSize // at first, where there is a terminal
-	mark    string            // of the gate before the program; empty: there is none
+	opts    optional.ExecOptions
+	id      string                // the engine's for the exec
+	size    optional.TerminalSize // at first, where there is a terminal
+	mark    string                // of the gate before the program; empty: there is none
 }
 
 // noExecDetachKeys are noDetachKeys that JSON can carry.
@@ -230,9 +231,9 @@ func (e *execution) sizedAtStart() bool {
 // setUpTerminal settles the terminal's first size and, where the engine sets it too
 // late, has the gate wait for it.
 func (e *execution) setUpTerminal() error {
-	e.size = core.TerminalSize{Height: e.opts.InitialHeight, Width: e.opts.InitialWidth}
+	e.size = optional.TerminalSize{Height: e.opts.InitialHeight, Width: e.opts.InitialWidth}
 	if e.size.Height == 0 || e.size.Width == 0 {
-		e.size = core.TerminalSize{Height: usualHeight, Width: usualWidth}
+		e.size = optional.TerminalSize{Height: usualHeight, Width: usualWidth}
 	}
 	if err := core.ValidateTerminalSize(e.size.Height, e.size.Width); err != nil || e.opts.Detach || e.sizedAtStart() {
 		return err
@@ -254,7 +255,7 @@ func (e *execution) bringGate() error {
 		return nil
 	}
 	const script = `test -x ` + gatePath + ` || { cat >` + gatePath + `.$$ && chmod 555 ` + gatePath + `.$$ && mv ` + gatePath + `.$$ ` + gatePath + `; }`
-	opts := core.ExecOptions{Cmd: []string{"sh", "-c", script}, User: "0", WorkingDir: "/"}
+	opts := optional.ExecOptions{Cmd: []string{"sh", "-c", script}, User: "0", WorkingDir: "/"}
 	opts.Stdin = bytes.NewReader(program)
 	code, err := e.runtime.Exec(e.call.ctx, e.call.object, opts)
 	if core.FieldOf(err) == "Cmd" {
@@ -282,7 +283,7 @@ func (e *execution) followSizes(ctx context.Context) {
 	}
 }
 
-func (e *execution) resize(ctx context.Context, size core.TerminalSize) {
+func (e *execution) resize(ctx context.Context, size optional.TerminalSize) {
 	err := core.ValidateTerminalSize(size.Height, size.Width)
 	for try := 0; err == nil; try++ {
 		err = e.runtime.engine.ContainerExecResize(ctx, e.id, container.ResizeOptions{Height: size.Height, Width: size.Width})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 const (
@@ -32,7 +33,7 @@ func TestExecRequests(t *testing.T) {
 		})(w, r)
 	})
 	var stdout, stderr bytes.Buffer
-	opts := core.ExecOptions{Cmd: []string{"ls", "-l"}, Env: []string{"A=1"}, WorkingDir: "/tmp", User: "1000"}
+	opts := optional.ExecOptions{Cmd: []string{"ls", "-l"}, Env: []string{"A=1"}, WorkingDir: "/tmp", User: "1000"}
 	opts.Stdout, opts.Stderr = &stdout, &stderr
 	code, err := engine.runtime(t).Exec(t.Context(), testID, opts)
 	if code != 3 || err != nil || stdout.String() != "out" || stderr.String() != "err" {
@@ -48,7 +49,7 @@ func TestExecRequests(t *testing.T) {
 func TestExecDetachedRequests(t *testing.T) {
 	engine := startFake(t)
 	engine.on(execStartRoute, status(http.StatusOK))
-	code, err := engine.runtime(t).Exec(t.Context(), testID, core.ExecOptions{Cmd: []string{"true"}, Detach: true})
+	code, err := engine.runtime(t).Exec(t.Context(), testID, optional.ExecOptions{Cmd: []string{"true"}, Detach: true})
 	if code != 0 || err != nil {
 		t.Errorf("%d, %v", code, err)
 	}
@@ -65,12 +66,12 @@ func TestExecOnATerminal(t *testing.T) {
 			_, _ = io.WriteString(conn, <-resized+" ")
 		}
 	}))
-	sizes := make(chan core.TerminalSize, 2)
-	sizes <- core.TerminalSize{Height: 0, Width: 1} // that no terminal has
-	sizes <- core.TerminalSize{Height: 50, Width: 132}
+	sizes := make(chan optional.TerminalSize, 2)
+	sizes <- optional.TerminalSize{Height: 0, Width: 1} // that no terminal has
+	sizes <- optional.TerminalSize{Height: 50, Width: 132}
 	close(sizes)
 	var screen bytes.Buffer
-	opts := core.ExecOptions{Cmd: []string{"top"}, Resize: sizes}
+	opts := optional.ExecOptions{Cmd: []string{"top"}, Resize: sizes}
 	opts.TTY, opts.Stdout, opts.InitialHeight, opts.InitialWidth = true, &screen, 30, 90
 	if _, err := engine.runtime(t).Exec(t.Context(), testID, opts); err != nil {
 		t.Fatal(err)
@@ -115,7 +116,7 @@ func TestExecFaults(t *testing.T) {
 				}
 			}
 			var stdout bytes.Buffer
-			opts := core.ExecOptions{Cmd: []string{"x"}}
+			opts := optional.ExecOptions{Cmd: []string{"x"}}
 			opts.Stdout = &stdout
 			_, err := engine.runtime(t).Exec(t.Context(), testID, opts)
 			if !errors.Is(err, test.class) || core.FieldOf(err) != test.field || (test.field != "" && stdout.Len() > 0) {
@@ -131,7 +132,7 @@ func TestExecOfWhatClosesItsOutput(t *testing.T) {
 	running := answer(http.StatusOK, map[string]any{"Running": true})
 	engine.on(execJSONRoute, inOrder(running, running, answer(http.StatusOK, map[string]any{"Pid": 7, "ExitCode": 4})))
 	engine.on(waitRoute, hang)
-	if code, err := engine.runtime(t).Exec(t.Context(), testID, core.ExecOptions{Cmd: []string{"x"}}); code != 4 || err != nil {
+	if code, err := engine.runtime(t).Exec(t.Context(), testID, optional.ExecOptions{Cmd: []string{"x"}}); code != 4 || err != nil {
 		t.Errorf("%d, %v", code, err)
 	}
 }
@@ -142,7 +143,7 @@ func TestExecOfWhatSaysTheSame(t *testing.T) {
 	engine.on(execStartRoute, upgraded(func(conn io.ReadWriter) { _, _ = conn.Write(frame(streamStdout, text)) }))
 	engine.on(execJSONRoute, answer(http.StatusOK, map[string]any{"Pid": 7, "ExitCode": 126}))
 	var stdout bytes.Buffer
-	opts := core.ExecOptions{Cmd: []string{"x"}}
+	opts := optional.ExecOptions{Cmd: []string{"x"}}
 	opts.Stdout = &stdout
 	if code, err := engine.runtime(t).Exec(t.Context(), testID, opts); code != 126 || err != nil || stdout.String() != text {
 		t.Errorf("%d, %v, %q", code, err, stdout.String())
@@ -155,7 +156,7 @@ func TestExecEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	stdin, typed := io.Pipe()
 	defer typed.Close()
-	opts := core.ExecOptions{Cmd: []string{"cat"}}
+	opts := optional.ExecOptions{Cmd: []string{"cat"}}
 	opts.Stdin = stdin
 	running := begin(func() (int64, error) { return engine.runtime(t).Exec(ctx, testID, opts) })
 	if _, err := io.WriteString(typed, "x"); err != nil { // it reads by now

@@ -21,6 +21,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // patience is how long a test waits for what should come at once.
@@ -431,7 +432,7 @@ func methods(host string) []method {
 			return err
 		}),
 		container("StreamLogs", "GET /containers/%s/logs", "?follow=1&stderr=1&stdout=1&tail=2", func(ctx context.Context, r *Runtime) error {
-			return r.StreamLogs(ctx, testID, core.LogOptions{Follow: true, Tail: 2})
+			return r.StreamLogs(ctx, testID, optional.LogOptions{Follow: true, Tail: 2})
 		}),
 		container("Stats", "GET /containers/%s/stats", "?one-shot=1&stream=0", func(ctx context.Context, r *Runtime) error {
 			_, err := r.Stats(ctx, testID)

@@ -15,6 +15,7 @@ import (
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/registry"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // listTries bounds the attempts to list images while others are removed.
@@ -66,7 +67,7 @@ func (r *Runtime) RemoveImage(ctx context.Context, id string) error {
 }
 
 // PullImage pulls an image even where it is present.
-func (r *Runtime) PullImage(ctx context.Context, ref string, sink core.PullSink) error {
+func (r *Runtime) PullImage(ctx context.Context, ref string, sink optional.PullSink) error {
 	c, err := r.begin(ctx, 0, "pull image", ref)
 	if err != nil {
 		return err
@@ -113,7 +114,7 @@ type pullMessage struct {
 }
 
 // readPull reads the response to its end. An error in it is the pull's error.
-func readPull(body io.Reader, ref string, sink core.PullSink) error {
+func readPull(body io.Reader, ref string, sink optional.PullSink) error {
 	lines := json.NewDecoder(body)
 	for {
 		var message pullMessage
@@ -127,7 +128,7 @@ func readPull(body io.Reader, ref string, sink core.PullSink) error {
 			return errors.New(failure)
 		}
 		if sink != nil {
-			sink(core.PullProgress{
+			sink(optional.PullProgress{
 				Image: ref, Layer: layerOf(message), Status: message.Status,
 				Current: message.Progress.Current, Total: message.Progress.Total,
 			})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/docker/docker/api/types/image"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func TestListImages(t *testing.T) {
@@ -50,11 +51,11 @@ func TestPullProgress(t *testing.T) {
 {"status":"Download complete","progressDetail":{"hidecounts":true},"id":"62f772284a9c"}
 {"status":"Digest: sha256:61f455cb"}
 `))
-	var got []core.PullProgress
-	if err := engine.runtime(t).PullImage(t.Context(), "image", func(p core.PullProgress) { got = append(got, p) }); err != nil {
+	var got []optional.PullProgress
+	if err := engine.runtime(t).PullImage(t.Context(), "image", func(p optional.PullProgress) { got = append(got, p) }); err != nil {
 		t.Fatal(err)
 	}
-	want := []core.PullProgress{
+	want := []optional.PullProgress{
 		{Image: "image", Status: "Pulling from moat/image"},
 		{Image: "image", Layer: "62f772284a9c", Status: "Downloading", Current: 138, Total: 1380},
 		{Image: "image", Layer: "62f772284a9c", Status: "Download complete"},

@@ -9,28 +9,29 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // Inspect returns a container's details. With a sandbox, the first call for a container
 // that may be in it proves it.
-func (r *Runtime) Inspect(ctx context.Context, id string) (core.Details, error) {
+func (r *Runtime) Inspect(ctx context.Context, id string) (optional.Details, error) {
 	found, err := r.inspect(ctx, "inspect container", id)
 	if err != nil {
-		return core.Details{}, err
+		return optional.Details{}, err
 	}
 	details := detailsOf(found)
 	details.Image = r.kind().familiar(details.Image)
 	if r.options.Sandbox != nil && !isPlain(found.HostConfig.Runtime) {
 		ociRuntime, err := ask(ctx, r, "inspect container", id, r.ociRuntime)
 		if err == nil && ociRuntime == found.HostConfig.Runtime {
-			details.Isolation = core.IsolationSandbox
+			details.Isolation = optional.IsolationSandbox
 		}
 	}
 	return details, nil
 }
 
-func detailsOf(found container.InspectResponse) core.Details {
-	details := core.Details{
+func detailsOf(found container.InspectResponse) optional.Details {
+	details := optional.Details{
 		Info: core.Info{
 			ID: found.ID, Name: nameOf([]string{found.Name}), Image: found.Config.Image,
 			Status: stateOf(found.State.Status), Created: parseTime(found.Created), Labels: found.Config.Labels,
@@ -45,7 +46,7 @@ func detailsOf(found container.InspectResponse) core.Details {
 		MemoryMB:  int(found.HostConfig.Memory >> 20),
 		NanoCPUs:  found.HostConfig.NanoCPUs,
 		TTY:       found.Config.Tty,
-		Isolation: core.IsolationContainer,
+		Isolation: optional.IsolationContainer,
 
 		MemorySwapMB: swapLimitOf(found.HostConfig),
 		PidsLimit:    pidsLimitOf(found.HostConfig),
@@ -113,17 +114,17 @@ func parseTime(text string) time.Time {
 }
 
 // Describe asks the engine what it is, and its sandbox if it has one.
-func (r *Runtime) Describe(ctx context.Context) (core.Description, error) {
+func (r *Runtime) Describe(ctx context.Context) (optional.Description, error) {
 	c, err := r.begin(ctx, 0, "describe engine", r.options.Host)
 	if err != nil {
-		return core.Description{}, err
+		return optional.Description{}, err
 	}
 	defer c.end()
 	version, err := ask(c.ctx, r, c.op, c.object, r.engine.ServerVersion)
 	if err != nil {
-		return core.Description{}, err
+		return optional.Description{}, err
 	}
-	description := core.Description{
+	description := optional.Description{
 		Engine:   fmt.Sprintf("%s %s (API %s)", r.kind().name, version.Version, version.APIVersion),
 		Endpoint: r.options.Host,
 		Platform: version.Os + "/" + version.Arch,
@@ -141,7 +142,7 @@ const (
 	filesGone = "a container's own are in memory, and gone when it ends (runsc --overlay2=none keeps them)"
 )
 
-func (r *Runtime) describeSandbox(c *call, description *core.Description) (err error) {
+func (r *Runtime) describeSandbox(c *call, description *optional.Description) (err error) {
 	if description.Sandbox, description.Kernel, err = r.options.Sandbox.Describe(c.ctx, r.engine); err != nil {
 		return err
 	}

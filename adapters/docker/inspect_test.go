@@ -13,6 +13,7 @@ import (
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/go-connections/nat"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func TestInspect(t *testing.T) {
@@ -42,7 +43,7 @@ func TestInspect(t *testing.T) {
 		},
 		NetworkSettings: settings,
 	}
-	want := core.Details{
+	want := optional.Details{
 		Info: core.Info{
 			ID: testID, Name: "named", Image: "image:tag", Status: core.StateExited,
 			Created: time.Date(2026, 1, 2, 3, 4, 5, 123456789, time.UTC), Labels: map[string]string{"a": "b"},
@@ -55,19 +56,19 @@ func TestInspect(t *testing.T) {
 		Cmd: []string{"/entry.sh", "serve"}, User: "1000", Network: "mine", IPAddress: "172.18.0.2",
 		Mounts:   []core.MountConfig{{Source: "/src", Target: "/work"}, {Source: "/ro", Target: "/ro", ReadOnly: true}},
 		Ports:    map[int]int{80: 8080},
-		MemoryMB: 512, NanoCPUs: 5e8, TTY: true, Isolation: core.IsolationContainer,
+		MemoryMB: 512, NanoCPUs: 5e8, TTY: true, Isolation: optional.IsolationContainer,
 		MemorySwapMB: 512, PidsLimit: 100,
 	}
 	engine := startFake(t)
 	engine.on(inspectRoute, answer(http.StatusOK, described))
 	for name, test := range map[string]struct {
 		sandbox   Sandbox
-		isolation core.Isolation
+		isolation optional.Isolation
 	}{
-		"without a sandbox":                {nil, core.IsolationContainer},
-		"in the sandbox":                   {&fakeSandbox{name: "my-runsc"}, core.IsolationSandbox},
-		"beside the sandbox":               {&fakeSandbox{name: "other"}, core.IsolationContainer},
-		"with a sandbox that is not there": {&fakeSandbox{err: errors.New("no")}, core.IsolationContainer},
+		"without a sandbox":                {nil, optional.IsolationContainer},
+		"in the sandbox":                   {&fakeSandbox{name: "my-runsc"}, optional.IsolationSandbox},
+		"beside the sandbox":               {&fakeSandbox{name: "other"}, optional.IsolationContainer},
+		"with a sandbox that is not there": {&fakeSandbox{err: errors.New("no")}, optional.IsolationContainer},
 	} {
 		want.Isolation = test.isolation
 		got, err := engine.runtime(t, sandboxedBy(test.sandbox)).Inspect(t.Context(), testID)
@@ -103,7 +104,7 @@ func TestInspectBeforeTheStart(t *testing.T) {
 func TestDescribe(t *testing.T) {
 	engine := startFake(t)
 	engine.on("GET /version", answer(http.StatusOK, types.Version{Version: "29.1.0", APIVersion: "1.52", Os: "linux", Arch: "amd64", KernelVersion: "6.1"}))
-	want := core.Description{Engine: "Docker Engine 29.1.0 (API 1.52)", Endpoint: engine.host, Platform: "linux/amd64", Kernel: "6.1"}
+	want := optional.Description{Engine: "Docker Engine 29.1.0 (API 1.52)", Endpoint: engine.host, Platform: "linux/amd64", Kernel: "6.1"}
 	if got, err := engine.runtime(t).Describe(t.Context()); got != want || err != nil {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}

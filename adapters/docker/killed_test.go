@@ -16,6 +16,7 @@ import (
 	"github.com/moatproject/moat/adapters/docker"
 	"github.com/moatproject/moat/adapters/docker/dockertest"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // throwaway is an engine that a test may kill.
@@ -96,14 +97,14 @@ func TestEngineKilledInMidCall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	events, err := rt.Events(ctx, core.EventOptions{Container: id})
+	events, err := rt.Events(ctx, optional.EventOptions{Container: id})
 	if err != nil {
 		t.Fatal(err)
 	}
 	died := make(chan error, 1)
 	go func() {
 		for event, err := range events {
-			if err != nil || event.Type == core.EventDied {
+			if err != nil || event.Type == optional.EventDied {
 				died <- err
 				return
 			}
@@ -130,11 +131,11 @@ func TestEngineKilledInMidCall(t *testing.T) {
 	begin(map[string]func() error{
 		"WaitContainer": func() error { _, err := rt.WaitContainer(ctx, id); return err },
 		"reading logs":  func() error { _, err := io.Copy(io.Discard, logs); return err },
-		"StreamLogs":    func() error { return rt.StreamLogs(ctx, id, core.LogOptions{Follow: true}) },
+		"StreamLogs":    func() error { return rt.StreamLogs(ctx, id, optional.LogOptions{Follow: true}) },
 		"Attach":        func() error { return rt.Attach(ctx, id, core.AttachOptions{}) },
 		"StartAttached": func() error { return rt.StartAttached(ctx, other, core.AttachOptions{}) },
 		"Exec": func() error {
-			_, err := rt.Exec(ctx, id, core.ExecOptions{Cmd: []string{"sleep", "1000"}})
+			_, err := rt.Exec(ctx, id, optional.ExecOptions{Cmd: []string{"sleep", "1000"}})
 			return err
 		},
 	})

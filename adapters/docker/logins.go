@@ -17,6 +17,7 @@ import (
 	"github.com/distribution/reference"
 	"github.com/docker/docker/api/types/registry"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/redact"
 	"github.com/moby/buildkit/session/auth"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -60,7 +61,7 @@ func (l Login) hide(text string) string {
 	if l.Password != "" {
 		secrets = append(secrets, base64.StdEncoding.EncodeToString([]byte(l.Username+":"+l.Password)))
 	}
-	return core.Redact(text, secrets...)
+	return redact.Text(text, secrets...)
 }
 
 // expired tells whether the login is a JSON Web Token of the past.

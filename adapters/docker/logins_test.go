@@ -18,6 +18,7 @@ import (
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/registry"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/moby/buildkit/session/auth"
 )
 
@@ -330,42 +331,42 @@ func TestRefusals(t *testing.T) {
 		status  int
 		text    string
 		login   Login
-		problem core.LoginProblem
+		problem optional.LoginProblem
 		class   error
 		remedy  string
 	}{
-		{500, `Head "http://` + host + `/v2/moat/x/manifests/latest": no basic auth credentials`, none, core.LoginMissing, core.ErrUnavailable, "Log in with `docker login " + host + "`"},
-		{500, `Head "http://` + host + `/v2/moat/x/manifests/latest": unauthorized: incorrect username or password`, none, core.LoginMissing, core.ErrUnavailable, "Log in with `docker login " + host + "`"},
-		{404, `failed to resolve reference "` + host + `/moat/x:latest": pull access denied, repository does not exist or may require authorization: authorization failed: no basic auth credentials`, none, core.LoginMissing, core.ErrUnavailable, "Log in with `docker login " + host + "`"},
-		{500, `pulling from host ` + host + ` failed with status code [manifests latest]: 401 Unauthorized`, none, core.LoginMissing, core.ErrUnavailable, "Log in with `docker login " + host + "`"},
-		{500, `failed to authorize: failed to fetch anonymous token: unexpected status: 401 Unauthorized`, none, core.LoginMissing, core.ErrUnavailable, "Log in with `docker login " + host + "`"},
-		{404, `pull access denied for ` + host + `/moat/x, repository does not exist or may require 'docker login': denied: requested access to the resource is denied`, none, core.LoginMissing, core.ErrNotFound, checkTag + "; if it is private, log in with `docker login " + host + "`"},
+		{500, `Head "http://` + host + `/v2/moat/x/manifests/latest": no basic auth credentials`, none, optional.LoginMissing, core.ErrUnavailable, "Log in with `docker login " + host + "`"},
+		{500, `Head "http://` + host + `/v2/moat/x/manifests/latest": unauthorized: incorrect username or password`, none, optional.LoginMissing, core.ErrUnavailable, "Log in with `docker login " + host + "`"},
+		{404, `failed to resolve reference "` + host + `/moat/x:latest": pull access denied, repository does not exist or may require authorization: authorization failed: no basic auth credentials`, none, optional.LoginMissing, core.ErrUnavailable, "Log in with `docker login " + host + "`"},
+		{500, `pulling from host ` + host + ` failed with status code [manifests latest]: 401 Unauthorized`, none, optional.LoginMissing, core.ErrUnavailable, "Log in with `docker login " + host + "`"},
+		{500, `failed to authorize: failed to fetch anonymous token: unexpected status: 401 Unauthorized`, none, optional.LoginMissing, core.ErrUnavailable, "Log in with `docker login " + host + "`"},
+		{404, `pull access denied for ` + host + `/moat/x, repository does not exist or may require 'docker login': denied: requested access to the resource is denied`, none, optional.LoginMissing, core.ErrNotFound, checkTag + "; if it is private, log in with `docker login " + host + "`"},
 
-		{500, `unauthorized: authentication required`, user, core.LoginRejected, core.ErrUnavailable, again},
-		{500, `Head "http://` + host + `/v2/moat/x/manifests/latest": unauthorized: incorrect username or password`, user, core.LoginRejected, core.ErrUnavailable, again},
-		{500, `unknown: failed to resolve reference "` + host + `/moat/x:latest": unexpected status from HEAD request to http://` + host + `/v2/moat/x/manifests/latest: 401 Unauthorized`, user, core.LoginRejected, core.ErrUnavailable, again},
-		{500, `failed to authorize: failed to fetch oauth token: unexpected status: 401 Unauthorized`, user, core.LoginRejected, core.ErrUnavailable, again},
-		{500, `failed to authorize: failed to fetch oauth token: unauthorized: incorrect username or password`, user, core.LoginRejected, core.ErrUnavailable, again},
-		{401, `error from registry: incorrect username or password`, user, core.LoginRejected, core.ErrUnavailable, again},
-		{500, `error from registry: incorrect username or password`, user, core.LoginRejected, core.ErrUnavailable, again},
-		{500, `error from registry: authentication required`, user, core.LoginRejected, core.ErrUnavailable, again},
-		{500, `Head "http://` + host + `/v2/moat/x/manifests/latest": no basic auth credentials`, Login{IdentityToken: "not for this registry"}, core.LoginRejected, core.ErrUnavailable, again},
+		{500, `unauthorized: authentication required`, user, optional.LoginRejected, core.ErrUnavailable, again},
+		{500, `Head "http://` + host + `/v2/moat/x/manifests/latest": unauthorized: incorrect username or password`, user, optional.LoginRejected, core.ErrUnavailable, again},
+		{500, `unknown: failed to resolve reference "` + host + `/moat/x:latest": unexpected status from HEAD request to http://` + host + `/v2/moat/x/manifests/latest: 401 Unauthorized`, user, optional.LoginRejected, core.ErrUnavailable, again},
+		{500, `failed to authorize: failed to fetch oauth token: unexpected status: 401 Unauthorized`, user, optional.LoginRejected, core.ErrUnavailable, again},
+		{500, `failed to authorize: failed to fetch oauth token: unauthorized: incorrect username or password`, user, optional.LoginRejected, core.ErrUnavailable, again},
+		{401, `error from registry: incorrect username or password`, user, optional.LoginRejected, core.ErrUnavailable, again},
+		{500, `error from registry: incorrect username or password`, user, optional.LoginRejected, core.ErrUnavailable, again},
+		{500, `error from registry: authentication required`, user, optional.LoginRejected, core.ErrUnavailable, again},
+		{500, `Head "http://` + host + `/v2/moat/x/manifests/latest": no basic auth credentials`, Login{IdentityToken: "not for this registry"}, optional.LoginRejected, core.ErrUnavailable, again},
 
-		{500, `unauthorized: authentication required`, gone, core.LoginExpired, core.ErrUnavailable, again},
-		{500, `pulling from host ` + host + ` failed with status code [manifests latest]: 401 Unauthorized`, gone2, core.LoginExpired, core.ErrUnavailable, again},
-		{401, `error from registry: incorrect username or password`, gone3, core.LoginExpired, core.ErrUnavailable, again},
-		{404, `pull access denied for ` + host + `/moat/x, repository does not exist or may require 'docker login': denied: Your authorization token has expired. Reauthenticate and try again.`, user, core.LoginExpired, core.ErrUnavailable, again},
-		{403, `error from registry: Your authorization token has expired. Reauthenticate and try again.`, user, core.LoginExpired, core.ErrUnavailable, again},
+		{500, `unauthorized: authentication required`, gone, optional.LoginExpired, core.ErrUnavailable, again},
+		{500, `pulling from host ` + host + ` failed with status code [manifests latest]: 401 Unauthorized`, gone2, optional.LoginExpired, core.ErrUnavailable, again},
+		{401, `error from registry: incorrect username or password`, gone3, optional.LoginExpired, core.ErrUnavailable, again},
+		{404, `pull access denied for ` + host + `/moat/x, repository does not exist or may require 'docker login': denied: Your authorization token has expired. Reauthenticate and try again.`, user, optional.LoginExpired, core.ErrUnavailable, again},
+		{403, `error from registry: Your authorization token has expired. Reauthenticate and try again.`, user, optional.LoginExpired, core.ErrUnavailable, again},
 
-		{404, `pull access denied for ` + host + `/moat/x, repository does not exist or may require 'docker login': denied: requested access to the resource is denied`, user, core.LoginDenied, core.ErrNotFound, denied},
-		{404, `pull access denied for ` + host + `/moat/x, repository does not exist or may require 'docker login'`, current, core.LoginDenied, core.ErrNotFound, denied},
-		{500, `pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed`, user, core.LoginDenied, core.ErrNotFound, denied},
-		{500, `denied`, user, core.LoginDenied, core.ErrUnavailable, access},
-		{500, `denied: your plan has ended`, user, core.LoginDenied, core.ErrUnavailable, access},
-		{403, "error from registry: denied\ndenied", user, core.LoginDenied, core.ErrUnavailable, access},
-		{403, `error from registry: your plan has ended`, user, core.LoginDenied, core.ErrUnavailable, access},
-		{500, `error from registry: your plan has ended`, user, core.LoginDenied, core.ErrUnavailable, access},
-		{500, `unexpected status from HEAD request to http://` + host + "/v2/moat/x/manifests/latest: 403 Forbidden\ndenied", user, core.LoginDenied, core.ErrUnavailable, access},
+		{404, `pull access denied for ` + host + `/moat/x, repository does not exist or may require 'docker login': denied: requested access to the resource is denied`, user, optional.LoginDenied, core.ErrNotFound, denied},
+		{404, `pull access denied for ` + host + `/moat/x, repository does not exist or may require 'docker login'`, current, optional.LoginDenied, core.ErrNotFound, denied},
+		{500, `pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed`, user, optional.LoginDenied, core.ErrNotFound, denied},
+		{500, `denied`, user, optional.LoginDenied, core.ErrUnavailable, access},
+		{500, `denied: your plan has ended`, user, optional.LoginDenied, core.ErrUnavailable, access},
+		{403, "error from registry: denied\ndenied", user, optional.LoginDenied, core.ErrUnavailable, access},
+		{403, `error from registry: your plan has ended`, user, optional.LoginDenied, core.ErrUnavailable, access},
+		{500, `error from registry: your plan has ended`, user, optional.LoginDenied, core.ErrUnavailable, access},
+		{500, `unexpected status from HEAD request to http://` + host + "/v2/moat/x/manifests/latest: 403 Forbidden\ndenied", user, optional.LoginDenied, core.ErrUnavailable, access},
 
 		// Whatever the login is worth.
 		{404, `manifest for ` + host + `/moat/x:latest not found: manifest unknown: manifest unknown`, user, "", core.ErrNotFound, checkTag},
@@ -385,7 +386,7 @@ func TestRefusals(t *testing.T) {
 			if !ok || !errors.Is(failed.Class, test.class) || failed.Remedy != test.remedy {
 				t.Errorf("got %#v, want %v and %s", failed, test.class, test.remedy)
 			}
-			refused, ok := errors.AsType[*core.LoginError](err)
+			refused, ok := errors.AsType[*optional.LoginError](err)
 			if ok != (test.problem != "") || ok && (refused.Problem != test.problem || refused.Registry != host) {
 				t.Errorf("got %#v, want the login to be %q", refused, test.problem)
 			}
@@ -406,8 +407,8 @@ func TestRefusalWithoutLoginsToBeHad(t *testing.T) {
 	engine := startFake(t)
 	engine.on("POST /images/create", failure(http.StatusInternalServerError, "no basic auth credentials"))
 	err := engine.runtime(t).PullImage(t.Context(), "example.org/a", nil)
-	refused, ok := errors.AsType[*core.LoginError](err)
-	if !ok || refused.Problem != core.LoginMissing || !strings.Contains(err.Error(), "docker.Options.Logins") {
+	refused, ok := errors.AsType[*optional.LoginError](err)
+	if !ok || refused.Problem != optional.LoginMissing || !strings.Contains(err.Error(), "docker.Options.Logins") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -441,7 +442,7 @@ func TestRefusalOfOneRegistryOfSeveral(t *testing.T) {
 		}
 		b := &build{call: c, runtime: r, dockerfile: "FROM x\nRUN true\n", tag: builtTag}
 		err = b.failure(errors.New("failed to authorize: failed to fetch oauth token: unexpected status: 401 Unauthorized"), 0, step, "")
-		refused, ok := errors.AsType[*core.LoginError](err)
+		refused, ok := errors.AsType[*optional.LoginError](err)
 		if ok != (want != "") || ok && refused.Registry != want {
 			t.Errorf("%s: %v", step, err)
 		}

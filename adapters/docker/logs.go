@@ -11,7 +11,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
-	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // ContainerLogs follows the container's output from its beginning. The caller closes
@@ -21,7 +21,7 @@ func (r *Runtime) ContainerLogs(ctx context.Context, id string) (io.ReadCloser, 
 	if err != nil {
 		return nil, err
 	}
-	output, err := r.openLogs(c, core.LogOptions{Follow: true})
+	output, err := r.openLogs(c, optional.LogOptions{Follow: true})
 	if err != nil {
 		defer c.end()
 		return nil, c.failed(err)
@@ -36,7 +36,7 @@ func (r *Runtime) ContainerLogsAll(ctx context.Context, id string) ([]byte, erro
 		return nil, err
 	}
 	defer c.end()
-	output, err := r.openLogs(c, core.LogOptions{})
+	output, err := r.openLogs(c, optional.LogOptions{})
 	if err != nil {
 		return nil, c.failed(err)
 	}
@@ -46,7 +46,7 @@ func (r *Runtime) ContainerLogsAll(ctx context.Context, id string) ([]byte, erro
 }
 
 // StreamLogs copies the container's output, stdout and stderr apart.
-func (r *Runtime) StreamLogs(ctx context.Context, id string, opts core.LogOptions) error {
+func (r *Runtime) StreamLogs(ctx context.Context, id string, opts optional.LogOptions) error {
 	c, err := r.on(ctx, 0, "read logs", id)
 	if err != nil {
 		return err
@@ -84,7 +84,7 @@ type logOutput struct {
 	tty bool
 }
 
-func (r *Runtime) openLogs(c *call, opts core.LogOptions) (logOutput, error) {
+func (r *Runtime) openLogs(c *call, opts optional.LogOptions) (logOutput, error) {
 	known := r.known.get(c.object)
 	if known.phase == unknown {
 		found, err := r.engine.ContainerInspect(c.ctx, c.object)

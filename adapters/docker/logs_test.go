@@ -13,6 +13,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 const (
@@ -55,11 +56,11 @@ func TestLogsInOrderAndApart(t *testing.T) {
 				t.Errorf("ContainerLogs: %q, %v", all, err)
 			}
 			var stdout, stderr bytes.Buffer
-			err = r.StreamLogs(t.Context(), testID, core.LogOptions{Stdout: &stdout, Stderr: &stderr})
+			err = r.StreamLogs(t.Context(), testID, optional.LogOptions{Stdout: &stdout, Stderr: &stderr})
 			if stdout.String() != test.stdout || stderr.String() != test.stderr || err != nil {
 				t.Errorf("StreamLogs: %q, %q, %v", stdout.String(), stderr.String(), err)
 			}
-			if err := r.StreamLogs(t.Context(), testID, core.LogOptions{}); err != nil {
+			if err := r.StreamLogs(t.Context(), testID, optional.LogOptions{}); err != nil {
 				t.Errorf("StreamLogs to nobody: %v", err)
 			}
 		})
@@ -90,7 +91,7 @@ func TestLogsThatBreakOffAreErrors(t *testing.T) {
 			}
 			defer stream.Close()
 			_, errRead := io.Copy(io.Discard, stream)
-			errStream := r.StreamLogs(t.Context(), testID, core.LogOptions{Follow: true, Stdout: &stdout})
+			errStream := r.StreamLogs(t.Context(), testID, optional.LogOptions{Follow: true, Stdout: &stdout})
 			for call, err := range map[string]error{"ContainerLogsAll": errAll, "ContainerLogs": errRead, "StreamLogs": errStream} {
 				if !matches(err, test.class) || !errors.As(err, new(*core.Error)) {
 					t.Errorf("%s: %v, want %v", call, err, test.class)
@@ -110,7 +111,7 @@ func TestTheCallersWriterIsNotTheEngine(t *testing.T) {
 	closed := &net.OpError{Op: "write", Err: net.ErrClosed}
 	for name, describe := range map[string]http.HandlerFunc{"frames": inspected("running"), "a terminal": withTTY} {
 		engine.on(inspectRoute, describe)
-		err := engine.runtime(t).StreamLogs(t.Context(), testID, core.LogOptions{Stdout: failingWriter{closed}})
+		err := engine.runtime(t).StreamLogs(t.Context(), testID, optional.LogOptions{Stdout: failingWriter{closed}})
 		if !errors.Is(err, net.ErrClosed) || errors.Is(err, core.ErrUnavailable) {
 			t.Errorf("%s: got %v", name, err)
 		}
@@ -192,7 +193,7 @@ func TestFollowingACreatedContainer(t *testing.T) {
 			engine.on(logsRoute, test.logs()) // from the beginning again
 			copying := begin(func() (string, error) {
 				var stdout bytes.Buffer
-				err := engine.created(t).StreamLogs(t.Context(), testID, core.LogOptions{Follow: true, Stdout: &stdout})
+				err := engine.created(t).StreamLogs(t.Context(), testID, optional.LogOptions{Follow: true, Stdout: &stdout})
 				return stdout.String(), err
 			})
 			if got, err := copying.result(t); got != test.want || !errors.Is(err, test.class) {
@@ -239,7 +240,7 @@ func TestLogsWithoutFollowingDoNotWait(t *testing.T) {
 	engine := startFake(t)
 	r := engine.created(t)
 	engine.on(logsRoute, raw(""))
-	if err := r.StreamLogs(t.Context(), testID, core.LogOptions{Tail: 5}); err != nil {
+	if err := r.StreamLogs(t.Context(), testID, optional.LogOptions{Tail: 5}); err != nil {
 		t.Error(err)
 	}
 	engine.wantRequests(t, strings.TrimSuffix(inspectURI, "json")+"logs?stderr=1&stdout=1&tail=5")

@@ -22,6 +22,7 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // defaultPool is divided into small subnets. The engine's own pool holds only some thirty
@@ -49,13 +50,13 @@ func (r *Runtime) NetworkManager() core.NetworkManager { return (*networks)(r) }
 // networks is a runtime as a network manager.
 type networks Runtime
 
-var _ core.NetworkCreator = (*networks)(nil)
+var _ optional.NetworkCreator = (*networks)(nil)
 
 func (n *networks) CreateNetwork(ctx context.Context, name string) (string, error) {
-	return n.CreateNetworkFrom(ctx, core.NetworkConfig{Name: name})
+	return n.CreateNetworkFrom(ctx, optional.NetworkConfig{Name: name})
 }
 
-func (n *networks) CreateNetworkFrom(ctx context.Context, cfg core.NetworkConfig) (string, error) {
+func (n *networks) CreateNetworkFrom(ctx context.Context, cfg optional.NetworkConfig) (string, error) {
 	if err := cfg.Validate(); err != nil {
 		return "", err
 	}
@@ -82,7 +83,7 @@ func (n *networks) CreateNetworkFrom(ctx context.Context, cfg core.NetworkConfig
 	return "", c.wrong(core.ErrInUse, "", "every subnet of the pool "+r.options.SubnetPool.String()+" is taken", "Remove networks: `moat clean`, `moat network rm`")
 }
 
-func (r *Runtime) createNetwork(c *call, cfg core.NetworkConfig, subnet netip.Prefix) (string, error) {
+func (r *Runtime) createNetwork(c *call, cfg optional.NetworkConfig, subnet netip.Prefix) (string, error) {
 	noIPv6 := false
 	options := network.CreateOptions{
 		Driver:     network.NetworkBridge,

@@ -19,6 +19,7 @@ import (
 
 	"github.com/docker/docker/api/types/network"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // tiny is a pool of two networks.
@@ -161,8 +162,8 @@ func TestCreateNetworkFrom(t *testing.T) {
 	engine := startFake(t)
 	var bodies []network.CreateRequest
 	engine.on("POST /networks/create", recorded(&bodies, answer(http.StatusCreated, map[string]string{"Id": testID})))
-	creator := engine.runtime(t).NetworkManager().(core.NetworkCreator)
-	cfg := core.NetworkConfig{Name: "net", Subnet: "192.0.2.0/24", Internal: true, Isolated: true, RunID: "run", Labels: map[string]string{"team": "blue"}}
+	creator := engine.runtime(t).NetworkManager().(optional.NetworkCreator)
+	cfg := optional.NetworkConfig{Name: "net", Subnet: "192.0.2.0/24", Internal: true, Isolated: true, RunID: "run", Labels: map[string]string{"team": "blue"}}
 	if _, err := creator.CreateNetworkFrom(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}

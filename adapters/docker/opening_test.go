@@ -15,6 +15,7 @@ import (
 
 	"github.com/moatproject/moat/adapters/docker/programs"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // TestPromptsAreNotHeldBack has programs that begin as others' words do, and that wait
@@ -55,7 +56,7 @@ func TestPromptsAreNotHeldBack(t *testing.T) {
 				streams := core.AttachOptions{Stdout: write, Stderr: write, TTY: tty}
 				for what, run := range map[string]func() error{
 					"exec": func() error {
-						_, err := engine.runtime(t).Exec(t.Context(), testID, core.ExecOptions{Cmd: []string{"x"}, AttachOptions: streams})
+						_, err := engine.runtime(t).Exec(t.Context(), testID, optional.ExecOptions{Cmd: []string{"x"}, AttachOptions: streams})
 						return err
 					},
 					"run": func() error { return engine.runtime(t).StartAttached(t.Context(), testID, streams) },
@@ -156,7 +157,7 @@ func TestWordsOfInit(t *testing.T) {
 			var stderr bytes.Buffer
 			r := engine.created(t)
 			startErr := r.StartAttached(t.Context(), testID, core.AttachOptions{Stderr: &stderr})
-			opts := core.ExecOptions{Cmd: []string{"x"}}
+			opts := optional.ExecOptions{Cmd: []string{"x"}}
 			opts.Stderr = &stderr
 			code, execErr := r.Exec(t.Context(), testID, opts)
 			for _, err := range []error{startErr, execErr} {
@@ -187,7 +188,7 @@ func TestStdinFails(t *testing.T) {
 	if _, err := r.CreateContainer(t.Context(), core.Config{Image: "image", Interactive: true}); err != nil {
 		t.Fatal(err)
 	}
-	code, err := r.Exec(t.Context(), testID, core.ExecOptions{Cmd: []string{"x"}, AttachOptions: core.AttachOptions{Stdin: stdin()}})
+	code, err := r.Exec(t.Context(), testID, optional.ExecOptions{Cmd: []string{"x"}, AttachOptions: core.AttachOptions{Stdin: stdin()}})
 	if code != 3 || !errors.Is(err, broken) {
 		t.Errorf("exec: %d, %v", code, err)
 	}

@@ -27,6 +27,7 @@ import (
 	"github.com/docker/go-connections/nat"
 	"github.com/moatproject/moat/adapters/docker/internal/buildcontext"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
 )
@@ -61,7 +62,7 @@ var podman = product{
 	createNetwork:   createNetworkOnPodman,
 	removeNetwork:   removeNetworkOnPodman,
 	members:         membersOnPodman,
-	headers:         []func(*tar.Header){core.GNUHeader}, // Podman rounds times up
+	headers:         []func(*tar.Header){optional.GNUHeader}, // Podman rounds times up
 	vetTarget:       vetTargetOnPodman,
 	vetContext:      vetContextForPodman,
 	resizeTries:     600, // half a minute
@@ -362,7 +363,7 @@ const podmanUnstarted = 125
 
 // isUnstartedOnPodman requires a message about this very program: Podman drops the process
 // ID of an ended program, and any program can exit with such a code.
-func isUnstartedOnPodman(opts core.ExecOptions, found container.ExecInspect, said string) bool {
+func isUnstartedOnPodman(opts optional.ExecOptions, found container.ExecInspect, said string) bool {
 	about := strings.Contains(said, "exec: "+strconv.Quote(opts.Cmd[0])+": ") || strings.Contains(said, "chdir to cwd (")
 	return about && !found.Running && found.ExitCode >= podmanUnstarted
 }
@@ -398,7 +399,7 @@ func openArchiveOnPodman(r *Runtime, c *call, of place, file string) (io.Reader,
 
 // statOnPodman corrects the name, which for a link is its target's, and removes the target
 // that Podman reports of every file.
-func statOnPodman(file string, stat core.PathStat) core.PathStat {
+func statOnPodman(file string, stat optional.PathStat) optional.PathStat {
 	stat.Name = path.Base(file)
 	if stat.Mode&fs.ModeSymlink == 0 {
 		stat.LinkTarget = ""
@@ -406,7 +407,7 @@ func statOnPodman(file string, stat core.PathStat) core.PathStat {
 	return stat
 }
 
-func createNetworkOnPodman(ctx context.Context, r *Runtime, c *call, cfg core.NetworkConfig, options network.CreateOptions) (string, error) {
+func createNetworkOnPodman(ctx context.Context, r *Runtime, c *call, cfg optional.NetworkConfig, options network.CreateOptions) (string, error) {
 	if cfg.Isolated {
 		return "", c.wrong(core.ErrUnsupported, "Isolated", "Podman's networks let their containers reach each other", "Use a network for each container")
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // startFakePodman starts an engine that is Podman by its answer to a ping.
@@ -168,12 +169,12 @@ func TestNetworksOfPodman(t *testing.T) {
 	engine := startFakePodman(t)
 	var body []byte
 	engine.on("POST "+libpod+"/networks/create", bodyOf(&body, usualRoutes()["POST "+libpod+"/networks/create"]))
-	creator := engine.runtime(t).NetworkManager().(core.NetworkCreator)
+	creator := engine.runtime(t).NetworkManager().(optional.NetworkCreator)
 	for internal, want := range map[bool]string{
 		false: `"internal":false,"dns_enabled":true,"subnets":[{"subnet":"192.0.2.0/29"}]`,
 		true:  `"internal":true,"dns_enabled":false,"subnets":[{"subnet":"192.0.2.0/29"}]`,
 	} {
-		id, err := creator.CreateNetworkFrom(t.Context(), core.NetworkConfig{Name: "n", Subnet: "192.0.2.0/29", Internal: internal})
+		id, err := creator.CreateNetworkFrom(t.Context(), optional.NetworkConfig{Name: "n", Subnet: "192.0.2.0/29", Internal: internal})
 		if err != nil || id != testID {
 			t.Fatal(id, err)
 		}
@@ -181,7 +182,7 @@ func TestNetworksOfPodman(t *testing.T) {
 			t.Errorf("Podman was asked for %s, want %s", body, want)
 		}
 	}
-	_, err := creator.CreateNetworkFrom(t.Context(), core.NetworkConfig{Name: "n", Subnet: "192.0.2.0/29", Isolated: true})
+	_, err := creator.CreateNetworkFrom(t.Context(), optional.NetworkConfig{Name: "n", Subnet: "192.0.2.0/29", Isolated: true})
 	if !errors.Is(err, core.ErrUnsupported) || core.FieldOf(err) != "Isolated" {
 		t.Errorf("an isolated network: %v", err)
 	}
@@ -235,11 +236,11 @@ func TestImagesOfPodmanHaveTheirUsualNames(t *testing.T) {
 }
 
 func TestThePathsOfPodman(t *testing.T) {
-	link := core.PathStat{Name: "text", Mode: fs.ModeSymlink | 0o777, LinkTarget: "/tmp/text"}
+	link := optional.PathStat{Name: "text", Mode: fs.ModeSymlink | 0o777, LinkTarget: "/tmp/text"}
 	if got := statOnPodman("/tmp/link", link); got.Name != "link" || got.LinkTarget != "/tmp/text" {
 		t.Errorf("a link is %+v", got)
 	}
-	if got := statOnPodman("/tmp/text", core.PathStat{Name: "text", LinkTarget: "/tmp/text"}); got.LinkTarget != "" {
+	if got := statOnPodman("/tmp/text", optional.PathStat{Name: "text", LinkTarget: "/tmp/text"}); got.LinkTarget != "" {
 		t.Errorf("a file is %+v", got)
 	}
 	engine := startFakePodman(t) // on which every path is a file
@@ -391,7 +392,7 @@ func TestTheProofOfARefusalOnPodman(t *testing.T) {
 		running bool
 		want    bool
 	}{{"mine", 127, false, true}, {"sh", 127, false, false}, {"mine", 1, false, false}, {"mine", 0, true, false}} {
-		opts := core.ExecOptions{Cmd: []string{test.program}}
+		opts := optional.ExecOptions{Cmd: []string{test.program}}
 		if got := isUnstartedOnPodman(opts, container.ExecInspect{ExitCode: test.code, Running: test.running}, said); got != test.want {
 			t.Errorf("%+v: %t", test, got)
 		}
@@ -439,7 +440,7 @@ func TestNothingOfALogIsLostOnPodman(t *testing.T) {
 	})
 	r := engine.started(t)
 	var stdout, stderr strings.Builder
-	if err := r.StreamLogs(t.Context(), testID, core.LogOptions{Follow: true, Stdout: &stdout, Stderr: &stderr}); err != nil {
+	if err := r.StreamLogs(t.Context(), testID, optional.LogOptions{Follow: true, Stdout: &stdout, Stderr: &stderr}); err != nil {
 		t.Fatal(err)
 	}
 	// The last reading comes after the end of the output, whatever it had by then.
@@ -449,7 +450,7 @@ func TestNothingOfALogIsLostOnPodman(t *testing.T) {
 	reads.Store(int32(len(lines)))
 	stdout.Reset()
 	stderr.Reset()
-	if err := r.StreamLogs(t.Context(), testID, core.LogOptions{Follow: true, Stdout: &stdout, Stderr: &stderr}); err != nil {
+	if err := r.StreamLogs(t.Context(), testID, optional.LogOptions{Follow: true, Stdout: &stdout, Stderr: &stderr}); err != nil {
 		t.Fatal(err)
 	}
 	if stdout.String() != "one\nthree\nend" || stderr.String() != "two\n" {
@@ -459,7 +460,7 @@ func TestNothingOfALogIsLostOnPodman(t *testing.T) {
 		for _, follow := range []bool{false, true} {
 			stdout.Reset()
 			stderr.Reset()
-			if err := r.StreamLogs(t.Context(), testID, core.LogOptions{Tail: tail, Follow: follow, Stdout: &stdout, Stderr: &stderr}); err != nil {
+			if err := r.StreamLogs(t.Context(), testID, optional.LogOptions{Tail: tail, Follow: follow, Stdout: &stdout, Stderr: &stderr}); err != nil {
 				t.Fatal(err)
 			}
 			if got := stdout.String() + "/" + stderr.String(); got != want {
@@ -491,7 +492,7 @@ func TestALogThatPodmanEmptiesIsAnError(t *testing.T) {
 	})
 	r := engine.started(t)
 	var output strings.Builder
-	err := r.StreamLogs(t.Context(), testID, core.LogOptions{Follow: true, Stdout: &output})
+	err := r.StreamLogs(t.Context(), testID, optional.LogOptions{Follow: true, Stdout: &output})
 	if !errors.Is(err, errLogRestarted) || output.String() != "a long line\nanother\n" {
 		t.Errorf("got %q, %v", output.String(), err)
 	}

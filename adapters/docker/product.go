@@ -14,6 +14,7 @@ import (
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/network"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/tonistiigi/fsutil"
 )
 
@@ -71,7 +72,7 @@ type product struct {
 	refusesOnStderr bool
 
 	// unstarted reports whether the engine's description of the exec proves such a message.
-	unstarted func(opts core.ExecOptions, found container.ExecInspect, said string) bool
+	unstarted func(opts optional.ExecOptions, found container.ExecInspect, said string) bool
 
 	// imageGone reports whether a list of images failed because one was removed meanwhile.
 	imageGone func(err error) bool
@@ -86,7 +87,7 @@ type product struct {
 	familiar func(name string) string
 
 	// createNetwork creates a network, or refuses options that the engine cannot honour.
-	createNetwork func(ctx context.Context, r *Runtime, c *call, cfg core.NetworkConfig, options network.CreateOptions) (id string, err error)
+	createNetwork func(ctx context.Context, r *Runtime, c *call, cfg optional.NetworkConfig, options network.CreateOptions) (id string, err error)
 
 	// removeNetwork removes a network that no container uses.
 	removeNetwork func(ctx context.Context, r *Runtime, id string) error
@@ -109,7 +110,7 @@ type product struct {
 	openArchive func(r *Runtime, c *call, of place, file string) (io.Reader, error)
 
 	// statOf corrects the engine's description of a path.
-	statOf func(file string, stat core.PathStat) core.PathStat
+	statOf func(file string, stat optional.PathStat) optional.PathStat
 }
 
 var dockerEngine = product{
@@ -129,7 +130,7 @@ var dockerEngine = product{
 		return receive(r.engine.ContainerWait(ctx, id, container.WaitConditionNotRunning))
 	},
 	awaitFirstExit: awaitNextExit,
-	createNetwork: func(ctx context.Context, r *Runtime, _ *call, cfg core.NetworkConfig, options network.CreateOptions) (string, error) {
+	createNetwork: func(ctx context.Context, r *Runtime, _ *call, cfg optional.NetworkConfig, options network.CreateOptions) (string, error) {
 		if cfg.Isolated {
 			options.Options[optionICC] = "false"
 		}
@@ -159,7 +160,7 @@ var dockerEngine = product{
 	},
 	execRefusal: isExecRefusal,
 	// A program that was started has had a process ID.
-	unstarted: func(_ core.ExecOptions, found container.ExecInspect, _ string) bool {
+	unstarted: func(_ optional.ExecOptions, found container.ExecInspect, _ string) bool {
 		return found.Pid == 0 && !found.Running
 	},
 	imageGone: func(error) bool { return false },
@@ -172,7 +173,7 @@ var dockerEngine = product{
 	},
 	vetTarget:  func(*Runtime, *call, string) error { return nil },
 	vetContext: func(*build, fsutil.FS) error { return nil },
-	statOf:     func(_ string, stat core.PathStat) core.PathStat { return stat },
+	statOf:     func(_ string, stat optional.PathStat) optional.PathStat { return stat },
 }
 
 // pinger is the SDK's transport. It learns the product from the response to a ping, without

@@ -15,6 +15,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // fakeSandbox resolves to name, or fails.
@@ -99,7 +100,7 @@ func TestSandboxIsProvenOnce(t *testing.T) {
 		}
 		return true
 	})
-	if r.Type() != core.RuntimeDocker || r.Capabilities().Isolation != core.IsolationSandbox {
+	if r.Type() != core.RuntimeDocker || r.Capabilities().Isolation != optional.IsolationSandbox {
 		t.Errorf("type %q, isolation %q", r.Type(), r.Capabilities().Isolation)
 	}
 }

@@ -9,34 +9,35 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // Stats measures a running container once. Under gVisor it is the sandbox that the
 // engine measures, with the kernel in it: its memory, and its threads as processes.
-func (r *Runtime) Stats(ctx context.Context, id string) (core.Stats, error) {
+func (r *Runtime) Stats(ctx context.Context, id string) (optional.Stats, error) {
 	c, err := r.on(ctx, r.timeout, "measure container", id)
 	if err != nil {
-		return core.Stats{}, err
+		return optional.Stats{}, err
 	}
 	defer c.end()
 	response, err := r.engine.ContainerStatsOneShot(c.ctx, id)
 	if err != nil {
-		return core.Stats{}, c.failed(err)
+		return optional.Stats{}, c.failed(err)
 	}
 	defer response.Body.Close()
 	var measured container.StatsResponse
 	// Podman's answer has no content where there is nothing to measure.
 	if err := json.NewDecoder(response.Body).Decode(&measured); err != nil && !errors.Is(err, io.EOF) {
-		return core.Stats{}, c.failed(err)
+		return optional.Stats{}, c.failed(err)
 	}
 	if measured.Read.IsZero() {
-		return core.Stats{}, c.wrong(core.ErrNotRunning, "", "there is nothing to measure", "Start it first")
+		return optional.Stats{}, c.wrong(core.ErrNotRunning, "", "there is nothing to measure", "Start it first")
 	}
 	return statsOf(measured), nil
 }
 
-func statsOf(measured container.StatsResponse) core.Stats {
-	stats := core.Stats{
+func statsOf(measured container.StatsResponse) optional.Stats {
+	stats := optional.Stats{
 		Time:        measured.Read,
 		CPU:         time.Duration(measured.CPUStats.CPUUsage.TotalUsage),
 		Memory:      usedMemory(measured.MemoryStats),

@@ -19,6 +19,7 @@ import (
 	"github.com/moatproject/moat/adapters/docker"
 	"github.com/moatproject/moat/adapters/docker/dockertest"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // TestOutsideNames lets containers look up what only the engine's name server knows, on
@@ -101,10 +102,10 @@ func onInternets(t *testing.T, test func(*testing.T, *dockertest.Throwaway, stri
 func TestInternalNetwork(t *testing.T) {
 	onInternets(t, func(t *testing.T, e *dockertest.Throwaway, program string, rts map[string]*docker.Runtime) {
 		for name, rt := range rts {
-			networks := rt.NetworkManager().(core.NetworkCreator)
+			networks := rt.NetworkManager().(optional.NetworkCreator)
 			for internal, greetings := range map[bool]int{false: 3, true: 0} {
 				const subnet, gateway = "203.0.113.0/26", "203.0.113.1"
-				on, err := networks.CreateNetworkFrom(t.Context(), core.NetworkConfig{Name: "net", Subnet: subnet, Internal: internal})
+				on, err := networks.CreateNetworkFrom(t.Context(), optional.NetworkConfig{Name: "net", Subnet: subnet, Internal: internal})
 				must(t, err)
 				// The first may be given the gateway's address, where there is none.
 				first := start(t, rt, core.Config{Image: baseImage, NetworkMode: on, Cmd: []string{"sleep", "600"}})

@@ -8,6 +8,7 @@ import (
 
 	"github.com/moatproject/moat/adapters/docker"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // openFake returns a runtime on a fake engine.
@@ -24,7 +25,7 @@ func openFake(t *testing.T, host string, cache Cache) *docker.Runtime {
 func TestRuntimeWithoutGVisor(t *testing.T) {
 	_, api := startFake(t, map[string]string{"runc": "runc"})
 	rt := openFake(t, api.DaemonHost(), nil)
-	if got := rt.Capabilities().Isolation; got != core.IsolationSandbox {
+	if got := rt.Capabilities().Isolation; got != optional.IsolationSandbox {
 		t.Errorf("isolation %q", got)
 	}
 	if err := rt.Ping(t.Context()); err != nil {

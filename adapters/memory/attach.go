@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // Attach connects to a running container. One without Interactive reads no Stdin.
@@ -113,7 +114,7 @@ func (s *logStream) carry(stdin io.WriteCloser, opts core.AttachOptions, begin f
 	live := newLiveWriters(ctx)
 	copied := make(chan error, 1)
 	go func() {
-		copied <- s.copyTo(core.LogOptions{Follow: true, Stdout: live.writer(opts.Stdout), Stderr: live.writer(opts.Stderr)})
+		copied <- s.copyTo(optional.LogOptions{Follow: true, Stdout: live.writer(opts.Stdout), Stderr: live.writer(opts.Stderr)})
 	}()
 	select {
 	case err := <-copied:
@@ -208,7 +209,7 @@ func (l *liveWriters) await() {
 }
 
 // Exec runs a further program beside the container's own, which ends with that one.
-func (r *Runtime) Exec(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+func (r *Runtime) Exec(ctx context.Context, id string, opts optional.ExecOptions) (int64, error) {
 	const op = "exec in container"
 	if err := opts.Validate(); err != nil {
 		return 0, refused(op, id, err)
@@ -284,7 +285,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, opts core.ExecOptions) (i
 }
 
 // furtherProcess prepares a process of a running container.
-func (r *Runtime) furtherProcess(ctx context.Context, op, id string, opts core.ExecOptions, size core.TerminalSize) (*command, error) {
+func (r *Runtime) furtherProcess(ctx context.Context, op, id string, opts optional.ExecOptions, size optional.TerminalSize) (*command, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c, err := r.find(ctx, op, id)

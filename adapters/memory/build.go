@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	lex "github.com/moby/buildkit/frontend/dockerfile/shell"
@@ -420,7 +421,7 @@ func (b *build) runStep(cmd *instructions.RunCommand, next *image) error {
 		return e.Err
 	}
 	exited := make(chan int, 1)
-	err = c.run.start(c, core.TerminalSize{}, func(status int) {
+	err = c.run.start(c, optional.TerminalSize{}, func(status int) {
 		c.output.end()
 		exited <- status
 	})
@@ -431,7 +432,7 @@ func (b *build) runStep(cmd *instructions.RunCommand, next *image) error {
 		b.tell(core.BuildRunning, p)
 		return len(p), nil
 	})
-	err = b.streamOf(b.ctx, buildOp, c, &cursor{output: c.output}).copyTo(core.LogOptions{Follow: true, Stdout: told, Stderr: told})
+	err = b.streamOf(b.ctx, buildOp, c, &cursor{output: c.output}).copyTo(optional.LogOptions{Follow: true, Stdout: told, Stderr: told})
 	c.run.signal(sigKILL) // where the build was cancelled
 	if status := <-exited; err == nil && status != 0 {
 		err = fmt.Errorf("exit code %d", status)

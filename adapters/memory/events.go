@@ -6,13 +6,13 @@ import (
 	"slices"
 	"time"
 
-	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // tell notes an event. The caller holds the mutex.
-func (r *Runtime) tell(c *container, what core.EventType, at time.Time) {
-	event := core.Event{Type: what, Time: at.UTC(), ID: c.info.ID, Name: c.info.Name, Image: c.info.Image, Labels: c.info.Labels}
-	if what == core.EventDied {
+func (r *Runtime) tell(c *container, what optional.EventType, at time.Time) {
+	event := optional.Event{Type: what, Time: at.UTC(), ID: c.info.ID, Name: c.info.Name, Image: c.info.Image, Labels: c.info.Labels}
+	if what == optional.EventDied {
 		event.ExitCode = int64(c.exitCode)
 	}
 	r.events = append(r.events, event)
@@ -21,7 +21,7 @@ func (r *Runtime) tell(c *container, what core.EventType, at time.Time) {
 }
 
 // Events reports the containers' events, all of which are kept.
-func (r *Runtime) Events(ctx context.Context, opts core.EventOptions) (iter.Seq2[core.Event, error], error) {
+func (r *Runtime) Events(ctx context.Context, opts optional.EventOptions) (iter.Seq2[optional.Event, error], error) {
 	const op = "watch events"
 	if err := opts.Validate(); err != nil {
 		return nil, err
@@ -33,12 +33,12 @@ func (r *Runtime) Events(ctx context.Context, opts core.EventOptions) (iter.Seq2
 	}
 	next := len(r.events)
 	if !opts.Since.IsZero() {
-		next = slices.IndexFunc(r.events, func(event core.Event) bool { return !event.Time.Before(opts.Since) })
+		next = slices.IndexFunc(r.events, func(event optional.Event) bool { return !event.Time.Before(opts.Since) })
 		if next < 0 {
 			next = len(r.events)
 		}
 	}
-	return func(yield func(core.Event, error) bool) {
+	return func(yield func(optional.Event, error) bool) {
 		for {
 			r.mu.Lock()
 			events, happened := r.events[next:], r.happened
@@ -55,7 +55,7 @@ func (r *Runtime) Events(ctx context.Context, opts core.EventOptions) (iter.Seq2
 			case <-ctx.Done():
 				return
 			case <-r.closed:
-				yield(core.Event{}, closedError(op, ""))
+				yield(optional.Event{}, closedError(op, ""))
 				return
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // The built-in images. Both know the users root and tester (1000:1000).
@@ -174,7 +175,7 @@ func (r *Runtime) RemoveImage(ctx context.Context, id string) error {
 }
 
 // PullImage takes an image from [Options.Registry].
-func (r *Runtime) PullImage(ctx context.Context, ref string, sink core.PullSink) error {
+func (r *Runtime) PullImage(ctx context.Context, ref string, sink optional.PullSink) error {
 	const op = "pull image"
 	if err := r.check(ctx, op, ref); err != nil {
 		return err
@@ -184,7 +185,7 @@ func (r *Runtime) PullImage(ctx context.Context, ref string, sink core.PullSink)
 		return err
 	}
 	layer := pulled.id[len("sha256:"):][:12]
-	for _, step := range []core.PullProgress{
+	for _, step := range []optional.PullProgress{
 		{Status: "Pulling"},
 		{Layer: layer, Status: "Downloading", Total: pulled.size},
 		{Layer: layer, Status: "Pull complete", Current: pulled.size, Total: pulled.size},

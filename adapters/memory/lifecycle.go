@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // container is guarded by its runtime's mutex where it changes after its creation.
@@ -57,11 +58,11 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 	if c.cfg.Held {
 		return invalid(op, id, "Held", errors.New("nothing would release it: start it attached"))
 	}
-	return r.start(op, id, c, core.TerminalSize{Height: usualHeight, Width: usualWidth})
+	return r.start(op, id, c, optional.TerminalSize{Height: usualHeight, Width: usualWidth})
 }
 
 // start starts what does not run yet. The caller holds the mutex.
-func (r *Runtime) start(op, id string, c *container, size core.TerminalSize) error {
+func (r *Runtime) start(op, id string, c *container, size optional.TerminalSize) error {
 	if c.state == core.StateRunning {
 		return nil
 	}
@@ -76,7 +77,7 @@ func (r *Runtime) start(op, id string, c *container, size core.TerminalSize) err
 		return failure(op, id, nil, err)
 	}
 	c.run, c.state, c.startedAt, c.finished = run, core.StateRunning, time.Now(), time.Time{}
-	r.tell(c, core.EventStarted, c.startedAt)
+	r.tell(c, optional.EventStarted, c.startedAt)
 	return nil
 }
 
@@ -86,7 +87,7 @@ func (r *Runtime) exited(c *container, status int) {
 	defer r.mu.Unlock()
 	c.state, c.exitCode, c.finished = core.StateExited, status, time.Now()
 	c.run.status = int64(status)
-	r.tell(c, core.EventDied, c.finished)
+	r.tell(c, optional.EventDied, c.finished)
 	c.output.end()
 	close(c.run.done)
 	if c.cfg.AutoRemove {
@@ -98,7 +99,7 @@ func (r *Runtime) exited(c *container, status int) {
 func (r *Runtime) drop(c *container) {
 	if i := slices.Index(r.containers, c); i >= 0 {
 		r.containers = slices.Delete(r.containers, i, i+1)
-		r.tell(c, core.EventRemoved, time.Now())
+		r.tell(c, optional.EventRemoved, time.Now())
 		r.holds.Forget(c.info.ID)
 		close(c.removed)
 	}
@@ -271,14 +272,14 @@ func (c *container) describe() core.Info {
 }
 
 // Inspect returns a container's details.
-func (r *Runtime) Inspect(ctx context.Context, id string) (core.Details, error) {
+func (r *Runtime) Inspect(ctx context.Context, id string) (optional.Details, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c, err := r.find(ctx, "inspect container", id)
 	if err != nil {
-		return core.Details{}, err
+		return optional.Details{}, err
 	}
-	details := core.Details{
+	details := optional.Details{
 		Info: c.describe(),
 		State: core.State{
 			Running: c.state == core.StateRunning, Status: c.state, ExitCode: c.exitCode,
@@ -290,7 +291,7 @@ func (r *Runtime) Inspect(ctx context.Context, id string) (core.Details, error) 
 		Network:   c.cfg.NetworkMode,
 		Ports:     map[int]int{},
 		TTY:       c.cfg.TTY,
-		Isolation: core.IsolationNone,
+		Isolation: optional.IsolationNone,
 	}
 	if details.Network == "" {
 		details.Network = "bridge"

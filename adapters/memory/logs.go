@@ -11,7 +11,7 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 const (
@@ -259,7 +259,7 @@ func (r *Runtime) ContainerLogs(ctx context.Context, id string) (io.ReadCloser, 
 // ContainerLogsAll returns the output so far.
 func (r *Runtime) ContainerLogsAll(ctx context.Context, id string) ([]byte, error) {
 	var all bytes.Buffer
-	err := r.streamLogs(ctx, "read logs", id, core.LogOptions{Stdout: &all, Stderr: &all})
+	err := r.streamLogs(ctx, "read logs", id, optional.LogOptions{Stdout: &all, Stderr: &all})
 	if err != nil {
 		return nil, err
 	}
@@ -267,11 +267,11 @@ func (r *Runtime) ContainerLogsAll(ctx context.Context, id string) ([]byte, erro
 }
 
 // StreamLogs copies the output to the options' writers.
-func (r *Runtime) StreamLogs(ctx context.Context, id string, opts core.LogOptions) error {
+func (r *Runtime) StreamLogs(ctx context.Context, id string, opts optional.LogOptions) error {
 	return r.streamLogs(ctx, "stream logs", id, opts)
 }
 
-func (r *Runtime) streamLogs(ctx context.Context, op, id string, opts core.LogOptions) error {
+func (r *Runtime) streamLogs(ctx context.Context, op, id string, opts optional.LogOptions) error {
 	stream, err := r.logStream(ctx, op, id, opts.Tail)
 	if err != nil {
 		return err
@@ -279,7 +279,7 @@ func (r *Runtime) streamLogs(ctx context.Context, op, id string, opts core.LogOp
 	return stream.copyTo(opts)
 }
 
-func (s *logStream) copyTo(opts core.LogOptions) error {
+func (s *logStream) copyTo(opts optional.LogOptions) error {
 	buf := make([]byte, chunkSize)
 	for {
 		n, stderr, err := s.read(buf, opts.Follow)

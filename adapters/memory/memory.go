@@ -8,6 +8,8 @@ import (
 
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/driver"
+	"github.com/moatproject/moat/core/optional"
+	"github.com/moatproject/moat/core/services"
 )
 
 // Type is the name of this runtime.
@@ -51,22 +53,22 @@ type Runtime struct {
 	built      map[string]*image // by what a build's step began with and did
 	containers []*container      // oldest first
 	networks   []core.NetworkInfo
-	events     []core.Event  // oldest first
-	happened   chan struct{} // closed, and replaced, at every event
+	events     []optional.Event // oldest first
+	happened   chan struct{}    // closed, and replaced, at every event
 }
 
 var _ interface {
 	core.Runtime
-	core.LogStreamer
-	core.ImagePuller
-	core.TimedStopper
-	core.Signaler
-	core.Releaser
-	core.Inspector
-	core.Execer
-	core.EventSource
-	core.Describer
-	core.Capable
+	optional.LogStreamer
+	optional.ImagePuller
+	optional.TimedStopper
+	optional.Signaler
+	optional.Releaser
+	optional.Inspector
+	optional.Execer
+	optional.EventSource
+	optional.Describer
+	optional.Capable
 } = (*Runtime)(nil)
 
 // New returns a runtime without containers. It opens nothing.
@@ -80,7 +82,7 @@ func New(opts Options) *Runtime {
 		images:      imagesByRef(append(builtinImages(), opts.Images...)),
 		built:       map[string]*image{},
 	}
-	r.services = core.NewServiceManager(r)
+	r.services = services.NewManager(r)
 	if r.logLimit <= 0 {
 		r.logLimit = DefaultLogLimit
 	}
@@ -161,20 +163,20 @@ func unsupported(op, object, reason string) error {
 }
 
 // Describe tells that the engine is this process.
-func (r *Runtime) Describe(ctx context.Context) (core.Description, error) {
+func (r *Runtime) Describe(ctx context.Context) (optional.Description, error) {
 	if err := r.check(ctx, "describe", ""); err != nil {
-		return core.Description{}, err
+		return optional.Description{}, err
 	}
-	return core.Description{
+	return optional.Description{
 		Engine:   "in-process memory runtime " + core.Version,
 		Platform: runtime.GOOS + "/" + runtime.GOARCH,
 	}, nil
 }
 
 // Capabilities tells what takes no kernel.
-func (r *Runtime) Capabilities() core.Capabilities {
-	return core.Capabilities{
-		Isolation:       core.IsolationNone,
+func (r *Runtime) Capabilities() optional.Capabilities {
+	return optional.Capabilities{
+		Isolation:       optional.IsolationNone,
 		ExitCodes:       true,
 		NoNewPrivileges: true,
 		Mounts:          true,

@@ -18,6 +18,7 @@ import (
 
 	"github.com/moatproject/moat/adapters/memory"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 const patience = 20 * time.Second
@@ -147,8 +148,8 @@ func TestRegistry(t *testing.T) {
 			t.Errorf("pull %s: %v", ref, err)
 		}
 	}
-	var last core.PullProgress
-	if err := rt.PullImage(t.Context(), "registry.example:5000/tool", func(step core.PullProgress) { last = step }); err != nil || last.Status != "Downloaded" {
+	var last optional.PullProgress
+	if err := rt.PullImage(t.Context(), "registry.example:5000/tool", func(step optional.PullProgress) { last = step }); err != nil || last.Status != "Downloaded" {
 		t.Errorf("%+v, %v", last, err)
 	}
 }
@@ -197,9 +198,9 @@ func TestMounts(t *testing.T) {
 }
 
 func TestFreeSubnets(t *testing.T) {
-	creator := memory.New(memory.Options{}).NetworkManager().(core.NetworkCreator)
+	creator := memory.New(memory.Options{}).NetworkManager().(optional.NetworkCreator)
 	create := func(name, subnet string) error {
-		_, err := creator.CreateNetworkFrom(t.Context(), core.NetworkConfig{Name: name, Subnet: subnet})
+		_, err := creator.CreateNetworkFrom(t.Context(), optional.NetworkConfig{Name: name, Subnet: subnet})
 		return err
 	}
 	for name, subnet := range map[string]string{"taken": "10.0.0.0/23", "too": "10.0.2.128/26"} {
@@ -215,7 +216,7 @@ func TestFreeSubnets(t *testing.T) {
 		t.Errorf("%+v, %v", all, err)
 	}
 
-	creator = memory.New(memory.Options{}).NetworkManager().(core.NetworkCreator)
+	creator = memory.New(memory.Options{}).NetworkManager().(optional.NetworkCreator)
 	if err := create("all", "10.0.0.0/8"); err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +251,7 @@ func TestLogLimit(t *testing.T) {
 		t.Errorf("%d bytes are told to be gone and %d are kept, of %d", lost, len(kept), total)
 	}
 	var last bytes.Buffer
-	if err := rt.StreamLogs(t.Context(), id, core.LogOptions{Tail: 1, Stdout: &last}); err != nil || last.String() != "100000\n" {
+	if err := rt.StreamLogs(t.Context(), id, optional.LogOptions{Tail: 1, Stdout: &last}); err != nil || last.String() != "100000\n" {
 		t.Errorf("%q, %v", last.String(), err)
 	}
 }
@@ -388,7 +389,7 @@ func TestNothingIsWrittenLater(t *testing.T) {
 			if err := rt.StartContainer(ctx, id); err != nil {
 				return err
 			}
-			_, err := rt.Exec(ctx, id, core.ExecOptions{Cmd: []string{"yes"}, AttachOptions: core.AttachOptions{Stdout: w}})
+			_, err := rt.Exec(ctx, id, optional.ExecOptions{Cmd: []string{"yes"}, AttachOptions: core.AttachOptions{Stdout: w}})
 			return err
 		},
 	} {

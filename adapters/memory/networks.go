@@ -12,6 +12,8 @@ import (
 	"slices"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
+	"github.com/moatproject/moat/core/services"
 )
 
 // NetworkManager returns the runtime's one network manager. Its networks are only kept
@@ -19,18 +21,18 @@ import (
 func (r *Runtime) NetworkManager() core.NetworkManager { return (*networks)(r) }
 
 // SidecarManager returns core's, on this runtime.
-func (r *Runtime) SidecarManager() core.SidecarManager { return core.NewSidecarManager(r) }
+func (r *Runtime) SidecarManager() core.SidecarManager { return services.NewSidecarManager(r) }
 
 // networks is a runtime as a network manager.
 type networks Runtime
 
-var _ core.NetworkCreator = (*networks)(nil)
+var _ optional.NetworkCreator = (*networks)(nil)
 
 func (n *networks) CreateNetwork(ctx context.Context, name string) (string, error) {
-	return n.CreateNetworkFrom(ctx, core.NetworkConfig{Name: name})
+	return n.CreateNetworkFrom(ctx, optional.NetworkConfig{Name: name})
 }
 
-func (n *networks) CreateNetworkFrom(ctx context.Context, cfg core.NetworkConfig) (string, error) {
+func (n *networks) CreateNetworkFrom(ctx context.Context, cfg optional.NetworkConfig) (string, error) {
 	const op = "create network"
 	r := (*Runtime)(n)
 	if err := cfg.Validate(); err != nil {

@@ -16,7 +16,7 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // run is a container's life from a start to its exit.
@@ -38,7 +38,7 @@ func newRun() *run { return &run{done: make(chan struct{}), processes: map[int]*
 
 // start runs the container's program as process 1. The call of exited, from another
 // goroutine, is the last thing that it does.
-func (r *run) start(c *container, size core.TerminalSize, exited func(status int)) error {
+func (r *run) start(c *container, size optional.TerminalSize, exited func(status int)) error {
 	r.container = c
 	if c.cfg.TTY {
 		r.terminal = &terminal{run: r, size: size}

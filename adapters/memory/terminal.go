@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // The size of a terminal that nobody has given one.
@@ -30,16 +31,16 @@ type terminal struct {
 	output io.Writer
 
 	mu      sync.Mutex // guards what follows
-	size    core.TerminalSize
+	size    optional.TerminalSize
 	silent  bool // keys are not shown
 	midLine bool // a line has been begun
 }
 
-func initialSize(opts core.AttachOptions) (core.TerminalSize, error) {
+func initialSize(opts core.AttachOptions) (optional.TerminalSize, error) {
 	if opts.InitialHeight == 0 || opts.InitialWidth == 0 {
-		return core.TerminalSize{Height: usualHeight, Width: usualWidth}, nil
+		return optional.TerminalSize{Height: usualHeight, Width: usualWidth}, nil
 	}
-	return core.TerminalSize{Height: opts.InitialHeight, Width: opts.InitialWidth},
+	return optional.TerminalSize{Height: opts.InitialHeight, Width: opts.InitialWidth},
 		core.ValidateTerminalSize(opts.InitialHeight, opts.InitialWidth)
 }
 
@@ -113,7 +114,7 @@ func (t *terminal) signal(number int) {
 	}
 }
 
-func (t *terminal) resize(size core.TerminalSize) {
+func (t *terminal) resize(size optional.TerminalSize) {
 	t.mu.Lock()
 	changed := t.size != size
 	t.size = size
@@ -124,7 +125,7 @@ func (t *terminal) resize(size core.TerminalSize) {
 }
 
 // follow gives the terminal its later sizes, but those that no terminal can have.
-func (t *terminal) follow(ctx context.Context, sizes <-chan core.TerminalSize) {
+func (t *terminal) follow(ctx context.Context, sizes <-chan optional.TerminalSize) {
 	for {
 		select {
 		case size, open := <-sizes:
@@ -157,7 +158,7 @@ func (r *Runtime) ResizeTTY(ctx context.Context, id string, height, width uint) 
 	case c.state != core.StateRunning || r.holds.Holding(c.info.ID):
 		return failure(op, id, core.ErrNotRunning, nil)
 	}
-	c.run.terminal.resize(core.TerminalSize{Height: height, Width: width})
+	c.run.terminal.resize(optional.TerminalSize{Height: height, Width: width})
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/moatproject/moat/adapters/memory"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func onTerminal(script string) core.Config {
@@ -62,7 +63,7 @@ func TestTerminalOutput(t *testing.T) {
 	if err := rt.StartAttached(t.Context(), id, core.AttachOptions{Stdout: &stdout, Stderr: &stderr}); err != nil {
 		t.Fatal(err)
 	}
-	if err := rt.StreamLogs(t.Context(), id, core.LogOptions{Stdout: &loggedOut, Stderr: &loggedErr}); err != nil {
+	if err := rt.StreamLogs(t.Context(), id, optional.LogOptions{Stdout: &loggedOut, Stderr: &loggedErr}); err != nil {
 		t.Fatal(err)
 	}
 	_, all := finish(t, rt, id)
@@ -200,7 +201,7 @@ func TestResizesAreTold(t *testing.T) {
 	rt := newRuntime(t, memory.Options{})
 	id := start(t, rt, onTerminal("trap 'stty size' WINCH; echo ready; while :; do sleep 1000; done"))
 	awaitOutput(t, rt, id, "ready\r\n")
-	for _, size := range []core.TerminalSize{{Height: 24, Width: 80}, {Height: 1, Width: 65535}, {Height: 1, Width: 65535}, {Height: 2, Width: 3}} {
+	for _, size := range []optional.TerminalSize{{Height: 24, Width: 80}, {Height: 1, Width: 65535}, {Height: 1, Width: 65535}, {Height: 2, Width: 3}} {
 		if err := rt.ResizeTTY(t.Context(), id, size.Height, size.Width); err != nil {
 			t.Fatal(err)
 		}
@@ -214,7 +215,7 @@ func TestResizesAreTold(t *testing.T) {
 	}
 
 	var screen bytes.Buffer
-	if _, err := rt.Exec(t.Context(), id, core.ExecOptions{Cmd: []string{"stty", "size"}, AttachOptions: core.AttachOptions{Stderr: &screen}}); err != nil {
+	if _, err := rt.Exec(t.Context(), id, optional.ExecOptions{Cmd: []string{"stty", "size"}, AttachOptions: core.AttachOptions{Stderr: &screen}}); err != nil {
 		t.Fatal(err)
 	}
 	if screen.String() != "stty: standard input: Not a tty\n" {
@@ -227,16 +228,16 @@ func TestTypingToExec(t *testing.T) {
 	id := start(t, rt, core.Config{Image: memory.BaseImage, Cmd: []string{"sleep", "1000"}})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	sizes := make(chan core.TerminalSize)
+	sizes := make(chan optional.TerminalSize)
 	resized := readerFunc(func([]byte) (int, error) {
-		for _, size := range []core.TerminalSize{{Height: 5, Width: 6}, {}, {Height: 1 << 16, Width: 80}} {
+		for _, size := range []optional.TerminalSize{{Height: 5, Width: 6}, {}, {Height: 1 << 16, Width: 80}} {
 			sizes <- size
 		}
 		close(sizes) // by now the first two have been dealt with
 		return 0, io.EOF
 	})
 	var screen bytes.Buffer
-	opts := core.ExecOptions{Cmd: []string{"sh", "-c", "read line; read more; echo $line $more $TERM; stty size"}, Resize: sizes}
+	opts := optional.ExecOptions{Cmd: []string{"sh", "-c", "read line; read more; echo $line $more $TERM; stty size"}, Resize: sizes}
 	opts.TTY, opts.Stdin, opts.Stdout = true, io.MultiReader(resized, strings.NewReader("a\rb\r")), &screen
 	if code, err := rt.Exec(ctx, id, opts); code != 0 || err != nil || screen.String() != "a\r\nb\r\na b xterm\r\n5 6\r\n" {
 		t.Errorf("%d, %v, %q", code, err, screen.String())
@@ -260,7 +261,7 @@ func TestImpossibleInitialSize(t *testing.T) {
 	if state, err := rt.ContainerState(t.Context(), id); state != core.StateCreated {
 		t.Errorf("the container is %s, %v", state, err)
 	}
-	if _, err := rt.Exec(t.Context(), id, core.ExecOptions{Cmd: []string{"true"}, AttachOptions: tooHigh}); core.FieldOf(err) != "height" {
+	if _, err := rt.Exec(t.Context(), id, optional.ExecOptions{Cmd: []string{"true"}, AttachOptions: tooHigh}); core.FieldOf(err) != "height" {
 		t.Errorf("Exec: %v", err)
 	}
 	if details, err := rt.Inspect(t.Context(), id); !details.TTY {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/moatproject/moat/adapters/docker"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
+	"github.com/moatproject/moat/core/services"
 )
 
 // TestOddPasswords has what shells, URLs, SQL and configuration files give a meaning, on
@@ -29,7 +31,7 @@ func TestOddPasswords(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			definition, version, err := core.DefaultServices().Parse(service.name + ":" + service.tag)
+			definition, version, err := services.Default().Parse(service.name + ":" + service.tag)
 			must(err)
 			run := fmt.Sprint(service.name, os.Getpid())
 			cfg, err := definition.Config(version, run, map[string]string{definition.PasswordEnv: odd}, nil)
@@ -41,7 +43,7 @@ func TestOddPasswords(t *testing.T) {
 			info, err := rt.ServiceManager().StartService(t.Context(), cfg)
 			must(err)
 			defer func() { must(rt.ServiceManager().StopService(cleanUp, info)) }()
-			must(core.WaitReady(t.Context(), rt.ServiceManager(), info, patience))
+			must(services.WaitReady(t.Context(), rt.ServiceManager(), info, patience))
 			client, err := rt.CreateContainer(t.Context(), core.Config{
 				Image: "moat/test-" + service.name, Cmd: []string{"sh", "-ec", service.session}, Env: definition.MainEnv(info),
 				NetworkMode: cfg.NetworkID, RunID: run,
@@ -52,7 +54,7 @@ func TestOddPasswords(t *testing.T) {
 			code, err := rt.WaitContainer(t.Context(), client)
 			must(err)
 			var said, warned strings.Builder
-			must(rt.StreamLogs(t.Context(), client, core.LogOptions{Stdout: &said, Stderr: &warned}))
+			must(rt.StreamLogs(t.Context(), client, optional.LogOptions{Stdout: &said, Stderr: &warned}))
 			if code != 0 || said.String() != "42\n" {
 				t.Errorf("the client exited with status %d: %q, %s", code, said.String(), warned.String())
 			}

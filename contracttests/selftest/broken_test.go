@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // breakage is a way of not keeping an obligation.
@@ -48,7 +49,7 @@ var breakages = []breakage{
 	}},
 	{number: "RT-02", how: "a network is created whatever the context says", do: networking(func(n *networkHooks) {
 		create := n.create
-		n.create = func(ctx context.Context, cfg core.NetworkConfig) (string, error) {
+		n.create = func(ctx context.Context, cfg optional.NetworkConfig) (string, error) {
 			return create(context.WithoutCancel(ctx), cfg)
 		}
 	})},
@@ -86,7 +87,7 @@ var breakages = []breakage{
 		}
 	}},
 	{number: "RT-03", how: "Close does not end an exec", do: func(h *hooks) {
-		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+		h.exec = func(ctx context.Context, id string, opts optional.ExecOptions) (int64, error) {
 			code, err := h.full.Exec(ctx, id, opts)
 			if opts.Stdout != nil && h.full.Ping(context.Background()) != nil {
 				<-h.ended()
@@ -103,9 +104,9 @@ var breakages = []breakage{
 		}
 	}},
 	{number: "RT-04", how: "events leave a goroutine", do: func(h *hooks) {
-		h.events = func(ctx context.Context, opts core.EventOptions) (iter.Seq2[core.Event, error], error) {
+		h.events = func(ctx context.Context, opts optional.EventOptions) (iter.Seq2[optional.Event, error], error) {
 			events, err := h.full.Events(ctx, opts)
-			return func(yield func(core.Event, error) bool) {
+			return func(yield func(optional.Event, error) bool) {
 				go func() { <-h.ended() }()
 				events(yield)
 			}, err
@@ -203,7 +204,7 @@ var breakages = []breakage{
 		}
 	}},
 	{number: "RT-16", how: "a further program's environment arrives with replaced bytes", do: func(h *hooks) {
-		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+		h.exec = func(ctx context.Context, id string, opts optional.ExecOptions) (int64, error) {
 			opts.Env = inJSON(opts.Env)
 			return h.full.Exec(ctx, id, opts)
 		}
@@ -435,14 +436,14 @@ var breakages = []breakage{
 		}
 	}},
 	{number: "RT-62", how: "no exit code", do: func(h *hooks) {
-		h.inspect = func(ctx context.Context, id string) (core.Details, error) {
+		h.inspect = func(ctx context.Context, id string) (optional.Details, error) {
 			details, err := h.full.Inspect(ctx, id)
 			details.State.ExitCode = 0
 			return details, err
 		}
 	}},
 	{number: "RT-62", how: "a terminal is not told", do: func(h *hooks) {
-		h.inspect = func(ctx context.Context, id string) (core.Details, error) {
+		h.inspect = func(ctx context.Context, id string) (optional.Details, error) {
 			details, err := h.full.Inspect(ctx, id)
 			details.TTY = false
 			return details, err
@@ -535,7 +536,7 @@ var breakages = []breakage{
 	{number: "RT-75", how: "stderr comes last", do: func(h *hooks) {
 		h.logsAll = func(ctx context.Context, id string) ([]byte, error) {
 			var stdout, stderr bytes.Buffer
-			err := h.full.StreamLogs(ctx, id, core.LogOptions{Stdout: &stdout, Stderr: &stderr})
+			err := h.full.StreamLogs(ctx, id, optional.LogOptions{Stdout: &stdout, Stderr: &stderr})
 			return append(stdout.Bytes(), stderr.Bytes()...), err
 		}
 	}},
@@ -549,12 +550,12 @@ var breakages = []breakage{
 			return out, err
 		}
 	}},
-	{number: "RT-78", how: "the streams are exchanged", do: streaming(func(opts *core.LogOptions) {
+	{number: "RT-78", how: "the streams are exchanged", do: streaming(func(opts *optional.LogOptions) {
 		opts.Stdout, opts.Stderr = opts.Stderr, opts.Stdout
 	})},
-	{number: "RT-79", how: "all lines are the last", do: streaming(func(opts *core.LogOptions) { opts.Tail = 0 })},
+	{number: "RT-79", how: "all lines are the last", do: streaming(func(opts *optional.LogOptions) { opts.Tail = 0 })},
 	{number: "RT-78", how: "a terminal's output is stderr's", do: func(h *hooks) {
-		h.stream = func(ctx context.Context, id string, opts core.LogOptions) error {
+		h.stream = func(ctx context.Context, id string, opts optional.LogOptions) error {
 			if details, err := h.full.Inspect(ctx, id); err == nil && details.TTY {
 				opts.Stdout, opts.Stderr = opts.Stderr, opts.Stdout
 			}
@@ -562,7 +563,7 @@ var breakages = []breakage{
 		}
 	}},
 	{number: "RT-79", how: "a last line without a newline is none", do: func(h *hooks) {
-		h.stream = func(ctx context.Context, id string, opts core.LogOptions) error {
+		h.stream = func(ctx context.Context, id string, opts optional.LogOptions) error {
 			if out, err := h.full.ContainerLogsAll(ctx, id); err == nil && opts.Tail > 0 && !bytes.HasSuffix(out, []byte("\n")) {
 				opts.Tail++
 			}
@@ -595,10 +596,12 @@ var breakages = []breakage{
 		}
 	}},
 	{number: "RT-83", how: "no progress", do: func(h *hooks) {
-		h.pull = func(ctx context.Context, ref string, _ core.PullSink) error { return h.full.PullImage(ctx, ref, nil) }
+		h.pull = func(ctx context.Context, ref string, _ optional.PullSink) error {
+			return h.full.PullImage(ctx, ref, nil)
+		}
 	}},
 	{number: "RT-84", how: "a registry without the image is out of reach", do: func(h *hooks) {
-		h.pull = func(ctx context.Context, ref string, sink core.PullSink) error {
+		h.pull = func(ctx context.Context, ref string, sink optional.PullSink) error {
 			err := h.full.PullImage(ctx, ref, sink)
 			if errors.Is(err, core.ErrNotFound) {
 				return core.ErrUnavailable
@@ -619,7 +622,7 @@ var breakages = []breakage{
 	})},
 	{number: "RT-90", how: "a manager is nil and not nil", also: []string{"RT-06", "SM-01", "SM-02", "SM-03", "SM-04", "SM-05", "SM-06", "SM-07"}, do: func(h *hooks) {
 		h.sidecarManager = func() core.SidecarManager { return (*noManager)(nil) }
-		h.capabilities = func() core.Capabilities {
+		h.capabilities = func() optional.Capabilities {
 			told := h.full.Capabilities()
 			told.SidecarManager = false
 			return told
@@ -799,9 +802,9 @@ func reading(wrap func(h *hooks, id string, stream io.ReadCloser) io.ReadCloser)
 	}
 }
 
-func streaming(change func(*core.LogOptions)) func(*hooks) {
+func streaming(change func(*optional.LogOptions)) func(*hooks) {
 	return func(h *hooks) {
-		h.stream = func(ctx context.Context, id string, opts core.LogOptions) error {
+		h.stream = func(ctx context.Context, id string, opts optional.LogOptions) error {
 			change(&opts)
 			return h.full.StreamLogs(ctx, id, opts)
 		}

@@ -8,20 +8,21 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
-// full is a runtime with all optional ports that the suite knows.
+// full is a runtime with all optional interfaces that the suite knows.
 type full interface {
 	core.Runtime
-	core.Capable
-	core.TimedStopper
-	core.Signaler
-	core.Releaser
-	core.Inspector
-	core.LogStreamer
-	core.ImagePuller
-	core.Execer
-	core.EventSource
+	optional.Capable
+	optional.TimedStopper
+	optional.Signaler
+	optional.Releaser
+	optional.Inspector
+	optional.LogStreamer
+	optional.ImagePuller
+	optional.Execer
+	optional.EventSource
 }
 
 // hooks is a runtime whose methods can be replaced one by one.
@@ -32,7 +33,7 @@ type hooks struct {
 	kind            func() core.RuntimeType
 	ping            func(context.Context) error
 	close           func() error
-	capabilities    func() core.Capabilities
+	capabilities    func() optional.Capabilities
 	create          func(context.Context, core.Config) (string, error)
 	start           func(context.Context, string) error
 	stop            func(context.Context, string) error
@@ -42,17 +43,17 @@ type hooks struct {
 	wait            func(context.Context, string) (int64, error)
 	remove          func(context.Context, string) error
 	state           func(context.Context, string) (string, error)
-	inspect         func(context.Context, string) (core.Details, error)
+	inspect         func(context.Context, string) (optional.Details, error)
 	list            func(context.Context) ([]core.Info, error)
 	logs            func(context.Context, string) (io.ReadCloser, error)
 	logsAll         func(context.Context, string) ([]byte, error)
-	stream          func(context.Context, string, core.LogOptions) error
+	stream          func(context.Context, string, optional.LogOptions) error
 	attach          func(context.Context, string, core.AttachOptions) error
 	startAttached   func(context.Context, string, core.AttachOptions) error
 	resize          func(context.Context, string, uint, uint) error
 	images          func(context.Context) ([]core.ImageInfo, error)
 	removeImage     func(context.Context, string) error
-	pull            func(context.Context, string, core.PullSink) error
+	pull            func(context.Context, string, optional.PullSink) error
 	ports           func(context.Context, string) (map[int]int, error)
 	supportsHostNet func() bool
 	hostAddress     func() string
@@ -61,9 +62,9 @@ type hooks struct {
 	sidecarManager  func() core.SidecarManager
 	buildManager    func() core.BuildManager
 	serviceManager  func() core.ServiceManager
-	more            core.Runtime // optional ports that the sound runtime has not got
-	exec            func(context.Context, string, core.ExecOptions) (int64, error)
-	events          func(context.Context, core.EventOptions) (iter.Seq2[core.Event, error], error)
+	more            core.Runtime // optional interfaces that the sound runtime has not got
+	exec            func(context.Context, string, optional.ExecOptions) (int64, error)
+	events          func(context.Context, optional.EventOptions) (iter.Seq2[optional.Event, error], error)
 }
 
 func hooksInto(t testing.TB, rt full) *hooks {
@@ -89,7 +90,7 @@ func (h *hooks) ended() <-chan struct{} { return h.t.Context().Done() }
 func (h *hooks) Type() core.RuntimeType              { return h.kind() }
 func (h *hooks) Ping(ctx context.Context) error      { return h.ping(ctx) }
 func (h *hooks) Close() error                        { return h.close() }
-func (h *hooks) Capabilities() core.Capabilities     { return h.capabilities() }
+func (h *hooks) Capabilities() optional.Capabilities { return h.capabilities() }
 func (h *hooks) SupportsHostNetwork() bool           { return h.supportsHostNet() }
 func (h *hooks) GetHostAddress() string              { return h.hostAddress() }
 func (h *hooks) NetworkManager() core.NetworkManager { return h.networkManager() }
@@ -114,7 +115,7 @@ func (h *hooks) WaitContainer(ctx context.Context, id string) (int64, error) { r
 func (h *hooks) ContainerState(ctx context.Context, id string) (string, error) {
 	return h.state(ctx, id)
 }
-func (h *hooks) Inspect(ctx context.Context, id string) (core.Details, error) {
+func (h *hooks) Inspect(ctx context.Context, id string) (optional.Details, error) {
 	return h.inspect(ctx, id)
 }
 func (h *hooks) ListContainers(ctx context.Context) ([]core.Info, error) { return h.list(ctx) }
@@ -124,7 +125,7 @@ func (h *hooks) ContainerLogs(ctx context.Context, id string) (io.ReadCloser, er
 func (h *hooks) ContainerLogsAll(ctx context.Context, id string) ([]byte, error) {
 	return h.logsAll(ctx, id)
 }
-func (h *hooks) StreamLogs(ctx context.Context, id string, opts core.LogOptions) error {
+func (h *hooks) StreamLogs(ctx context.Context, id string, opts optional.LogOptions) error {
 	return h.stream(ctx, id, opts)
 }
 func (h *hooks) Attach(ctx context.Context, id string, opts core.AttachOptions) error {
@@ -138,7 +139,7 @@ func (h *hooks) ResizeTTY(ctx context.Context, id string, height, width uint) er
 }
 func (h *hooks) ListImages(ctx context.Context) ([]core.ImageInfo, error) { return h.images(ctx) }
 func (h *hooks) RemoveImage(ctx context.Context, id string) error         { return h.removeImage(ctx, id) }
-func (h *hooks) PullImage(ctx context.Context, ref string, sink core.PullSink) error {
+func (h *hooks) PullImage(ctx context.Context, ref string, sink optional.PullSink) error {
 	return h.pull(ctx, ref, sink)
 }
 func (h *hooks) GetPortBindings(ctx context.Context, id string) (map[int]int, error) {
@@ -147,9 +148,9 @@ func (h *hooks) GetPortBindings(ctx context.Context, id string) (map[int]int, er
 func (h *hooks) SetupFirewall(ctx context.Context, id, host string, port int) error {
 	return h.firewall(ctx, id, host, port)
 }
-func (h *hooks) Exec(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+func (h *hooks) Exec(ctx context.Context, id string, opts optional.ExecOptions) (int64, error) {
 	return h.exec(ctx, id, opts)
 }
-func (h *hooks) Events(ctx context.Context, opts core.EventOptions) (iter.Seq2[core.Event, error], error) {
+func (h *hooks) Events(ctx context.Context, opts optional.EventOptions) (iter.Seq2[optional.Event, error], error) {
 	return h.events(ctx, opts)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/moatproject/moat/contracttests"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // imitation makes the memory runtime pretend what it cannot do, just well enough for
@@ -87,7 +88,7 @@ func (w *world) claims(field string) {
 		return
 	}
 	told := w.capabilities
-	w.capabilities = func() core.Capabilities {
+	w.capabilities = func() optional.Capabilities {
 		capabilities := told()
 		reflect.ValueOf(&capabilities).Elem().FieldByName(field).SetBool(true)
 		return capabilities
@@ -114,7 +115,7 @@ func writing(capability, text string) func(*world) {
 func inspecting(capability string, quota int64) func(*world) {
 	return func(w *world) {
 		writing(capability, "")(w)
-		w.inspect = func(ctx context.Context, id string) (core.Details, error) {
+		w.inspect = func(ctx context.Context, id string) (optional.Details, error) {
 			details, err := w.full.Inspect(ctx, id)
 			details.NanoCPUs = quota
 			return details, err
@@ -208,7 +209,7 @@ func publishedOn(reachable ...string) func(*world) {
 func swapping(shown string, told int) func(*world) {
 	return func(w *world) {
 		writing("MemoryLimit", "MemTotal: 65536 kB\n"+shown)(w)
-		w.inspect = func(ctx context.Context, id string) (core.Details, error) {
+		w.inspect = func(ctx context.Context, id string) (optional.Details, error) {
 			details, err := w.full.Inspect(ctx, id)
 			details.MemorySwapMB = told
 			return details, err
@@ -228,7 +229,7 @@ func limitingPids(forked string, byDefault int64) func(*world) {
 			limits.Store(id, cmp.Or(cfg.PidsLimit, byDefault))
 			return id, err
 		}
-		w.inspect = func(ctx context.Context, id string) (core.Details, error) {
+		w.inspect = func(ctx context.Context, id string) (optional.Details, error) {
 			details, err := w.full.Inspect(ctx, id)
 			limit, _ := limits.Load(id)
 			details.PidsLimit = limit.(int64)

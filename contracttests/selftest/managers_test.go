@@ -12,21 +12,22 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // networkHooks is a network manager whose methods can be replaced one by one.
 type networkHooks struct {
 	core.NetworkManager
-	create func(context.Context, core.NetworkConfig) (string, error)
+	create func(context.Context, optional.NetworkConfig) (string, error)
 	remove func(context.Context, string) error
 	force  func(context.Context, string) error
 	list   func(context.Context) ([]core.NetworkInfo, error)
 }
 
 func (n *networkHooks) CreateNetwork(ctx context.Context, name string) (string, error) {
-	return n.create(ctx, core.NetworkConfig{Name: name})
+	return n.create(ctx, optional.NetworkConfig{Name: name})
 }
-func (n *networkHooks) CreateNetworkFrom(ctx context.Context, cfg core.NetworkConfig) (string, error) {
+func (n *networkHooks) CreateNetworkFrom(ctx context.Context, cfg optional.NetworkConfig) (string, error) {
 	return n.create(ctx, cfg)
 }
 func (n *networkHooks) RemoveNetwork(ctx context.Context, id string) error { return n.remove(ctx, id) }
@@ -42,7 +43,7 @@ func networking(change func(*networkHooks)) func(*hooks) {
 	return func(h *hooks) {
 		sound := h.full.NetworkManager()
 		n := &networkHooks{
-			NetworkManager: sound, create: sound.(core.NetworkCreator).CreateNetworkFrom,
+			NetworkManager: sound, create: sound.(optional.NetworkCreator).CreateNetworkFrom,
 			remove: sound.RemoveNetwork, force: sound.ForceRemoveNetwork, list: sound.ListNetworks,
 		}
 		change(n)
@@ -176,7 +177,7 @@ var managerBreakages = []breakage{
 	})},
 	{number: "NM-11", how: "a creation out of time leaves its network", do: networking(func(n *networkHooks) {
 		create := n.create
-		n.create = func(ctx context.Context, cfg core.NetworkConfig) (string, error) {
+		n.create = func(ctx context.Context, cfg optional.NetworkConfig) (string, error) {
 			id, err := create(ctx, cfg)
 			if end, ok := ctx.Deadline(); ok && time.Until(end) < time.Second {
 				<-ctx.Done()
@@ -187,7 +188,7 @@ var managerBreakages = []breakage{
 	})},
 	{number: "NM-02", how: "a taken name is changed", do: networking(func(n *networkHooks) {
 		create := n.create
-		n.create = func(ctx context.Context, cfg core.NetworkConfig) (string, error) {
+		n.create = func(ctx context.Context, cfg optional.NetworkConfig) (string, error) {
 			id, err := create(ctx, cfg)
 			if errors.Is(err, core.ErrAlreadyExists) {
 				cfg.Name += "-2"
@@ -213,7 +214,7 @@ var managerBreakages = []breakage{
 		n.force = n.NetworkManager.RemoveNetwork
 	})},
 	{number: "NM-05", how: "what was disconnected keeps its address", do: func(h *hooks) {
-		h.inspect = func(ctx context.Context, id string) (core.Details, error) {
+		h.inspect = func(ctx context.Context, id string) (optional.Details, error) {
 			details, err := h.full.Inspect(ctx, id)
 			details.IPAddress = "192.0.2.2"
 			return details, err
@@ -222,19 +223,19 @@ var managerBreakages = []breakage{
 	{number: "NM-08", how: "not more than thirty", do: networking(func(n *networkHooks) {
 		var number atomic.Int32
 		create := n.create
-		n.create = func(ctx context.Context, cfg core.NetworkConfig) (string, error) {
+		n.create = func(ctx context.Context, cfg optional.NetworkConfig) (string, error) {
 			if number.Add(1) > 30 {
 				return "", errors.New("no addresses are left")
 			}
 			return create(ctx, cfg)
 		}
 	})},
-	{number: "NM-09", how: "Subnet is another", do: networkOf(func(cfg *core.NetworkConfig) {
+	{number: "NM-09", how: "Subnet is another", do: networkOf(func(cfg *optional.NetworkConfig) {
 		if strings.HasPrefix(cfg.Subnet, "203.") {
 			cfg.Subnet = ""
 		}
 	})},
-	{number: "NM-12", how: "Internal is dropped", do: networkOf(func(cfg *core.NetworkConfig) { cfg.Internal = false })},
+	{number: "NM-12", how: "Internal is dropped", do: networkOf(func(cfg *optional.NetworkConfig) { cfg.Internal = false })},
 
 	{number: "SM-01", how: "a name is made up", do: withSidecars(func(_ *hooks, s *sidecarHooks) {
 		s.start = func(ctx context.Context, cfg core.SidecarConfig) (string, error) {
@@ -254,10 +255,10 @@ var managerBreakages = []breakage{
 		}
 	})},
 	{number: "SM-05", how: "another isolation", do: func(h *hooks) {
-		h.inspect = func(ctx context.Context, id string) (core.Details, error) {
+		h.inspect = func(ctx context.Context, id string) (optional.Details, error) {
 			details, err := h.full.Inspect(ctx, id)
 			if details.Labels[core.LabelRole] == core.RoleSidecar {
-				details.Isolation = core.IsolationVM
+				details.Isolation = optional.IsolationVM
 			}
 			return details, err
 		}
@@ -400,10 +401,10 @@ func pullingMore(policy core.PullPolicy) core.PullPolicy {
 }
 
 // networkOf changes what is asked for of a network.
-func networkOf(change func(*core.NetworkConfig)) func(*hooks) {
+func networkOf(change func(*optional.NetworkConfig)) func(*hooks) {
 	return networking(func(n *networkHooks) {
 		create := n.create
-		n.create = func(ctx context.Context, cfg core.NetworkConfig) (string, error) {
+		n.create = func(ctx context.Context, cfg optional.NetworkConfig) (string, error) {
 			change(&cfg)
 			return create(ctx, cfg)
 		}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/moatproject/moat/adapters/memory"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // portImitations are of ports that the memory runtime has not got.
@@ -53,9 +54,9 @@ var portImitations = []imitation{
 		}
 	})},
 	{"RT-144", "what is missing is empty", copying(sound), copying(func(s *shelf) { s.missing = nil })},
-	{"RT-145", "sizes are lost", copying(sound), copying(func(s *shelf) { s.told = func(stat *core.PathStat) { stat.Size = 0 } })},
+	{"RT-145", "sizes are lost", copying(sound), copying(func(s *shelf) { s.told = func(stat *optional.PathStat) { stat.Size = 0 } })},
 	{"RT-145", "a link's target is relative", copying(sound), copying(func(s *shelf) {
-		s.told = func(stat *core.PathStat) { stat.LinkTarget = path.Base(stat.LinkTarget) }
+		s.told = func(stat *optional.PathStat) { stat.LinkTarget = path.Base(stat.LinkTarget) }
 	})},
 	{"RT-145", "a link to a link is followed once", copying(sound), copying(func(s *shelf) { s.hops = 1 })},
 
@@ -64,13 +65,13 @@ var portImitations = []imitation{
 		s.whole = func(src io.Reader) io.Reader { return src }
 	})},
 	{"RT-147", "the image's files are copied", copying(sound), copying(func(s *shelf) { s.send = func(f *shelved) { f.content = "image" } })},
-	{"RT-147", "the image's files are described", copying(sound), copying(func(s *shelf) { s.told = func(stat *core.PathStat) { stat.Size = 5 } })},
+	{"RT-147", "the image's files are described", copying(sound), copying(func(s *shelf) { s.told = func(stat *optional.PathStat) { stat.Size = 5 } })},
 	{"RT-148", "the archive is read on", copying(sound), copying(func(s *shelf) { s.live = func(_ context.Context, src io.Reader) io.Reader { return src } })},
 	{"RT-148", "the context's error is lost", copying(sound), copying(func(s *shelf) { s.cancelled = func(error) error { return nil } })},
 
 	{"RT-160", "nothing is counted", measuring(time.Second, nil), measuring(0, nil)},
-	{"RT-160", "there is no limit", measuring(time.Second, nil), measuring(time.Second, func(stats *core.Stats, _ *error) { stats.MemoryLimit = 0 })},
-	{"RT-161", "what has exited is measured", measuring(time.Second, nil), measuring(time.Second, func(_ *core.Stats, err *error) {
+	{"RT-160", "there is no limit", measuring(time.Second, nil), measuring(time.Second, func(stats *optional.Stats, _ *error) { stats.MemoryLimit = 0 })},
+	{"RT-161", "what has exited is measured", measuring(time.Second, nil), measuring(time.Second, func(_ *optional.Stats, err *error) {
 		if errors.Is(*err, core.ErrNotRunning) {
 			*err = nil
 		}
@@ -89,7 +90,7 @@ type shelf struct {
 	files   map[string]map[string]*shelved // by container and path
 
 	keep, send func(*shelved)
-	told       func(*core.PathStat)
+	told       func(*optional.PathStat)
 	folder     func(dir string) error
 	vet        func(io.Writer, io.Reader) error
 	missing    error
@@ -110,17 +111,17 @@ func copying(change func(*shelf)) func(*world) {
 	return func(w *world) {
 		s := &shelf{
 			hooks: w.hooks, scripts: map[string]string{}, files: map[string]map[string]*shelved{},
-			keep: func(*shelved) {}, send: func(*shelved) {}, told: func(*core.PathStat) {},
-			folder: folder, vet: func(dst io.Writer, src io.Reader) error { return core.VetArchive(dst, src) }, missing: core.ErrNotFound, hops: 9,
+			keep: func(*shelved) {}, send: func(*shelved) {}, told: func(*optional.PathStat) {},
+			folder: folder, vet: func(dst io.Writer, src io.Reader) error { return optional.VetArchive(dst, src) }, missing: core.ErrNotFound, hops: 9,
 			shrunk:    errors.New("it has shrunk"),
-			whole:     func(src io.Reader) io.Reader { return core.WholeArchive(src, nil) },
+			whole:     func(src io.Reader) io.Reader { return optional.WholeArchive(src, nil) },
 			live:      func(ctx context.Context, src io.Reader) io.Reader { return liveReader{ctx, src} },
 			cancelled: func(err error) error { return err },
 		}
 		change(s)
 		w.more = struct {
 			core.Runtime
-			core.Copier
+			optional.Copier
 		}{w.full, s}
 		w.create = s.create
 		w.wait = func(context.Context, string) (int64, error) { return 0, nil }
@@ -289,18 +290,18 @@ func (s *shelf) CopyFrom(ctx context.Context, id, file string) (io.ReadCloser, e
 	return io.NopCloser(&packed), out.Close()
 }
 
-func (s *shelf) StatPath(ctx context.Context, id, file string) (core.PathStat, error) {
+func (s *shelf) StatPath(ctx context.Context, id, file string) (optional.PathStat, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	files, err := s.of(ctx, id)
 	switch {
 	case err != nil:
-		return core.PathStat{}, err
+		return optional.PathStat{}, err
 	case files[file] == nil:
-		return core.PathStat{}, core.ErrNotFound
+		return optional.PathStat{}, core.ErrNotFound
 	}
 	info := files[file].FileInfo()
-	stat := core.PathStat{Name: path.Base(file), Size: info.Size(), Mode: info.Mode(), ModTime: info.ModTime()}
+	stat := optional.PathStat{Name: path.Base(file), Size: info.Size(), Mode: info.Mode(), ModTime: info.ModTime()}
 	for at, hops := file, s.hops; hops > 0 && files[at] != nil && files[at].Typeflag == tar.TypeSymlink; hops-- {
 		at = path.Join(path.Dir(at), files[at].Linkname)
 		stat.LinkTarget = at
@@ -314,26 +315,26 @@ type meter struct {
 	*hooks
 	step   time.Duration // of CPU time, from one measurement to the next
 	passed atomic.Int64
-	change func(*core.Stats, *error)
+	change func(*optional.Stats, *error)
 }
 
-func measuring(step time.Duration, change func(*core.Stats, *error)) func(*world) {
+func measuring(step time.Duration, change func(*optional.Stats, *error)) func(*world) {
 	return func(w *world) {
 		m := &meter{hooks: w.hooks, step: step, change: change}
 		w.more = struct {
 			core.Runtime
-			core.StatsReader
+			optional.StatsReader
 		}{w.full, m}
 	}
 }
 
-func (m *meter) Stats(ctx context.Context, id string) (core.Stats, error) {
+func (m *meter) Stats(ctx context.Context, id string) (optional.Stats, error) {
 	state, err := m.full.ContainerState(ctx, id)
 	if err == nil && state != core.StateRunning {
 		err = core.ErrNotRunning
 	}
 	passed := m.passed.Add(1)
-	stats := core.Stats{Time: time.Unix(passed, 0), CPU: time.Duration(passed) * m.step, Memory: 1, MemoryLimit: 2, PIDs: 1}
+	stats := optional.Stats{Time: time.Unix(passed, 0), CPU: time.Duration(passed) * m.step, Memory: 1, MemoryLimit: 2, PIDs: 1}
 	if m.change != nil {
 		m.change(&stats, &err)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 var streamBreakages = []breakage{
@@ -141,9 +142,9 @@ var streamBreakages = []breakage{
 			opts.Stdout = opts.Stderr
 		}
 	})},
-	{number: "RT-110", how: "the size is lost", do: resizing(func(size *core.TerminalSize) {
+	{number: "RT-110", how: "the size is lost", do: resizing(func(size *optional.TerminalSize) {
 		if core.ValidateTerminalSize(size.Height, size.Width) == nil {
-			*size = core.TerminalSize{Height: 24, Width: 80}
+			*size = optional.TerminalSize{Height: 24, Width: 80}
 		}
 	})},
 	{number: "RT-111", how: "what has no terminal is resized", do: func(h *hooks) {
@@ -154,7 +155,7 @@ var streamBreakages = []breakage{
 			return nil
 		}
 	}},
-	{number: "RT-112", how: "every size is taken", do: resizing(func(size *core.TerminalSize) {
+	{number: "RT-112", how: "every size is taken", do: resizing(func(size *optional.TerminalSize) {
 		size.Height = min(max(size.Height, 1), core.MaxTerminalSize)
 		size.Width = min(max(size.Width, 1), core.MaxTerminalSize)
 	})},
@@ -256,7 +257,7 @@ var streamBreakages = []breakage{
 		}
 	}},
 	{number: "RT-130", how: "the code of what has closed its output is lost", do: func(h *hooks) {
-		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+		h.exec = func(ctx context.Context, id string, opts optional.ExecOptions) (int64, error) {
 			code, err := h.full.Exec(ctx, id, opts)
 			if len(opts.Cmd) == 3 && strings.Contains(opts.Cmd[2], ">/dev/null 2>&1; sleep") {
 				code = 0
@@ -265,7 +266,7 @@ var streamBreakages = []breakage{
 		}
 	}},
 	{number: "RT-130", how: "the code is lost", do: func(h *hooks) {
-		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+		h.exec = func(ctx context.Context, id string, opts optional.ExecOptions) (int64, error) {
 			code, err := h.full.Exec(ctx, id, opts)
 			if code == 42 {
 				code = 0
@@ -273,13 +274,13 @@ var streamBreakages = []breakage{
 			return code, err
 		}
 	}},
-	{number: "RT-131", how: "the environment is lost", also: []string{"RT-135", "RT-16"}, do: executed(func(opts *core.ExecOptions) { opts.Env = nil })},
-	{number: "RT-132", how: "stdin is lost", also: []string{"RT-138"}, do: executed(func(opts *core.ExecOptions) {
+	{number: "RT-131", how: "the environment is lost", also: []string{"RT-135", "RT-16"}, do: executed(func(opts *optional.ExecOptions) { opts.Env = nil })},
+	{number: "RT-132", how: "stdin is lost", also: []string{"RT-138"}, do: executed(func(opts *optional.ExecOptions) {
 		if opts.Stdin != nil {
 			opts.Stdin = strings.NewReader("")
 		}
 	})},
-	{number: "RT-133", how: "the initial size is lost", do: executed(func(opts *core.ExecOptions) {
+	{number: "RT-133", how: "the initial size is lost", do: executed(func(opts *optional.ExecOptions) {
 		opts.InitialHeight, opts.InitialWidth = 0, 0
 	})},
 	{number: "RT-134", how: "the field is not named", also: []string{"RT-16"}, do: execFailure(core.ErrInvalidConfig, func(err error) error {
@@ -293,7 +294,7 @@ var streamBreakages = []breakage{
 	})},
 	{number: "RT-135", how: "what does not run is no error", do: execFailure(core.ErrNotRunning, func(error) error { return nil })},
 	{number: "RT-136", how: "detached programs do not run", do: func(h *hooks) {
-		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+		h.exec = func(ctx context.Context, id string, opts optional.ExecOptions) (int64, error) {
 			if opts.Detach && opts.Stdout == nil {
 				return 0, nil
 			}
@@ -304,7 +305,7 @@ var streamBreakages = []breakage{
 		return errors.New("interrupted")
 	})},
 	{number: "RT-137", how: "it is written to after the return", do: func(h *hooks) {
-		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+		h.exec = func(ctx context.Context, id string, opts optional.ExecOptions) (int64, error) {
 			code := make(chan int64, 1)
 			err := abandoned(ctx, func(ctx context.Context) error {
 				exited, err := h.full.Exec(ctx, id, opts)
@@ -320,9 +321,9 @@ var streamBreakages = []breakage{
 		}
 	}},
 	{number: "RT-138", how: "a failure of its streams is lost", do: execFailure(io.ErrClosedPipe, func(error) error { return nil })},
-	{number: "RT-138", how: "a failure of stdin is lost", do: executed(func(opts *core.ExecOptions) { opts.Stdin = endless(opts.Stdin) })},
+	{number: "RT-138", how: "a failure of stdin is lost", do: executed(func(opts *optional.ExecOptions) { opts.Stdin = endless(opts.Stdin) })},
 	{number: "RT-138", how: "the code after a failure of stdin is lost", do: func(h *hooks) {
-		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+		h.exec = func(ctx context.Context, id string, opts optional.ExecOptions) (int64, error) {
 			code, err := h.full.Exec(ctx, id, opts)
 			if err != nil {
 				code = 0
@@ -331,7 +332,7 @@ var streamBreakages = []breakage{
 		}
 	}},
 	{number: "RT-139", how: "a code is taken for the engine's", do: func(h *hooks) {
-		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+		h.exec = func(ctx context.Context, id string, opts optional.ExecOptions) (int64, error) {
 			code, err := h.full.Exec(ctx, id, opts)
 			if code == 126 && opts.TTY {
 				return 0, &core.Error{Op: "exec", Field: "Cmd", Class: core.ErrInvalidConfig}
@@ -339,28 +340,28 @@ var streamBreakages = []breakage{
 			return code, err
 		}
 	}},
-	{number: "RT-150", how: "the code is lost", also: []string{"RT-151"}, do: watched(func(event *core.Event) { event.ExitCode = 0 })},
+	{number: "RT-150", how: "the code is lost", also: []string{"RT-151"}, do: watched(func(event *optional.Event) { event.ExitCode = 0 })},
 	{number: "RT-151", how: "the past is lost", do: func(h *hooks) {
-		h.events = func(ctx context.Context, opts core.EventOptions) (iter.Seq2[core.Event, error], error) {
+		h.events = func(ctx context.Context, opts optional.EventOptions) (iter.Seq2[optional.Event, error], error) {
 			if opts.Since.IsZero() {
 				return h.full.Events(ctx, opts)
 			}
-			return func(func(core.Event, error) bool) {}, nil
+			return func(func(optional.Event, error) bool) {}, nil
 		}
 	}},
-	{number: "RT-152", how: "the label is lost", do: watched(func(event *core.Event) {
+	{number: "RT-152", how: "the label is lost", do: watched(func(event *optional.Event) {
 		event.Labels = map[string]string{core.LabelRunID: event.Labels[core.LabelRunID]}
 	})},
 	{number: "RT-153", how: "the end of the context is an error", do: func(h *hooks) {
-		h.events = func(ctx context.Context, opts core.EventOptions) (iter.Seq2[core.Event, error], error) {
+		h.events = func(ctx context.Context, opts optional.EventOptions) (iter.Seq2[optional.Event, error], error) {
 			events, err := h.full.Events(ctx, opts)
-			return func(yield func(core.Event, error) bool) {
+			return func(yield func(optional.Event, error) bool) {
 				for event, err := range events {
 					if !yield(event, err) {
 						return
 					}
 				}
-				yield(core.Event{}, ctx.Err())
+				yield(optional.Event{}, ctx.Err())
 			}, err
 		}
 	}},
@@ -452,10 +453,10 @@ func releasing(release func(ctx context.Context, h *hooks, id string) error) fun
 }
 
 // resizing changes the size of a resize.
-func resizing(change func(*core.TerminalSize)) func(*hooks) {
+func resizing(change func(*optional.TerminalSize)) func(*hooks) {
 	return func(h *hooks) {
 		h.resize = func(ctx context.Context, id string, height, width uint) error {
-			size := core.TerminalSize{Height: height, Width: width}
+			size := optional.TerminalSize{Height: height, Width: width}
 			change(&size)
 			return h.full.ResizeTTY(ctx, id, size.Height, size.Width)
 		}
@@ -487,9 +488,9 @@ func startAttachedFailure(class, told error) func(*hooks) {
 	}
 }
 
-func executed(change func(*core.ExecOptions)) func(*hooks) {
+func executed(change func(*optional.ExecOptions)) func(*hooks) {
 	return func(h *hooks) {
-		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+		h.exec = func(ctx context.Context, id string, opts optional.ExecOptions) (int64, error) {
 			change(&opts)
 			return h.full.Exec(ctx, id, opts)
 		}
@@ -498,7 +499,7 @@ func executed(change func(*core.ExecOptions)) func(*hooks) {
 
 func execFailure(class error, told func(error) error) func(*hooks) {
 	return func(h *hooks) {
-		h.exec = func(ctx context.Context, id string, opts core.ExecOptions) (int64, error) {
+		h.exec = func(ctx context.Context, id string, opts optional.ExecOptions) (int64, error) {
 			code, err := h.full.Exec(ctx, id, opts)
 			if errors.Is(err, class) {
 				err = told(err)
@@ -509,11 +510,11 @@ func execFailure(class error, told func(error) error) func(*hooks) {
 }
 
 // watched changes each event.
-func watched(change func(*core.Event)) func(*hooks) {
+func watched(change func(*optional.Event)) func(*hooks) {
 	return func(h *hooks) {
-		h.events = func(ctx context.Context, opts core.EventOptions) (iter.Seq2[core.Event, error], error) {
+		h.events = func(ctx context.Context, opts optional.EventOptions) (iter.Seq2[optional.Event, error], error) {
 			events, err := h.full.Events(ctx, opts)
-			return func(yield func(core.Event, error) bool) {
+			return func(yield func(optional.Event, error) bool) {
 				for event, err := range events {
 					change(&event)
 					if !yield(event, err) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // EnvRuntime is the environment variable that forces a runtime.
@@ -171,7 +172,7 @@ func OnlyForced(host Host, registered []Registration, name core.RuntimeType) boo
 // chosen. The caller owns the runtime that is returned, the others are closed. Where
 // none is usable the error lists every reason.
 //
-// A runtime that is a [core.Verifier] is usable if it answers and its verification succeeds:
+// A runtime that is a [optional.Verifier] is usable if it answers and its verification succeeds:
 // containers can be created with it.
 func Detect(ctx context.Context, plan []Candidate) (core.Runtime, []Attempt, error) {
 	return detect(ctx, plan, true)
@@ -208,7 +209,7 @@ func detect(ctx context.Context, plan []Candidate, verified bool) (core.Runtime,
 		}
 		if chosen == nil {
 			// Verified one after the other: a start is costly, and the first success ends the search.
-			if verifier, ok := core.As[core.Verifier](rt); ok && (verified || len(plan) > 1) {
+			if verifier, ok := core.As[optional.Verifier](rt); ok && (verified || len(plan) > 1) {
 				attempts[i].Err = verifier.Verify(ctx)
 			}
 			if attempts[i].Err == nil {

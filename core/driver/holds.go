@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// Holds keeps which held containers wait for their release ([core.Releaser]), by full ID.
+// Holds keeps which held containers wait for their release ([optional.Releaser]), by full ID.
 // The zero value has none. It is safe for concurrent use.
 type Holds struct {
 	mu    sync.Mutex

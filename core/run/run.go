@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // Options are what a run needs from outside. The zero value is fit for a program that
@@ -37,9 +38,9 @@ type Run struct {
 	owner   string
 	claim   Claim
 
-	network  network
-	services services
-	workload workload
+	network  networkStep
+	services servicesStep
+	workload workloadStep
 	limits   *limits
 
 	mu      sync.Mutex
@@ -74,7 +75,7 @@ func New(runtime core.Runtime, spec Spec, options Options) (*Run, error) {
 		return nil, err
 	}
 	if spec.IdleTimeout > 0 && !options.Attached {
-		return nil, invalid("IdleTimeout", "only a run that is started attached is seen to be idle")
+		return nil, core.Invalid("IdleTimeout", "only a run that is started attached is seen to be idle")
 	}
 	if options.Clock == nil {
 		options.Clock = SystemClock{}
@@ -274,7 +275,7 @@ func (r *Run) releaseWorkload(ctx context.Context, ready func() error) error {
 	if err := r.begin(ready); err != nil {
 		return err
 	}
-	releaser, ok := core.As[core.Releaser](r.runtime)
+	releaser, ok := core.As[optional.Releaser](r.runtime)
 	if !ok {
 		return &core.Error{Op: "release container", Runtime: r.runtime.Type(), Object: r.Name(), Class: core.ErrUnsupported}
 	}
@@ -349,7 +350,7 @@ func (r *Run) exit() (first bool) {
 	return first
 }
 
-// Kill kills the workload, if its program has begun. It needs a [core.Signaler].
+// Kill kills the workload, if its program has begun. It needs a [optional.Signaler].
 func (r *Run) Kill(ctx context.Context) error {
 	r.mu.Lock()
 	begun := r.begun
@@ -358,7 +359,7 @@ func (r *Run) Kill(ctx context.Context) error {
 		return nil
 	}
 	const kill = 9
-	signaler, ok := core.As[core.Signaler](r.runtime)
+	signaler, ok := core.As[optional.Signaler](r.runtime)
 	if !ok {
 		return &core.Error{Op: "kill the workload", Runtime: r.runtime.Type(), Object: r.Name(), Class: core.ErrUnsupported}
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
+	"github.com/moatproject/moat/core/services"
 )
 
 // fakeRuntime notes what is asked of it. Its services are ready at once.
@@ -47,8 +49,8 @@ func (f *fakeRuntime) sorted() []string {
 }
 
 func (f *fakeRuntime) Type() core.RuntimeType { return "fake" }
-func (f *fakeRuntime) Capabilities() core.Capabilities {
-	return core.Capabilities{HeldStart: f.held}
+func (f *fakeRuntime) Capabilities() optional.Capabilities {
+	return optional.Capabilities{HeldStart: f.held}
 }
 func (f *fakeRuntime) CreateContainer(_ context.Context, config core.Config) (string, error) {
 	if config.Held && f.refuses {
@@ -142,7 +144,7 @@ func (s fakeServices) StopService(_ context.Context, info core.ServiceInfo) erro
 var errBroken = &core.Error{Op: "break", Class: core.ErrInvalidConfig, Err: errors.New("broken")}
 
 func redis() Service {
-	definition, _ := core.DefaultServices().Lookup("redis")
+	definition, _ := services.Default().Lookup("redis")
 	return Service{Definition: definition}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/services"
 )
 
 // Spec says what to run. With an image its zero value is the safe default: the command
@@ -22,7 +23,7 @@ type Spec struct {
 	Services []Service
 
 	// ServiceTimeout bounds how long a service may take until it is ready; 0:
-	// [core.DefaultReadyTimeout].
+	// [services.DefaultReadyTimeout].
 	ServiceTimeout time.Duration
 
 	// Timeout is how long the program may run; 0: as long as it likes. When it is over, the
@@ -46,7 +47,7 @@ type Spec struct {
 
 // Service is a service of a run.
 type Service struct {
-	Definition core.ServiceDefinition
+	Definition services.Definition
 	Version    string            // the image's tag; empty: latest
 	Env        map[string]string // replaces the definition's
 }
@@ -61,41 +62,37 @@ func (s Service) Format(state fmt.State, _ rune) {
 func (s Spec) Validate() error {
 	switch {
 	case s.Workload.Held:
-		return invalid("Held", "a run holds its workload itself")
+		return core.Invalid("Held", "a run holds its workload itself")
 	case s.Workload.AutoRemove:
-		return invalid("AutoRemove", "a run removes its workload itself, unless Keep is set")
+		return core.Invalid("AutoRemove", "a run removes its workload itself, unless Keep is set")
 	case s.Workload.Role != "":
-		return invalid("Role", "%q: a run's workload has the role %s", s.Workload.Role, core.RoleMain)
+		return core.Invalid("Role", "%q: a run's workload has the role %s", s.Workload.Role, core.RoleMain)
 	case s.ServiceTimeout < 0:
-		return invalid("ServiceTimeout", "%s is below zero", s.ServiceTimeout)
+		return core.Invalid("ServiceTimeout", "%s is below zero", s.ServiceTimeout)
 	case s.Timeout < 0:
-		return invalid("Timeout", "%s is below zero", s.Timeout)
+		return core.Invalid("Timeout", "%s is below zero", s.Timeout)
 	case s.IdleTimeout < 0:
-		return invalid("IdleTimeout", "%s is below zero", s.IdleTimeout)
+		return core.Invalid("IdleTimeout", "%s is below zero", s.IdleTimeout)
 	case s.Timeout > 0 && s.Detached:
-		return invalid("Timeout", "nothing would stop a detached run in time")
+		return core.Invalid("Timeout", "nothing would stop a detached run in time")
 	case s.IdleTimeout > 0 && s.Detached:
-		return invalid("IdleTimeout", "nothing would see that a detached run is idle")
+		return core.Invalid("IdleTimeout", "nothing would see that a detached run is idle")
 	case len(s.Services) > 0 && s.Detached:
-		return invalid("Services", "nothing would stop the services of a detached run")
+		return core.Invalid("Services", "nothing would stop the services of a detached run")
 	case len(s.Services) > 0 && s.Workload.NetworkMode != "" && !s.Workload.OnNamedNetwork():
-		return invalid("Services", "services are not reached on network %s, only on one that has a name", s.Workload.NetworkMode)
+		return core.Invalid("Services", "services are not reached on network %s, only on one that has a name", s.Workload.NetworkMode)
 	}
 	for key := range s.Workload.Labels {
 		if strings.HasPrefix(key, "moat.") {
-			return invalid("Labels", "%q: the prefix moat. is Moat's own", key)
+			return core.Invalid("Labels", "%q: the prefix moat. is Moat's own", key)
 		}
 	}
 	names := map[string]bool{}
 	for _, service := range s.Services {
 		if names[service.Definition.Name] {
-			return invalid("Services", "%s is asked for twice", service.Definition.Name)
+			return core.Invalid("Services", "%s is asked for twice", service.Definition.Name)
 		}
 		names[service.Definition.Name] = true
 	}
 	return s.Workload.Validate()
-}
-
-func invalid(field, format string, args ...any) error {
-	return &core.Error{Op: "check run", Field: field, Class: core.ErrInvalidConfig, Err: fmt.Errorf(format, args...)}
 }

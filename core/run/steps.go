@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
+	"github.com/moatproject/moat/core/services"
 )
 
 // A step makes one part of a run, and removes it.
@@ -20,23 +22,23 @@ type step interface {
 	undo(ctx context.Context) error
 }
 
-// network is the run's own network, where its services need one.
-type network struct {
+// networkStep is the run's own network, where its services need one.
+type networkStep struct {
 	run     *Run
 	manager core.NetworkManager
 	id      string // empty: there is none
 }
 
-func (*network) name() Step { return StepNetwork }
+func (*networkStep) name() Step { return StepNetwork }
 
-func (n *network) do(ctx context.Context) (err error) {
+func (n *networkStep) do(ctx context.Context) (err error) {
 	config := &n.run.spec.Workload
 	if n.manager, err = core.NetworkManagerOf(n.run.runtime); err != nil || config.NetworkMode != "" {
 		return err
 	}
 	name := "moat-" + config.RunID
-	if creator, ok := n.manager.(core.NetworkCreator); ok {
-		n.id, err = creator.CreateNetworkFrom(ctx, core.NetworkConfig{Name: name, RunID: config.RunID, Labels: n.run.ownerLabels()})
+	if creator, ok := n.manager.(optional.NetworkCreator); ok {
+		n.id, err = creator.CreateNetworkFrom(ctx, optional.NetworkConfig{Name: name, RunID: config.RunID, Labels: n.run.ownerLabels()})
 	} else {
 		n.id, err = n.manager.CreateNetwork(ctx, name)
 	}
@@ -44,15 +46,15 @@ func (n *network) do(ctx context.Context) (err error) {
 	return err
 }
 
-func (n *network) undo(ctx context.Context) error {
+func (n *networkStep) undo(ctx context.Context) error {
 	if n.id == "" {
 		return nil
 	}
 	return n.manager.ForceRemoveNetwork(ctx, n.id)
 }
 
-// services are the run's services. do begins to start them all at once and does not wait.
-type services struct {
+// servicesStep are the run's services. do begins to start them all at once and does not wait.
+type servicesStep struct {
 	run     *Run
 	manager core.ServiceManager
 	configs []core.ServiceConfig
@@ -64,9 +66,9 @@ type services struct {
 	failure  error // the first one; read it after starting
 }
 
-func (*services) name() Step { return StepServices }
+func (*servicesStep) name() Step { return StepServices }
 
-func (s *services) do(ctx context.Context) error {
+func (s *servicesStep) do(ctx context.Context) error {
 	var env []string
 	workload := &s.run.spec.Workload
 	for i := range s.configs {
@@ -92,7 +94,7 @@ func (s *services) do(ctx context.Context) error {
 }
 
 // start starts one service and waits until it is ready.
-func (s *services) start(ctx context.Context, i int, config core.ServiceConfig) (err error) {
+func (s *servicesStep) start(ctx context.Context, i int, config core.ServiceConfig) (err error) {
 	s.infos[i], err = s.manager.StartService(ctx, config)
 	if err != nil {
 		if !errors.Is(err, core.ErrAlreadyExists) {
@@ -100,11 +102,11 @@ func (s *services) start(ctx context.Context, i int, config core.ServiceConfig) 
 		}
 		return fmt.Errorf("service %s: %w", config.Name, err)
 	}
-	return core.WaitReady(ctx, s.manager, s.infos[i], s.run.spec.ServiceTimeout)
+	return services.WaitReady(ctx, s.manager, s.infos[i], s.run.spec.ServiceTimeout)
 }
 
 // ready waits for the services as long as ctx lasts.
-func (s *services) ready(ctx context.Context) error {
+func (s *servicesStep) ready(ctx context.Context) error {
 	ended := make(chan struct{})
 	go func() { s.starting.Wait(); close(ended) }()
 	select {
@@ -117,7 +119,7 @@ func (s *services) ready(ctx context.Context) error {
 
 // abandon ends the start of the services because something else has failed, and returns
 // their failure where that was the reason for the other.
-func (s *services) abandon(err error) error {
+func (s *servicesStep) abandon(err error) error {
 	s.cancel()
 	s.starting.Wait()
 	if s.failure != nil && errors.Is(err, context.Canceled) {
@@ -126,7 +128,7 @@ func (s *services) abandon(err error) error {
 	return err
 }
 
-func (s *services) undo(ctx context.Context) error {
+func (s *servicesStep) undo(ctx context.Context) error {
 	s.cancel()
 	s.starting.Wait()
 	return atOnce(s.infos, func(info core.ServiceInfo) error {
@@ -137,20 +139,20 @@ func (s *services) undo(ctx context.Context) error {
 	})
 }
 
-// workload is the run's main container.
-type workload struct {
+// workloadStep is the run's main container.
+type workloadStep struct {
 	run  *Run
 	id   string // empty: it is not created
 	held bool
 }
 
-func (*workload) name() Step { return StepWorkload }
+func (*workloadStep) name() Step { return StepWorkload }
 
 // do creates the container, held until its services are ready where the runtime can.
-func (w *workload) do(ctx context.Context) (err error) {
+func (w *workloadStep) do(ctx context.Context) (err error) {
 	config := w.run.spec.Workload
 	config.AutoRemove = w.run.spec.Detached && !w.run.spec.Keep
-	config.Held = w.run.options.Attached && len(w.run.spec.Services) > 0 && core.CapabilitiesOf(w.run.runtime).HeldStart
+	config.Held = w.run.options.Attached && len(w.run.spec.Services) > 0 && optional.CapabilitiesOf(w.run.runtime).HeldStart
 	w.id, err = w.run.runtime.CreateContainer(ctx, config)
 	if config.Held && core.FieldOf(err) == "Held" { // not with this image
 		config.Held = false
@@ -160,7 +162,7 @@ func (w *workload) do(ctx context.Context) (err error) {
 	return err
 }
 
-func (w *workload) undo(ctx context.Context) error {
+func (w *workloadStep) undo(ctx context.Context) error {
 	if w.id == "" {
 		return nil
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/pkg/stdcopy"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func rows() []row {
@@ -312,10 +313,10 @@ func logsAlone(ctx context.Context, b *bench) (found result, err error) {
 }
 
 // follow compares how fast size bytes of a container's output come.
-func (b *bench) follow(ctx context.Context, rt core.LogStreamer, raw *rawClient, id string, size int) (result, error) {
+func (b *bench) follow(ctx context.Context, rt optional.LogStreamer, raw *rawClient, id string, size int) (result, error) {
 	times, err := b.inTurns(20,
 		func() error {
-			return rt.StreamLogs(ctx, id, core.LogOptions{Follow: true, Stdout: io.Discard, Stderr: io.Discard})
+			return rt.StreamLogs(ctx, id, optional.LogOptions{Follow: true, Stdout: io.Discard, Stderr: io.Discard})
 		},
 		func() error {
 			return raw.logs(ctx, id, func(body io.Reader) error { _, err := io.Copy(io.Discard, body); return err })

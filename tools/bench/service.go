@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/container"
-	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/services"
 )
 
 // serviceGate is what a run with a service may take beyond the slowest of its parts.
@@ -74,7 +74,7 @@ type rawService struct {
 
 // rawServiceOf finds out what the adapter sends, for the raw side to send the same.
 func (b *bench) rawServiceOf(ctx context.Context, spec string) (service *rawService, err error) {
-	definition, version, err := core.DefaultServices().Parse(spec)
+	definition, version, err := services.Default().Parse(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (s *rawService) live(ctx context.Context) (err error) {
 	if err := s.raw.start(ctx, id); err != nil {
 		return err
 	}
-	for deadline := begun.Add(core.DefaultReadyTimeout); ; time.Sleep(readyPoll) {
+	for deadline := begun.Add(services.DefaultReadyTimeout); ; time.Sleep(readyPoll) {
 		ready, err := s.isReady(ctx, id)
 		if ready {
 			s.ready = append(s.ready, time.Since(begun))

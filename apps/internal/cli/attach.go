@@ -10,6 +10,7 @@ import (
 
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/spf13/cobra"
 )
 
@@ -51,10 +52,10 @@ func (a *app) attachCommand() *cobra.Command {
 	return cmd
 }
 
-func inspect(ctx context.Context, engine *wiring.Engine, info core.Info) (core.Details, error) {
-	inspector, ok := core.As[core.Inspector](engine)
+func inspect(ctx context.Context, engine *wiring.Engine, info core.Info) (optional.Details, error) {
+	inspector, ok := core.As[optional.Inspector](engine)
 	if !ok {
-		return core.Details{}, &core.Error{Op: "inspect container", Runtime: engine.Type(), Class: core.ErrUnsupported}
+		return optional.Details{}, &core.Error{Op: "inspect container", Runtime: engine.Type(), Class: core.ErrUnsupported}
 	}
 	return inspector.Inspect(ctx, info.ID)
 }
@@ -210,7 +211,7 @@ func (c *connection) signal(ctx context.Context, sig syscall.Signal, nth int) si
 }
 
 func (c *connection) signalContainer(ctx context.Context, sig syscall.Signal) error {
-	signaler, ok := core.As[core.Signaler](c.engine)
+	signaler, ok := core.As[optional.Signaler](c.engine)
 	if !ok {
 		return &core.Error{Op: "signal container", Runtime: c.engine.Type(), Object: c.id, Class: core.ErrUnsupported}
 	}
@@ -220,7 +221,7 @@ func (c *connection) signalContainer(ctx context.Context, sig syscall.Signal) er
 // resize gives the container's terminal the size of the process's until ctx ends, and
 // returns the last failure.
 func (c *connection) resize(ctx context.Context, s *session) (failure error) {
-	set := func(size core.TerminalSize) {
+	set := func(size optional.TerminalSize) {
 		err := c.engine.ResizeTTY(ctx, c.id, size.Height, size.Width)
 		over := errors.Is(err, core.ErrNotRunning) || errors.Is(err, core.ErrNotFound)
 		if err != nil && !over && ctx.Err() == nil {
@@ -240,7 +241,7 @@ func (c *connection) resize(ctx context.Context, s *session) (failure error) {
 		switch size := s.console.Size(); {
 		case size.Height == 0 || size.Width == 0: // unknown
 		case begun && c.foreign:
-			set(core.TerminalSize{Height: size.Height + 1, Width: size.Width}) // a change makes programs draw again
+			set(optional.TerminalSize{Height: size.Height + 1, Width: size.Width}) // a change makes programs draw again
 			set(size)
 		case !begun || size != s.size: // before, there may have been no terminal to set the size of
 			set(size)

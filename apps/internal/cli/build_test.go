@@ -17,6 +17,7 @@ import (
 	"github.com/hinshun/vt10x"
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/detect"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // builder is a runtime that only builds: it tells progress, and ends as the test has it.
@@ -104,7 +105,7 @@ func (b *builder) moat(t *testing.T, change func(*Env), args ...string) built {
 func atTerminal(height, width uint) func(*Env) {
 	return func(env *Env) {
 		env.Terminal = true
-		env.Size = func() core.TerminalSize { return core.TerminalSize{Height: height, Width: width} }
+		env.Size = func() optional.TerminalSize { return optional.TerminalSize{Height: height, Width: width} }
 	}
 }
 

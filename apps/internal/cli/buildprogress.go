@@ -10,6 +10,7 @@ import (
 
 	"github.com/docker/go-units"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 	"golang.org/x/text/width"
 )
 
@@ -24,7 +25,7 @@ const (
 // running ones are redrawn below. Elsewhere it prints plain lines with their step's number.
 type buildPrinter struct {
 	out     io.Writer
-	size    func() core.TerminalSize // nil: plain lines
+	size    func() optional.TerminalSize // nil: plain lines
 	steps   map[int]*buildStep
 	running []*buildStep
 	drawn   []string // the rows that are rewritten

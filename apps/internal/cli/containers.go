@@ -13,6 +13,7 @@ import (
 
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/moatproject/moat/core/run"
 	"github.com/spf13/cobra"
 )
@@ -77,10 +78,10 @@ func (a *app) inspectCommand() *cobra.Command {
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
-				var all []core.Details
+				var all []optional.Details
 				err := forEach(ctx, engine, args,
-					func(info core.Info) (core.Details, error) { return inspect(ctx, engine, info) },
-					func(_ core.Info, details core.Details) error { all = append(all, details); return nil })
+					func(info core.Info) (optional.Details, error) { return inspect(ctx, engine, info) },
+					func(_ core.Info, details optional.Details) error { all = append(all, details); return nil })
 				return errors.Join(printJSON(a.env.Stdout, all), err)
 			})
 		},
@@ -91,7 +92,7 @@ func (a *app) inspectCommand() *cobra.Command {
 }
 
 func (a *app) logsCommand() *cobra.Command {
-	var options core.LogOptions
+	var options optional.LogOptions
 	var tail string
 	cmd := &cobra.Command{
 		Use:   "logs CONTAINER",
@@ -123,8 +124,8 @@ func parseTail(value string) (int, error) {
 	return lines, nil
 }
 
-func (a *app) logs(ctx context.Context, engine *wiring.Engine, name string, options core.LogOptions) error {
-	streamer, ok := core.As[core.LogStreamer](engine)
+func (a *app) logs(ctx context.Context, engine *wiring.Engine, name string, options optional.LogOptions) error {
+	streamer, ok := core.As[optional.LogStreamer](engine)
 	if !ok {
 		return &core.Error{Op: "read logs", Runtime: engine.Type(), Class: core.ErrUnsupported}
 	}
@@ -203,7 +204,7 @@ func stopper(engine *wiring.Engine, timed bool, seconds int) (func(context.Conte
 	if seconds < 0 {
 		return nil, fmt.Errorf("-t %d: want a number of seconds, 0 or more", seconds)
 	}
-	stopper, ok := core.As[core.TimedStopper](engine)
+	stopper, ok := core.As[optional.TimedStopper](engine)
 	if !ok {
 		return nil, &core.Error{Op: "stop container", Runtime: engine.Type(), Field: "-t", Class: core.ErrUnsupported}
 	}
@@ -245,7 +246,7 @@ func (a *app) rmCommand() *cobra.Command {
 }
 
 // jsonLines writes two streams as one array with an object for each line. One goroutine
-// writes both, as [core.LogOptions] promises.
+// writes both, as [optional.LogOptions] promises.
 type jsonLines struct {
 	rows    *jsonRows
 	streams []*jsonStream

@@ -16,6 +16,7 @@ import (
 
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/spf13/cobra"
 )
 
@@ -34,7 +35,7 @@ func (a *app) cpCommand() *cobra.Command {
 				return errCopySides
 			}
 			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
-				copier, ok := core.As[core.Copier](engine)
+				copier, ok := core.As[optional.Copier](engine)
 				if !ok {
 					return &core.Error{Op: "copy files", Runtime: engine.Type(), Class: core.ErrUnsupported}
 				}
@@ -75,8 +76,8 @@ func rooted(path string) string {
 }
 
 // copyIn copies as `docker cp` does: into an existing directory, or to a new name.
-func (a *app) copyIn(ctx context.Context, copier core.Copier, id, source, dest string, followLink bool) error {
-	stat := func(file string) (core.PathStat, error) {
+func (a *app) copyIn(ctx context.Context, copier optional.Copier, id, source, dest string, followLink bool) error {
+	stat := func(file string) (optional.PathStat, error) {
 		found, err := copier.StatPath(ctx, id, file)
 		if errors.Is(err, core.ErrNotRunning) {
 			return statByCopy(ctx, copier, id, file)
@@ -110,18 +111,18 @@ func (a *app) copyIn(ctx context.Context, copier core.Copier, id, source, dest s
 
 // statByCopy tells a directory from a file by copying an empty archive into it, in an ended
 // container whose files cannot be described.
-func statByCopy(ctx context.Context, copier core.Copier, id, file string) (core.PathStat, error) {
+func statByCopy(ctx context.Context, copier optional.Copier, id, file string) (optional.PathStat, error) {
 	switch err := copier.CopyTo(ctx, id, file, bytes.NewReader(make([]byte, 1024))); {
 	case core.FieldOf(err) == "dir":
-		return core.PathStat{}, nil
+		return optional.PathStat{}, nil
 	default:
-		return core.PathStat{Mode: fs.ModeDir}, err
+		return optional.PathStat{Mode: fs.ModeDir}, err
 	}
 }
 
 // copyOut copies as copyIn does, and does not trust the container's archive.
-func (a *app) copyOut(ctx context.Context, copier core.Copier, id, source, dest string, followLink bool) error {
-	stat := func(file string) (core.PathStat, error) { return copier.StatPath(ctx, id, file) }
+func (a *app) copyOut(ctx context.Context, copier optional.Copier, id, source, dest string, followLink bool) error {
+	stat := func(file string) (optional.PathStat, error) { return copier.StatPath(ctx, id, file) }
 	file := path.Clean(source)
 	name := nameOf(source, file)
 	if name == "." && file != "/" {
@@ -172,7 +173,7 @@ func openDestination(dest, name string, isDir bool) (into *os.Root, as string, e
 	return into, as, err
 }
 
-func (a *app) copyArchive(ctx context.Context, copier core.Copier, id, file string) error {
+func (a *app) copyArchive(ctx context.Context, copier optional.Copier, id, file string) error {
 	packed, err := copier.CopyFrom(ctx, id, file)
 	if err != nil {
 		return err
@@ -198,7 +199,7 @@ type destination struct {
 }
 
 // findDestination follows the links at the path's end, also to a path that does not exist.
-func findDestination(file string, stat func(string) (core.PathStat, error)) (destination, error) {
+func findDestination(file string, stat func(string) (optional.PathStat, error)) (destination, error) {
 	file, found, err := follow(file, stat)
 	if errors.Is(err, core.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 		return destination{path: file}, nil
@@ -207,7 +208,7 @@ func findDestination(file string, stat func(string) (core.PathStat, error)) (des
 }
 
 // follow returns the target of the links at a path's end.
-func follow(file string, stat func(string) (core.PathStat, error)) (string, core.PathStat, error) {
+func follow(file string, stat func(string) (optional.PathStat, error)) (string, optional.PathStat, error) {
 	const linksMax = 40 // as in the kernel
 	for range linksMax {
 		found, err := stat(file)
@@ -216,27 +217,27 @@ func follow(file string, stat func(string) (core.PathStat, error)) (string, core
 		}
 		file = path.Clean(found.LinkTarget)
 	}
-	return file, core.PathStat{}, fmt.Errorf("%s: %w", file, errManyLinks)
+	return file, optional.PathStat{}, fmt.Errorf("%s: %w", file, errManyLinks)
 }
 
-// localStat describes a file of this machine as [core.Copier] does a container's.
-func localStat(file string) (core.PathStat, error) {
+// localStat describes a file of this machine as [optional.Copier] does a container's.
+func localStat(file string) (optional.PathStat, error) {
 	info, err := os.Lstat(file)
 	if err != nil {
-		return core.PathStat{}, err
+		return optional.PathStat{}, err
 	}
 	if info.Mode()&fs.ModeSymlink == 0 {
-		return core.PathStat{Mode: info.Mode()}, nil
+		return optional.PathStat{Mode: info.Mode()}, nil
 	}
 	target, err := os.Readlink(file)
 	if err != nil {
-		return core.PathStat{}, err
+		return optional.PathStat{}, err
 	}
 	dir := "/"
 	if !filepath.IsAbs(target) {
 		dir, err = filepath.EvalSymlinks(filepath.Dir(file))
 	}
-	return core.PathStat{Mode: info.Mode(), LinkTarget: filepath.Join(dir, target)}, err
+	return optional.PathStat{Mode: info.Mode(), LinkTarget: filepath.Join(dir, target)}, err
 }
 
 // place returns the directory that a copy goes into, and its name there, which is "." for a

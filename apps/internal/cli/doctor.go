@@ -12,6 +12,7 @@ import (
 
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/detect"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/spf13/cobra"
 )
 
@@ -20,14 +21,14 @@ const diagnosisTimeout = 30 * time.Second
 
 // diagnosis is doctor's result for one candidate.
 type diagnosis struct {
-	Runtime      core.RuntimeType  `json:"runtime"`
-	Endpoint     string            `json:"endpoint"`
-	Usable       bool              `json:"usable"`
-	OnlyForced   bool              `json:"onlyforced"` // never chosen unless asked for
-	Reason       string            `json:"reason,omitempty"`
-	Remedy       string            `json:"remedy,omitempty"`
-	Description  core.Description  `json:"description"`
-	Capabilities core.Capabilities `json:"capabilities"`
+	Runtime      core.RuntimeType      `json:"runtime"`
+	Endpoint     string                `json:"endpoint"`
+	Usable       bool                  `json:"usable"`
+	OnlyForced   bool                  `json:"onlyforced"` // never chosen unless asked for
+	Reason       string                `json:"reason,omitempty"`
+	Remedy       string                `json:"remedy,omitempty"`
+	Description  optional.Description  `json:"description"`
+	Capabilities optional.Capabilities `json:"capabilities"`
 }
 
 func (a *app) doctorCommand() *cobra.Command {
@@ -90,17 +91,17 @@ func diagnose(ctx context.Context, candidate detect.Candidate, onlyForced bool) 
 		return d
 	}
 	defer func() { _ = rt.Close() }()
-	d.Capabilities = core.CapabilitiesOf(rt)
+	d.Capabilities = optional.CapabilitiesOf(rt)
 	if err := rt.Ping(ctx); err != nil {
 		d.fail(err)
 		return d
 	}
-	if verifier, ok := core.As[core.Verifier](rt); ok {
+	if verifier, ok := core.As[optional.Verifier](rt); ok {
 		if err := verifier.Verify(ctx); err != nil {
 			d.fail(err)
 		}
 	}
-	if describer, ok := core.As[core.Describer](rt); ok {
+	if describer, ok := core.As[optional.Describer](rt); ok {
 		if d.Description, err = describer.Describe(ctx); err != nil {
 			d.fail(err)
 		}
@@ -156,7 +157,7 @@ func (d *diagnosis) print(b *strings.Builder) {
 	b.WriteString("\n")
 }
 
-func guarantees(c core.Capabilities) string {
+func guarantees(c optional.Capabilities) string {
 	var held, missing []string
 	for _, guarantee := range []struct {
 		name string

@@ -11,8 +11,8 @@ import (
 
 	"github.com/moatproject/moat/adapters/container"
 	"github.com/moatproject/moat/apps/internal/wiring"
-	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/detect"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/moatproject/moat/core/run"
 	"github.com/moby/term"
 )
@@ -22,9 +22,9 @@ type Env struct {
 	Stdin    io.Reader
 	Stdout   io.Writer
 	Stderr   io.Writer
-	Terminal bool                     // Stderr is a terminal, fit for progress that rewrites its line
-	Size     func() core.TerminalSize // of that terminal; zero where it is unknown
-	Console  Console                  // nil: Stdin is no terminal
+	Terminal bool                         // Stderr is a terminal, fit for progress that rewrites its line
+	Size     func() optional.TerminalSize // of that terminal; zero where it is unknown
+	Console  Console                      // nil: Stdin is no terminal
 	Host     detect.Host
 	LookEnv  func(string) (string, bool)
 	Abs      func(path string) (string, error)
@@ -40,7 +40,7 @@ type Env struct {
 	CacheDir string
 
 	// Registered returns the runtimes of this build; progress is for pulls. nil: none.
-	Registered func(env Env, progress core.PullSink, logger *slog.Logger) []detect.Registration
+	Registered func(env Env, progress optional.PullSink, logger *slog.Logger) []detect.Registration
 }
 
 // ProcessEnv is the environment of this process.
@@ -83,7 +83,7 @@ func notify(which ...os.Signal) (<-chan os.Signal, func()) {
 	return signals, func() { signal.Stop(signals) }
 }
 
-func bundled(env Env, progress core.PullSink, logger *slog.Logger) []detect.Registration {
+func bundled(env Env, progress optional.PullSink, logger *slog.Logger) []detect.Registration {
 	return container.Registrations(container.RegistrationOptions{
 		PullProgress: progress,
 		Logger:       logger,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/spf13/cobra"
 )
 
@@ -19,7 +20,7 @@ func (a *app) eventsCommand() *cobra.Command {
 		Short: "Show events of containers, until interrupted",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			var opts core.EventOptions
+			var opts optional.EventOptions
 			if opts.Since, err = parseSince(since, time.Now()); err != nil {
 				return err
 			}
@@ -58,8 +59,8 @@ func parseSince(value string, now time.Time) (time.Time, error) {
 	return at, nil
 }
 
-func (a *app) events(ctx context.Context, engine *wiring.Engine, opts core.EventOptions) error {
-	source, ok := core.As[core.EventSource](engine)
+func (a *app) events(ctx context.Context, engine *wiring.Engine, opts optional.EventOptions) error {
+	source, ok := core.As[optional.EventSource](engine)
 	if !ok {
 		return &core.Error{Op: "watch events", Runtime: engine.Type(), Class: core.ErrUnsupported}
 	}
@@ -82,12 +83,12 @@ func (a *app) events(ctx context.Context, engine *wiring.Engine, opts core.Event
 	return nil
 }
 
-func (a *app) printEvent(rows *jsonRows, event core.Event) error {
+func (a *app) printEvent(rows *jsonRows, event optional.Event) error {
 	if a.json {
 		return rows.add(event)
 	}
 	line := fmt.Sprintf("%s %s %s %s %s", event.Time.Format(time.RFC3339Nano), event.Type, shortID(event.ID), event.Name, event.Image)
-	if event.Type == core.EventDied {
+	if event.Type == optional.EventDied {
 		line += fmt.Sprintf(" exit %d", event.ExitCode)
 	}
 	_, err := io.WriteString(a.env.Stdout, line+"\n")

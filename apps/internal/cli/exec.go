@@ -7,12 +7,13 @@ import (
 
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/spf13/cobra"
 )
 
 func (a *app) execCommand() *cobra.Command {
 	var interactive bool
-	var opts core.ExecOptions
+	var opts optional.ExecOptions
 	var tty bool
 	var env, envFile []string
 	var keys detachKeys
@@ -52,8 +53,8 @@ func (a *app) execCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) exec(ctx context.Context, engine *wiring.Engine, name string, opts core.ExecOptions, interactive bool, keys detachKeys) (err error) {
-	execer, ok := core.As[core.Execer](engine)
+func (a *app) exec(ctx context.Context, engine *wiring.Engine, name string, opts optional.ExecOptions, interactive bool, keys detachKeys) (err error) {
+	execer, ok := core.As[optional.Execer](engine)
 	if !ok {
 		return &core.Error{Op: "exec in container", Runtime: engine.Type(), Class: core.ErrUnsupported}
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/spf13/cobra"
 )
 
@@ -53,7 +54,7 @@ func (a *app) pullCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			printer := newPullPrinter(a.env)
 			err := with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
-				puller, ok := core.As[core.ImagePuller](engine)
+				puller, ok := core.As[optional.ImagePuller](engine)
 				if !ok {
 					return &core.Error{Op: "pull image", Runtime: engine.Type(), Class: core.ErrUnsupported}
 				}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/spf13/cobra"
 )
 
@@ -65,7 +66,7 @@ func (a *app) printNetworks(infos []core.NetworkInfo) error {
 }
 
 func (a *app) networkCreateCommand() *cobra.Command {
-	var config core.NetworkConfig
+	var config optional.NetworkConfig
 	var labels []string
 	cmd := &cobra.Command{
 		Use:   "create NAME",
@@ -77,7 +78,7 @@ func (a *app) networkCreateCommand() *cobra.Command {
 				return err
 			}
 			return a.withNetworks(cmd, func(ctx context.Context, networks core.NetworkManager) error {
-				creator, ok := networks.(core.NetworkCreator)
+				creator, ok := networks.(optional.NetworkCreator)
 				if !ok {
 					return &core.Error{Op: "create network", Object: config.Name, Class: core.ErrUnsupported}
 				}

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func TestLogLinesBecomeOneArray(t *testing.T) {
@@ -48,7 +48,7 @@ func TestLogLinesBecomeOneArray(t *testing.T) {
 }
 
 func TestPullProgress(t *testing.T) {
-	steps := []core.PullProgress{
+	steps := []optional.PullProgress{
 		{Image: "x", Status: "Pulling from x"},
 		{Image: "x", Layer: "aa", Status: "Downloading", Current: 1e6, Total: 2e6},
 		{Image: "x", Layer: "aa", Status: "Downloading", Current: 2e6, Total: 2e6},

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/docker/go-units"
-	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // pullPrinter shows a pull: one line that is rewritten on a terminal, plain lines
@@ -14,17 +14,17 @@ import (
 type pullPrinter struct {
 	out      io.Writer
 	terminal bool
-	layers   map[string]core.PullProgress
+	layers   map[string]optional.PullProgress
 	order    []string
 	drawn    bool
 }
 
 func newPullPrinter(env Env) *pullPrinter {
-	return &pullPrinter{out: env.Stderr, terminal: env.Terminal, layers: map[string]core.PullProgress{}}
+	return &pullPrinter{out: env.Stderr, terminal: env.Terminal, layers: map[string]optional.PullProgress{}}
 }
 
-// show is a [core.PullSink].
-func (p *pullPrinter) show(step core.PullProgress) {
+// show is a [optional.PullSink].
+func (p *pullPrinter) show(step optional.PullProgress) {
 	last, known := p.layers[step.Layer]
 	if !known {
 		p.order = append(p.order, step.Layer)

@@ -14,6 +14,7 @@ import (
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/detect"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 )
@@ -27,7 +28,7 @@ type app struct {
 	json      bool   // --json
 	creates   bool   // the command creates containers
 
-	pullProgress core.PullSink
+	pullProgress optional.PullSink
 }
 
 // Main runs the command line and returns the process's exit status.
@@ -86,7 +87,7 @@ func (a *app) rootCommand() *cobra.Command {
 	return root
 }
 
-func (a *app) registered(progress core.PullSink, logger *slog.Logger) []detect.Registration {
+func (a *app) registered(progress optional.PullSink, logger *slog.Logger) []detect.Registration {
 	if a.env.Registered == nil {
 		return nil
 	}
@@ -97,7 +98,7 @@ func (a *app) jsonFlag(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&a.json, "json", false, "print one JSON array of objects")
 }
 
-func (a *app) settings(progress core.PullSink) wiring.Settings {
+func (a *app) settings(progress optional.PullSink) wiring.Settings {
 	host := a.env.Host
 	if a.runtime != "" {
 		getenv := host.Getenv
@@ -129,7 +130,7 @@ func (a *app) settings(progress core.PullSink) wiring.Settings {
 }
 
 // with opens the runtime for f as the port P; a signal cancels f's context.
-func with[P any](cmd *cobra.Command, a *app, progress core.PullSink, f func(context.Context, P) error) error {
+func with[P any](cmd *cobra.Command, a *app, progress optional.PullSink, f func(context.Context, P) error) error {
 	ctx, stop := a.cancelOnSignal(cmd.Context())
 	defer stop()
 	err := wiring.With(ctx, a.settings(progress), f)

@@ -15,6 +15,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/run"
+	"github.com/moatproject/moat/core/services"
 	"github.com/spf13/pflag"
 )
 
@@ -57,7 +58,7 @@ func (o *runOptions) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&o.networkAliases, "network-alias", nil, "further `name` on the network that --network names")
 	flags.StringVar(&o.hostname, "hostname", "", "what the container calls itself")
 	flags.StringArrayVar(&o.services, "service", nil, "run a `SERVICE[:VERSION]` beside the workload, which finds it by MOAT_<SERVICE>_URL: "+serviceNames())
-	flags.DurationVar(&o.serviceTimeout, "service-timeout", core.DefaultReadyTimeout, "how long a service may take until it is ready, such as 30s")
+	flags.DurationVar(&o.serviceTimeout, "service-timeout", services.DefaultReadyTimeout, "how long a service may take until it is ready, such as 30s")
 	flags.StringArrayVar(&o.dns, "dns", nil, "DNS server `IP`")
 	flags.StringArrayVar(&o.extraHosts, "add-host", nil, "entry for /etc/hosts, `HOST:IP`")
 	flags.StringArrayVar(&o.capAdd, "cap-add", nil, "Linux capability to add, such as NET_ADMIN")

@@ -8,11 +8,12 @@ import (
 
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/run"
+	"github.com/moatproject/moat/core/services"
 )
 
 func serviceNames() string {
 	var names []string
-	for _, definition := range core.DefaultServices() {
+	for _, definition := range services.Default() {
 		names = append(names, definition.Name)
 	}
 	return strings.Join(names, ", ")
@@ -20,27 +21,27 @@ func serviceNames() string {
 
 // parseServices reads --service, and checks what it does not go with.
 func (o *runOptions) parseServices() ([]run.Service, error) {
-	var services []run.Service
+	var chosen []run.Service
 	for _, spec := range o.services {
-		definition, version, err := core.DefaultServices().Parse(spec)
+		definition, version, err := services.Default().Parse(spec)
 		if err != nil {
 			return nil, fmt.Errorf("--service: %w", err)
 		}
-		if slices.ContainsFunc(services, func(other run.Service) bool { return other.Definition.Name == definition.Name }) {
+		if slices.ContainsFunc(chosen, func(other run.Service) bool { return other.Definition.Name == definition.Name }) {
 			return nil, fmt.Errorf("--service %q: %s is asked for twice", spec, definition.Name)
 		}
-		services = append(services, run.Service{Definition: definition, Version: version})
+		chosen = append(chosen, run.Service{Definition: definition, Version: version})
 	}
 	switch {
 	case o.serviceTimeout <= 0:
 		return nil, fmt.Errorf("--service-timeout %s: want a time such as 30s", o.serviceTimeout)
-	case len(services) == 0 && o.serviceTimeout != core.DefaultReadyTimeout:
+	case len(chosen) == 0 && o.serviceTimeout != services.DefaultReadyTimeout:
 		return nil, errors.New("--service-timeout needs a --service")
-	case len(services) == 0:
+	case len(chosen) == 0:
 	case o.detach:
 		return nil, errors.New("--service needs the foreground: nothing would stop the services when the workload has exited")
 	case o.network != "" && !(core.Config{NetworkMode: o.network}).OnNamedNetwork():
 		return nil, fmt.Errorf("--service and --network %s: services are reached on a network of the run's own, or one that has a name", o.network)
 	}
-	return services, nil
+	return chosen, nil
 }

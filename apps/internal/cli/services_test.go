@@ -20,7 +20,9 @@ import (
 	"github.com/moatproject/moat/apps/internal/runstore"
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/detect"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/moatproject/moat/core/run"
+	"github.com/moatproject/moat/core/services"
 )
 
 // stubbornEngine is the memory runtime with failures, across several commands.
@@ -47,7 +49,7 @@ func (e *stubbornEngine) ServiceManager() core.ServiceManager {
 	if e.noServices {
 		return nil
 	}
-	return core.NewServiceManager(e)
+	return services.NewManager(e)
 }
 func (e *stubbornEngine) CreateContainer(ctx context.Context, cfg core.Config) (string, error) {
 	if e.create != nil {
@@ -114,8 +116,8 @@ func (n *slowNetworks) RemoveNetwork(ctx context.Context, id string) error {
 
 // redis is an image whose readiness command finds what the script makes.
 // registering makes a candidate the only runtime.
-func registering(name core.RuntimeType, candidate func() detect.Candidate) func(Env, core.PullSink, *slog.Logger) []detect.Registration {
-	return func(Env, core.PullSink, *slog.Logger) []detect.Registration {
+func registering(name core.RuntimeType, candidate func() detect.Candidate) func(Env, optional.PullSink, *slog.Logger) []detect.Registration {
+	return func(Env, optional.PullSink, *slog.Logger) []detect.Registration {
 		return []detect.Registration{{Name: name, Candidates: func() []detect.Candidate { return []detect.Candidate{candidate()} }}}
 	}
 }
@@ -233,8 +235,8 @@ func (c *commands) awaitRunning(id string) {
 func TestWorkloadStartsBesideItsService(t *testing.T) {
 	c := newCommands(t)
 	c.engine.attached = func(string) {
-		execer, _ := core.As[core.Execer](c.engine)
-		code, err := execer.Exec(t.Context(), c.service(), core.ExecOptions{Cmd: []string{"touch", "/tmp/ready"}})
+		execer, _ := core.As[optional.Execer](c.engine)
+		code, err := execer.Exec(t.Context(), c.service(), optional.ExecOptions{Cmd: []string{"touch", "/tmp/ready"}})
 		if code != 0 || err != nil {
 			t.Errorf("touch: %d, %v", code, err)
 		}
@@ -257,8 +259,8 @@ func TestWorkloadThatCannotBeHeld(t *testing.T) {
 		return nil
 	}
 	c.engine.attached = func(string) {
-		execer, _ := core.As[core.Execer](c.engine)
-		code, err := execer.Exec(t.Context(), c.service(), core.ExecOptions{Cmd: []string{"test", "-e", "/tmp/ready"}})
+		execer, _ := core.As[optional.Execer](c.engine)
+		code, err := execer.Exec(t.Context(), c.service(), optional.ExecOptions{Cmd: []string{"test", "-e", "/tmp/ready"}})
 		ready.Store(code == 0 && err == nil)
 	}
 	code, stdout, stderr := c.moat("run", "--rm", "--service", "redis:7", memory.BaseImage, "echo", "begun")
@@ -274,7 +276,7 @@ func TestInterruptedWhileHeld(t *testing.T) {
 		c := newCommands(t)
 		signals := make(chan os.Signal, 1)
 		c.env.Notify = func(...os.Signal) (<-chan os.Signal, func()) { return signals, func() {} }
-		console := &fakeConsole{size: func() core.TerminalSize { return core.TerminalSize{} }}
+		console := &fakeConsole{size: func() optional.TerminalSize { return optional.TerminalSize{} }}
 		c.env.Console, c.env.Stdin = console, strings.NewReader("")
 		c.engine.attached = func(id string) {
 			go func() {
@@ -425,7 +427,7 @@ func TestCleanupFailureIsPrinted(t *testing.T) {
 // TestRestoreFailureIsPrinted beside the workload's status.
 func TestRestoreFailureIsPrinted(t *testing.T) {
 	c := newCommands(t)
-	c.env.Console = &fakeConsole{size: func() core.TerminalSize { return core.TerminalSize{} }}
+	c.env.Console = &fakeConsole{size: func() optional.TerminalSize { return optional.TerminalSize{} }}
 	c.env.Stdin = strings.NewReader("")
 	code, _, stderr := c.moat("run", "-it", "--rm", memory.BaseImage, "sh", "-c", "exit 3")
 	if code != 3 || stderr != "moat: cannot restore\n" {
@@ -531,7 +533,7 @@ func TestWithoutServices(t *testing.T) {
 func TestDetachedFromServices(t *testing.T) {
 	for network, hint := range map[string]string{"": "for its services and network\n", "shared": "for its services\n"} {
 		c := newCommands(t)
-		c.env.Console = &fakeConsole{size: func() core.TerminalSize { return core.TerminalSize{} }}
+		c.env.Console = &fakeConsole{size: func() optional.TerminalSize { return optional.TerminalSize{} }}
 		c.env.Stdin = strings.NewReader("\x10\x11")
 		args := []string{"run", "-it", "--rm", "--service", "redis:7"}
 		if network != "" {

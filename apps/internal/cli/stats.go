@@ -10,6 +10,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/spf13/cobra"
 )
 
@@ -39,16 +40,16 @@ func (a *app) statsCommand() *cobra.Command {
 type statsRow struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
-	core.Stats
+	optional.Stats
 	CPUPercent float64 `json:"cpupercent"` // of one processor
 }
 
 func (a *app) stats(ctx context.Context, engine *wiring.Engine, names []string, once bool) error {
-	reader, ok := core.As[core.StatsReader](engine)
+	reader, ok := core.As[optional.StatsReader](engine)
 	if !ok {
 		return &core.Error{Op: "measure container", Runtime: engine.Type(), Class: core.ErrUnsupported}
 	}
-	last := map[string]core.Stats{}
+	last := map[string]optional.Stats{}
 	tick := time.NewTicker(statsInterval)
 	defer tick.Stop()
 	for round := 0; ; round++ {
@@ -83,8 +84,8 @@ func measurable(ctx context.Context, engine *wiring.Engine, names []string) ([]c
 }
 
 // measure asks for all at once. What has ended meanwhile is left out, unless it was named.
-func measure(ctx context.Context, reader core.StatsReader, infos []core.Info, last map[string]core.Stats, named bool) (rows []statsRow, failures error) {
-	measured, errs := make([]core.Stats, len(infos)), make([]error, len(infos))
+func measure(ctx context.Context, reader optional.StatsReader, infos []core.Info, last map[string]optional.Stats, named bool) (rows []statsRow, failures error) {
+	measured, errs := make([]optional.Stats, len(infos)), make([]error, len(infos))
 	var all sync.WaitGroup
 	for i, info := range infos {
 		all.Go(func() { measured[i], errs[i] = reader.Stats(ctx, info.ID) })

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/moby/term"
 	"github.com/spf13/pflag"
 )
@@ -22,7 +23,7 @@ type Console interface {
 	Raw() (restore func() error, err error)
 
 	// Size is in characters; zero where it is unknown.
-	Size() core.TerminalSize
+	Size() optional.TerminalSize
 
 	// Resized signals each change of the size until stop is called.
 	Resized() (changes <-chan os.Signal, stop func())
@@ -65,12 +66,12 @@ func (c processConsole) Raw() (func() error, error) {
 	}, nil
 }
 
-func (c processConsole) Size() core.TerminalSize {
+func (c processConsole) Size() optional.TerminalSize {
 	size, err := term.GetWinsize(c.out)
 	if err != nil {
-		return core.TerminalSize{}
+		return optional.TerminalSize{}
 	}
-	return core.TerminalSize{Height: uint(size.Height), Width: uint(size.Width)}
+	return optional.TerminalSize{Height: uint(size.Height), Width: uint(size.Width)}
 }
 
 func (c processConsole) Resized() (<-chan os.Signal, func()) {
@@ -120,7 +121,7 @@ type session struct {
 	stdin   io.Reader
 	stdout  io.Writer
 	stderr  io.Writer
-	size    core.TerminalSize
+	size    optional.TerminalSize
 	console Console          // nil: there is no terminal
 	changes <-chan os.Signal // of its size, from before size was taken
 	live    chan struct{}    // closed when the attachment begins to carry bytes
@@ -295,11 +296,11 @@ func (d *detaching) sort(typed []byte, err error) {
 
 // sizes returns a channel of the terminal's later sizes until ctx ends, or nil without a
 // terminal.
-func (s *session) sizes(ctx context.Context) <-chan core.TerminalSize {
+func (s *session) sizes(ctx context.Context) <-chan optional.TerminalSize {
 	if s.console == nil {
 		return nil
 	}
-	sizes := make(chan core.TerminalSize)
+	sizes := make(chan optional.TerminalSize)
 	go func() {
 		for range receive(ctx, s.changes) {
 			select {
@@ -312,7 +313,7 @@ func (s *session) sizes(ctx context.Context) <-chan core.TerminalSize {
 	return sizes
 }
 
-// attachOptions returns options for a core.Attacher or a core.Execer.
+// attachOptions returns options for a core.Attacher or a optional.Execer.
 func (s *session) attachOptions(env Env, tty bool) core.AttachOptions {
 	return core.AttachOptions{
 		Stdin: s.stdin, Stdout: s.stdout, Stderr: env.Stderr,

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // typing reads one text at a time, as somebody types them.
@@ -113,7 +113,7 @@ type fakeConsole struct {
 	mu      sync.Mutex
 	calls   []string
 	changes chan os.Signal
-	size    func() core.TerminalSize
+	size    func() optional.TerminalSize
 }
 
 func (c *fakeConsole) called(name string) {
@@ -129,7 +129,7 @@ func (c *fakeConsole) Raw() (func() error, error) {
 
 var errRestore = errors.New("cannot restore")
 
-func (c *fakeConsole) Size() core.TerminalSize {
+func (c *fakeConsole) Size() optional.TerminalSize {
 	c.called("size")
 	return c.size()
 }
@@ -140,7 +140,7 @@ func (c *fakeConsole) Resized() (<-chan os.Signal, func()) {
 }
 
 func TestSession(t *testing.T) {
-	console := &fakeConsole{size: func() core.TerminalSize { return core.TerminalSize{Height: 3, Width: 4} }}
+	console := &fakeConsole{size: func() optional.TerminalSize { return optional.TerminalSize{Height: 3, Width: 4} }}
 	a := &app{env: Env{Stdin: strings.NewReader("typed"), Stdout: io.Discard, Console: console}}
 	for _, test := range []struct {
 		interactive, tty, raw bool

@@ -15,6 +15,7 @@ import (
 	"testing/iotest"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // sender is a container that answers every request for its files with the same archive.
@@ -23,8 +24,8 @@ type sender struct {
 	entries []tar.Header
 }
 
-func (s sender) StatPath(_ context.Context, _, path string) (core.PathStat, error) {
-	return core.PathStat{Name: filepath.Base(path), Mode: s.mode}, nil
+func (s sender) StatPath(_ context.Context, _, path string) (optional.PathStat, error) {
+	return optional.PathStat{Name: filepath.Base(path), Mode: s.mode}, nil
 }
 
 func (s sender) CopyTo(context.Context, string, string, io.Reader) error {
@@ -203,8 +204,8 @@ type ended struct {
 	copied string // where to, and the name there
 }
 
-func (e *ended) StatPath(context.Context, string, string) (core.PathStat, error) {
-	return core.PathStat{}, core.ErrNotRunning
+func (e *ended) StatPath(context.Context, string, string) (optional.PathStat, error) {
+	return optional.PathStat{}, core.ErrNotRunning
 }
 
 func (e *ended) CopyTo(_ context.Context, _, dir string, archive io.Reader) error {

@@ -37,7 +37,7 @@ type Engine struct {
 	Endpoint string // where it listens
 }
 
-// Unwrap lets [core.As] find the runtime's optional ports.
+// Unwrap lets [core.As] find the runtime's optional interfaces.
 func (e *Engine) Unwrap() core.Runtime { return e.Runtime }
 
 // Module provides the chosen runtime as every port that it is.

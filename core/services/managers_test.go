@@ -1,4 +1,4 @@
-package core_test
+package services_test
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
+	"github.com/moatproject/moat/core/services"
 )
 
 // engine is a runtime of which only what the managers call is there.
@@ -48,13 +50,13 @@ func (e *engine) ContainerLogsAll(context.Context, string) ([]byte, error) {
 	return []byte(e.said), e.logs
 }
 
-// able is an engine with the optional ports that the managers need.
+// able is an engine with the optional interfaces that the managers need.
 type able struct{ *engine }
 
-func (a able) Inspect(context.Context, string) (core.Details, error) {
-	return core.Details{State: core.State{Running: true, ExitCode: 3}}, a.inspect
+func (a able) Inspect(context.Context, string) (optional.Details, error) {
+	return optional.Details{State: core.State{Running: true, ExitCode: 3}}, a.inspect
 }
-func (a able) Exec(_ context.Context, _ string, opts core.ExecOptions) (int64, error) {
+func (a able) Exec(_ context.Context, _ string, opts optional.ExecOptions) (int64, error) {
 	_, _ = io.WriteString(opts.Stdout, a.said)
 	return a.code, a.execution
 }
@@ -73,7 +75,7 @@ func TestSidecarManager(t *testing.T) {
 		"not created": {engine{create: errBroken}, errBroken, 0},
 		"not started": {engine{start: errBroken}, errBroken, 1},
 	} {
-		id, err := core.NewSidecarManager(&test.engine).StartSidecar(ctx, buildkit())
+		id, err := services.NewSidecarManager(&test.engine).StartSidecar(ctx, buildkit())
 		if !errors.Is(err, test.err) || (err == nil) != (id == "id") || len(test.engine.removed) != test.removed {
 			t.Errorf("%s: %q, %v; removed %q", name, id, err, test.engine.removed)
 		}
@@ -81,7 +83,7 @@ func TestSidecarManager(t *testing.T) {
 			t.Errorf("%s: the removal failed: %v", name, err)
 		}
 	}
-	if _, err := core.NewSidecarManager(&engine{}).StartSidecar(ctx, core.SidecarConfig{}); core.FieldOf(err) != "Image" {
+	if _, err := services.NewSidecarManager(&engine{}).StartSidecar(ctx, core.SidecarConfig{}); core.FieldOf(err) != "Image" {
 		t.Errorf("nothing: %v", err)
 	}
 }
@@ -92,7 +94,7 @@ func TestFailedStartsThatHang(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		begin := time.Now()
-		_, err := core.NewServiceManager(&engine{start: context.Canceled, removal: true}).StartService(ctx, postgres())
+		_, err := services.NewManager(&engine{start: context.Canceled, removal: true}).StartService(ctx, postgres())
 		if took := time.Since(begin); took > time.Second || !errors.Is(err, context.Canceled) {
 			t.Errorf("after %s: %v", took, err)
 		}
@@ -100,20 +102,20 @@ func TestFailedStartsThatHang(t *testing.T) {
 }
 
 func TestInspectContainer(t *testing.T) {
-	if found, err := core.NewSidecarManager(able{&engine{}}).InspectContainer(t.Context(), "id"); err != nil || found.State.ExitCode != 3 {
+	if found, err := services.NewSidecarManager(able{&engine{}}).InspectContainer(t.Context(), "id"); err != nil || found.State.ExitCode != 3 {
 		t.Errorf("%+v, %v", found.State, err)
 	}
-	if found, err := core.NewSidecarManager(able{&engine{inspect: errBroken}}).InspectContainer(t.Context(), "id"); !errors.Is(err, errBroken) || found.State != nil {
+	if found, err := services.NewSidecarManager(able{&engine{inspect: errBroken}}).InspectContainer(t.Context(), "id"); !errors.Is(err, errBroken) || found.State != nil {
 		t.Errorf("%+v, %v", found.State, err)
 	}
-	if _, err := core.NewSidecarManager(&engine{}).InspectContainer(t.Context(), "id"); !errors.Is(err, core.ErrUnsupported) {
+	if _, err := services.NewSidecarManager(&engine{}).InspectContainer(t.Context(), "id"); !errors.Is(err, core.ErrUnsupported) {
 		t.Error(err)
 	}
 }
 
 func TestServiceManagerStarts(t *testing.T) {
 	e := &engine{}
-	manager := core.NewServiceManager(e)
+	manager := services.NewManager(e)
 	cfg := postgres()
 	cfg.NetworkID = ""
 	manager.SetNetworkID("other")
@@ -172,7 +174,7 @@ func TestCheckReady(t *testing.T) {
 		if test.nothing {
 			info.ReadinessCmd = ""
 		}
-		err := core.NewServiceManager(able{test.engine}).CheckReady(t.Context(), info)
+		err := services.NewManager(able{test.engine}).CheckReady(t.Context(), info)
 		if (err == nil) != (test.class == nil) || (test.class != errAny && !errors.Is(err, test.class)) ||
 			(test.class == errAny && errors.Is(err, core.ErrNotRunning)) {
 			t.Errorf("%s: %v", name, err)
@@ -187,36 +189,10 @@ func TestCheckReady(t *testing.T) {
 			t.Errorf("%s: too long, or with the password: %q", name, err)
 		}
 	}
-	if err := core.NewServiceManager(&engine{}).CheckReady(t.Context(), postgres().Info("id", "")); !errors.Is(err, core.ErrUnsupported) {
+	if err := services.NewManager(&engine{}).CheckReady(t.Context(), postgres().Info("id", "")); !errors.Is(err, core.ErrUnsupported) {
 		t.Errorf("without an Execer: %v", err)
 	}
 }
 
 // errAny is any error.
 var errAny = errors.New("any")
-
-func TestNetworkConfigValidate(t *testing.T) {
-	for _, cfg := range []core.NetworkConfig{
-		{Name: "a"},
-		{Name: "a.b_c-d", Subnet: "192.0.2.0/29", Internal: true, Isolated: true, RunID: "0123abcd", Labels: map[string]string{"team": "blue"}},
-	} {
-		if err := cfg.Validate(); err != nil {
-			t.Errorf("%+v: %v", cfg, err)
-		}
-	}
-	for field, cfgs := range map[string][]core.NetworkConfig{
-		"Name": {{}, {Name: "-a"}, {Name: "a b"}, {Name: "bridge"}, {Name: "host"}, {Name: "none"}, {Name: "default"}},
-		"Subnet": {
-			{Name: "a", Subnet: "x"}, {Name: "a", Subnet: "192.0.2.0"}, {Name: "a", Subnet: "192.0.2.1/29"}, {Name: "a", Subnet: "192.0.2.0/30"}, {Name: "a", Subnet: "2001:db8::/64"},
-			{Name: "a", Subnet: "0.0.0.0/24"}, {Name: "a", Subnet: "64.0.0.0/2"}, {Name: "a", Subnet: "224.0.0.0/29"},
-		},
-		"Labels": {{Name: "a", Labels: map[string]string{"": "x"}}, {Name: "a", Labels: map[string]string{"moat.managed": "false"}}},
-		"RunID":  {{Name: "a", RunID: "\x00"}},
-	} {
-		for _, cfg := range cfgs {
-			if err := cfg.Validate(); !errors.Is(err, core.ErrInvalidConfig) || core.FieldOf(err) != field {
-				t.Errorf("%+v: %v, want %s refused", cfg, err, field)
-			}
-		}
-	}
-}

@@ -1,4 +1,4 @@
-package core_test
+package services_test
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/services"
 )
 
 // answers is a service manager whose readiness is told by a function.
@@ -32,7 +33,7 @@ func TestWaitReadyPauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		var asked []time.Duration
-		err := core.WaitReady(t.Context(), answers(func(context.Context) error {
+		err := services.WaitReady(t.Context(), answers(func(context.Context) error {
 			if asked = append(asked, time.Since(begin).Round(time.Millisecond)); len(asked) < 40 {
 				return errStarting
 			}
@@ -84,7 +85,7 @@ func TestWaitReadyIsToldOfADeath(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				begin := time.Now()
-				err := core.WaitReady(t.Context(), watched{answers: check, death: func(ctx context.Context) error {
+				err := services.WaitReady(t.Context(), watched{answers: check, death: func(ctx context.Context) error {
 					select {
 					case <-time.After(late):
 						return died
@@ -107,7 +108,7 @@ func TestWaitReadyWhereDeathsAreNotTold(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			asked := 0
-			err := core.WaitReady(t.Context(), watched{answers: func(context.Context) error {
+			err := services.WaitReady(t.Context(), watched{answers: func(context.Context) error {
 				if asked++; asked < 5 {
 					return errStarting
 				}
@@ -144,7 +145,7 @@ func TestWaitReadyShowsTheLogInTheEnd(t *testing.T) {
 					time.AfterFunc(time.Second, cancel)
 				}
 				manager := watched{answers: func(context.Context) error { return errStarting }, death: forever, log: test.log}
-				err := core.WaitReady(ctx, manager, db, timeout)
+				err := services.WaitReady(ctx, manager, db, timeout)
 				if took := time.Since(begin); took != test.took || !errors.Is(err, errStarting) || errors.Is(err, core.ErrTimeout) == test.cancel {
 					t.Errorf("after %s: %v", took, err)
 				}
@@ -182,7 +183,7 @@ func TestWaitReadyGivesUp(t *testing.T) {
 					}
 					defer cancel()
 					begin, first := time.Now(), true
-					err := core.WaitReady(ctx, answers(func(ctx context.Context) error {
+					err := services.WaitReady(ctx, answers(func(ctx context.Context) error {
 						if hangs && !first {
 							<-ctx.Done()
 							return &core.Error{Op: "exec", Class: core.ErrUnavailable, Err: ctx.Err()}
@@ -207,7 +208,7 @@ func TestWaitReadyGivesUp(t *testing.T) {
 
 func TestWaitReadyWhereTheFirstCheckHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		err := core.WaitReady(t.Context(), answers(func(ctx context.Context) error {
+		err := services.WaitReady(t.Context(), answers(func(ctx context.Context) error {
 			<-ctx.Done()
 			return ctx.Err()
 		}), db, time.Second)
@@ -223,7 +224,7 @@ func TestWaitReadyEndsAtOnce(t *testing.T) {
 	for i, class := range all {
 		synctest.Test(t, func(t *testing.T) {
 			asked := 0
-			err := core.WaitReady(t.Context(), answers(func(context.Context) error {
+			err := services.WaitReady(t.Context(), answers(func(context.Context) error {
 				asked++
 				return &core.Error{Op: "check service", Class: class}
 			}), db, time.Minute)
@@ -236,7 +237,7 @@ func TestWaitReadyEndsAtOnce(t *testing.T) {
 
 func TestWaitReadyTellsOfADeathAtTheLastMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		err := core.WaitReady(t.Context(), answers(func(ctx context.Context) error {
+		err := services.WaitReady(t.Context(), answers(func(ctx context.Context) error {
 			<-ctx.Done()
 			return &core.Error{Op: "check service", Class: core.ErrNotRunning}
 		}), db, time.Second)

@@ -1,10 +1,12 @@
-package core
+package optional
 
 import (
 	"context"
+
+	"github.com/moatproject/moat/core"
 )
 
-// Execer is the optional port for running further programs in a container.
+// Execer is the optional interface for running further programs in a container.
 type Execer interface {
 	// Exec runs a program in a running container, beside its own, and returns the
 	// program's exit code when it has exited and its output has been written, also where
@@ -16,10 +18,10 @@ type Execer interface {
 	//   - RT-132: stdin arrives, and its end does.
 	//   - RT-133: TTY: the initial size, and what Resize brings.
 	//   - RT-134: a program that does not exist, or is not executable, is
-	//     [ErrInvalidConfig], field Cmd, and matches [fs.ErrNotExist] or [fs.ErrPermission],
+	//     [core.ErrInvalidConfig], field Cmd, and matches [fs.ErrNotExist] or [fs.ErrPermission],
 	//     as RT-106 says.
-	//   - RT-135: missing: [ErrNotFound]; not running: [ErrNotRunning]; invalid
-	//     options: [ErrInvalidConfig] with the field's name.
+	//   - RT-135: missing: [core.ErrNotFound]; not running: [core.ErrNotRunning]; invalid
+	//     options: [core.ErrInvalidConfig] with the field's name.
 	//   - RT-136: Detach: it returns 0 once the program has been started.
 	//   - RT-137: when ctx ends it returns within a second, and the container runs on.
 	//   - RT-139: the program's own code and output are its own, as RT-46 says.
@@ -35,29 +37,29 @@ type ExecOptions struct {
 	WorkingDir string   // absolute; empty: the container's
 	User       string   // "USER" or "USER:GROUP"; empty: the container's
 
-	AttachOptions                     // its streams, as [Attacher] treats them
-	Resize        <-chan TerminalSize // later sizes of its terminal; nil: none. The caller may close it
-	Detach        bool                // only start it; the streams must be nil
+	core.AttachOptions                     // its streams, as [core.Attacher] treats them
+	Resize             <-chan TerminalSize // later sizes of its terminal; nil: none. The caller may close it
+	Detach             bool                // only start it; the streams must be nil
 }
 
 // TerminalSize is a terminal's size in characters.
 type TerminalSize struct{ Height, Width uint }
 
 // Validate reports the first option that no runtime could honour, as
-// [ErrInvalidConfig] with the field's name.
+// [core.ErrInvalidConfig] with the field's name.
 func (o ExecOptions) Validate() error {
 	if len(o.Cmd) == 0 || o.Cmd[0] == "" {
-		return invalid("Cmd", "is empty; name the program to run")
+		return core.Invalid("Cmd", "is empty; name the program to run")
 	}
-	process := Config{Image: "none", Cmd: o.Cmd, Env: o.Env, WorkingDir: o.WorkingDir, User: o.User}
-	if err := validateProcess(process); err != nil {
+	process := core.Config{Image: "none", Cmd: o.Cmd, Env: o.Env, WorkingDir: o.WorkingDir, User: o.User}
+	if err := process.Validate(); err != nil {
 		return err
 	}
 	switch {
 	case o.Detach && (o.Stdin != nil || o.Stdout != nil || o.Stderr != nil):
-		return invalid("Detach", "a program that is only started has no streams")
+		return core.Invalid("Detach", "a program that is only started has no streams")
 	case o.Resize != nil && !o.TTY:
-		return invalid("Resize", "there is no terminal to resize without TTY")
+		return core.Invalid("Resize", "there is no terminal to resize without TTY")
 	}
 	return nil
 }

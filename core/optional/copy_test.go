@@ -1,4 +1,4 @@
-package core_test
+package optional_test
 
 import (
 	"archive/tar"
@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // archiveOf packs entries, whose content is their name.
@@ -57,14 +58,14 @@ func TestVetArchiveReadsToTheEnd(t *testing.T) {
 	packed := archiveOf(t, file("a"))
 	src := io.MultiReader(bytes.NewReader(packed), strings.NewReader(strings.Repeat("\x00", 100<<10)))
 	var vetted bytes.Buffer
-	if err := core.VetArchive(&vetted, src); err != nil || !bytes.Equal(vetted.Bytes(), packed) {
+	if err := optional.VetArchive(&vetted, src); err != nil || !bytes.Equal(vetted.Bytes(), packed) {
 		t.Errorf("%d bytes of %d, %v", vetted.Len(), len(packed), err)
 	}
 	if n, err := io.Copy(io.Discard, src); n > 0 || err != nil {
 		t.Errorf("%d bytes are left, %v", n, err)
 	}
 	broken := errors.New("broken")
-	if err := core.VetArchive(io.Discard, io.MultiReader(bytes.NewReader(packed), iotest.ErrReader(broken))); !errors.Is(err, broken) {
+	if err := optional.VetArchive(io.Discard, io.MultiReader(bytes.NewReader(packed), iotest.ErrReader(broken))); !errors.Is(err, broken) {
 		t.Errorf("a failure after the end became %v", err)
 	}
 }
@@ -81,7 +82,7 @@ func TestVetArchive(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			packed := archiveOf(t, headers...)
 			var vetted bytes.Buffer
-			if err := core.VetArchive(&vetted, bytes.NewReader(packed)); err != nil || !bytes.Equal(vetted.Bytes(), packed) {
+			if err := optional.VetArchive(&vetted, bytes.NewReader(packed)); err != nil || !bytes.Equal(vetted.Bytes(), packed) {
 				t.Errorf("refused or changed: %v", err)
 			}
 		})
@@ -110,7 +111,7 @@ func TestVetArchive(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			headers = append([]tar.Header{file("before")}, headers...)
 			var vetted bytes.Buffer
-			err := core.VetArchive(&vetted, bytes.NewReader(archiveOf(t, headers...)))
+			err := optional.VetArchive(&vetted, bytes.NewReader(archiveOf(t, headers...)))
 			if !errors.Is(err, core.ErrInvalidConfig) || core.FieldOf(err) != "archive" {
 				t.Errorf("it returned %v", err)
 			}
@@ -122,7 +123,7 @@ func TestVetArchive(t *testing.T) {
 func TestVetArchiveDropsGlobalHeaders(t *testing.T) {
 	global := tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"path": "/etc/passwd"}}
 	var vetted bytes.Buffer
-	err := core.VetArchive(&vetted, bytes.NewReader(archiveOf(t, global, file("a"))))
+	err := optional.VetArchive(&vetted, bytes.NewReader(archiveOf(t, global, file("a"))))
 	if err != nil || !bytes.Equal(vetted.Bytes(), archiveOf(t, file("a"))) {
 		t.Errorf("refused or kept: %v", err)
 	}
@@ -131,19 +132,19 @@ func TestVetArchiveDropsGlobalHeaders(t *testing.T) {
 func TestVetArchiveFailures(t *testing.T) {
 	packed := archiveOf(t, file("a"), file("b"))
 	broken := errors.New("broken")
-	if err := core.VetArchive(io.Discard, iotest.ErrReader(broken)); !errors.Is(err, broken) {
+	if err := optional.VetArchive(io.Discard, iotest.ErrReader(broken)); !errors.Is(err, broken) {
 		t.Errorf("a reader's failure became %v", err)
 	}
 	for _, archive := range [][]byte{packed[:512], packed[:100], []byte(strings.Repeat("no archive ", 100))} {
-		if err := core.VetArchive(io.Discard, bytes.NewReader(archive)); core.FieldOf(err) != "archive" {
+		if err := optional.VetArchive(io.Discard, bytes.NewReader(archive)); core.FieldOf(err) != "archive" {
 			t.Errorf("what is no archive returned %v", err)
 		}
 	}
-	if err := core.VetArchive(io.Discard, io.MultiReader(bytes.NewReader(packed[:512]), iotest.ErrReader(broken))); !errors.Is(err, broken) {
+	if err := optional.VetArchive(io.Discard, io.MultiReader(bytes.NewReader(packed[:512]), iotest.ErrReader(broken))); !errors.Is(err, broken) {
 		t.Errorf("a reader's failure in a file became %v", err)
 	}
 	for after := range 2 {
-		if err := core.VetArchive(&limitedWriter{writes: after}, bytes.NewReader(packed)); !errors.Is(err, io.ErrShortWrite) {
+		if err := optional.VetArchive(&limitedWriter{writes: after}, bytes.NewReader(packed)); !errors.Is(err, io.ErrShortWrite) {
 			t.Errorf("a writer that fails after %d writes returned %v", after, err)
 		}
 	}
@@ -164,13 +165,13 @@ func TestVetArchiveNamesTheDecompressor(t *testing.T) {
 		"\x1f\x8b\x08": "gzip -d", "BZh91AY&SY": "bzip2 -d", "\xfd7zXZ\x00": "xz -d", "\x28\xb5\x2f\xfd": "zstd -d",
 	} {
 		for _, size := range []int{20, 2000} {
-			err := core.VetArchive(io.Discard, strings.NewReader(begin+strings.Repeat("x", size)))
+			err := optional.VetArchive(io.Discard, strings.NewReader(begin+strings.Repeat("x", size)))
 			if core.FieldOf(err) != "archive" || !strings.Contains(err.Error(), program) {
 				t.Errorf("%q: %v", begin, err)
 			}
 		}
 	}
-	if err := core.VetArchive(io.Discard, bytes.NewReader(archiveOf(t, file("BZh91AY&SY")))); err != nil {
+	if err := optional.VetArchive(io.Discard, bytes.NewReader(archiveOf(t, file("BZh91AY&SY")))); err != nil {
 		t.Errorf("a file whose name looks like it: %v", err)
 	}
 }
@@ -191,7 +192,7 @@ func TestVetArchiveInGNUsFormat(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			header.Format = tar.FormatPAX
 			var vetted bytes.Buffer
-			if err := core.VetArchive(&vetted, bytes.NewReader(archiveOf(t, header)), core.GNUHeader); err != nil {
+			if err := optional.VetArchive(&vetted, bytes.NewReader(archiveOf(t, header)), optional.GNUHeader); err != nil {
 				t.Fatal(err)
 			}
 			got, err := tar.NewReader(&vetted).Next()
@@ -218,7 +219,7 @@ func TestVetArchiveOfLargeFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	var vetted bytes.Buffer
-	err := core.VetArchive(&vetted, &begin, core.GNUHeader)
+	err := optional.VetArchive(&vetted, &begin, optional.GNUHeader)
 	if core.FieldOf(err) != "archive" {
 		t.Errorf("without its content: %v", err)
 	}
@@ -241,7 +242,7 @@ func TestVetArchiveExpandsSparseFiles(t *testing.T) {
 	}
 	copy(header[148:], fmt.Sprintf("%06o\x00 ", sum))
 	var vetted bytes.Buffer
-	if err := core.VetArchive(&vetted, bytes.NewReader(packed)); err != nil {
+	if err := optional.VetArchive(&vetted, bytes.NewReader(packed)); err != nil {
 		t.Fatal(err)
 	}
 	in := tar.NewReader(&vetted)
@@ -267,7 +268,7 @@ func TestWholeArchive(t *testing.T) {
 	for _, padding := range []int{0, 1, 8 << 10} {
 		var names []string
 		visit := func(header *tar.Header) error { names = append(names, header.Name); return nil }
-		got, err := io.ReadAll(core.WholeArchive(sending(append(bytes.Clone(packed), make([]byte, padding)...), nil), visit))
+		got, err := io.ReadAll(optional.WholeArchive(sending(append(bytes.Clone(packed), make([]byte, padding)...), nil), visit))
 		if err != nil || !bytes.Equal(got, packed) || strings.Join(names, " ") != "a/ a/b a/c" {
 			t.Errorf("with %d more bytes: %d of %d, visited %q, %v", padding, len(got), len(packed), names, err)
 		}
@@ -300,11 +301,11 @@ func TestWholeArchiveFails(t *testing.T) {
 		"more and more, after the end": {append(bytes.Clone(packed), make([]byte, 2<<20)...), nil, "not an archive"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := io.ReadAll(core.WholeArchive(sending(test.sent, test.failure), nil)); err == nil || !strings.Contains(err.Error(), test.want) {
+			if _, err := io.ReadAll(optional.WholeArchive(sending(test.sent, test.failure), nil)); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("the stream ends with %v", err)
 			}
 			var err error
-			for in := tar.NewReader(core.WholeArchive(sending(test.sent, test.failure), nil)); err == nil; {
+			for in := tar.NewReader(optional.WholeArchive(sending(test.sent, test.failure), nil)); err == nil; {
 				if _, err = in.Next(); err == nil {
 					_, err = io.Copy(io.Discard, in)
 				}
@@ -314,7 +315,7 @@ func TestWholeArchiveFails(t *testing.T) {
 			}
 		})
 	}
-	in := core.WholeArchive(bytes.NewReader(packed), func(header *tar.Header) error {
+	in := optional.WholeArchive(bytes.NewReader(packed), func(header *tar.Header) error {
 		if header.Name == "a/b" {
 			return broken
 		}
@@ -335,7 +336,7 @@ func FuzzVetArchive(f *testing.F) {
 	f.Add(archiveOf(f, symlink("./", "/etc"), file("passwd")))
 	f.Fuzz(func(t *testing.T, archive []byte) {
 		var vetted bytes.Buffer
-		if core.VetArchive(&vetted, bytes.NewReader(archive)) != nil {
+		if optional.VetArchive(&vetted, bytes.NewReader(archive)) != nil {
 			return
 		}
 		links := map[string]string{}

@@ -1,4 +1,4 @@
-package core
+package optional
 
 import (
 	"archive/tar"
@@ -13,9 +13,11 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"github.com/moatproject/moat/core"
 )
 
-// Copier is the optional port for files of a container, running or not, as tar archives.
+// Copier is the optional interface for files of a container, running or not, as tar archives.
 //
 // A copy that fails may have copied a part: what has arrived by then stays where it is.
 type Copier interface {
@@ -26,10 +28,10 @@ type Copier interface {
 	//   - RT-140: files, directories and links arrive with content, mode, owner and time,
 	//     whatever the archive's format: also long names, and owners above 2,097,151 where
 	//     the container has them. A time before 1970 may arrive as 1970.
-	//   - RT-141: no such container or directory: [ErrNotFound]; dir is not a directory:
-	//     [ErrInvalidConfig], field dir.
+	//   - RT-141: no such container or directory: [core.ErrNotFound]; dir is not a directory:
+	//     [core.ErrInvalidConfig], field dir.
 	//   - RT-142: an entry outside dir, by its name or through a link, one that is neither
-	//     file, directory nor link, and a compressed archive: [ErrInvalidConfig], field
+	//     file, directory nor link, and a compressed archive: [core.ErrInvalidConfig], field
 	//     archive.
 	//   - RT-148: when ctx ends, it returns within a second, also while a Read of archive
 	//     blocks. That Read is left to itself, what it returns is lost, and no other begins.
@@ -42,17 +44,17 @@ type Copier interface {
 	// closes it.
 	//
 	//   - RT-143: as RT-140, back again, whether the container runs or has not started yet.
-	//   - RT-144: no such container or path: [ErrNotFound], and for no other reason.
+	//   - RT-144: no such container or path: [core.ErrNotFound], and for no other reason.
 	//   - RT-146: a copy that is not whole, such as of a file that shrinks meanwhile, ends
 	//     with an error and never with io.EOF; a [tar.Reader] gets that error too. A file
 	//     that grows is copied with the size that it had.
 	//   - RT-147: files of a container that has ended are copied and described as it left
-	//     them. Where they are gone with it: [ErrNotRunning], whatever the path.
+	//     them. Where they are gone with it: [core.ErrNotRunning], whatever the path.
 	CopyFrom(ctx context.Context, id, path string) (io.ReadCloser, error)
 
 	// StatPath describes the file at an absolute path, without following a last link.
 	//
-	//   - RT-145: kind, size and mode; of a link, where it leads; missing: [ErrNotFound].
+	//   - RT-145: kind, size and mode; of a link, where it leads; missing: [core.ErrNotFound].
 	StatPath(ctx context.Context, id, path string) (PathStat, error)
 }
 
@@ -83,8 +85,8 @@ func VetArchive(dst io.Writer, src io.Reader, rewrite ...func(*tar.Header)) erro
 			}
 			return out.Close()
 		}
-		if err = brokenArchive(err); errors.Is(err, ErrInvalidConfig) && program != "" {
-			return invalid("archive", "it is compressed; decompress it first (%s -d)", program)
+		if err = brokenArchive(err); errors.Is(err, core.ErrInvalidConfig) && program != "" {
+			return core.Invalid("archive", "it is compressed; decompress it first (%s -d)", program)
 		}
 		if err != nil {
 			return err
@@ -244,7 +246,7 @@ func (e *endKeeper) Read(p []byte) (int, error) {
 // brokenArchive tells an archive's failures from those of who reads or writes it.
 func brokenArchive(err error) error {
 	if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return invalid("archive", "%v", err)
+		return core.Invalid("archive", "%v", err)
 	}
 	return err
 }
@@ -253,16 +255,16 @@ func brokenArchive(err error) error {
 func vetEntry(header *tar.Header, links map[string]bool) error {
 	name := path.Clean(header.Name)
 	if !isOwner(header.Uid) || !isOwner(header.Gid) {
-		return invalid("archive", "entry %q has the owner %d:%d, which no system has", header.Name, header.Uid, header.Gid)
+		return core.Invalid("archive", "entry %q has the owner %d:%d, which no system has", header.Name, header.Uid, header.Gid)
 	}
 	if escapes(name) {
-		return invalid("archive", "entry %q is outside the directory", header.Name)
+		return core.Invalid("archive", "entry %q is outside the directory", header.Name)
 	}
 	if name == "." && header.Typeflag != tar.TypeDir {
-		return invalid("archive", "entry %q would replace the directory", header.Name)
+		return core.Invalid("archive", "entry %q would replace the directory", header.Name)
 	}
 	if link := linkOn(path.Dir(name), links); link != "" {
-		return invalid("archive", "entry %q goes through the link %q", header.Name, link)
+		return core.Invalid("archive", "entry %q goes through the link %q", header.Name, link)
 	}
 	switch header.Typeflag {
 	case tar.TypeReg, tar.TypeDir:
@@ -270,10 +272,10 @@ func vetEntry(header *tar.Header, links map[string]bool) error {
 		links[name] = true
 	case tar.TypeLink:
 		if target := path.Clean(header.Linkname); escapes(target) || linkOn(target, links) != "" {
-			return invalid("archive", "entry %q links to %q, which is outside the directory", header.Name, header.Linkname)
+			return core.Invalid("archive", "entry %q links to %q, which is outside the directory", header.Name, header.Linkname)
 		}
 	default:
-		return invalid("archive", "entry %q is neither a file, a directory nor a link", header.Name)
+		return core.Invalid("archive", "entry %q is neither a file, a directory nor a link", header.Name)
 	}
 	if header.Typeflag != tar.TypeSymlink {
 		delete(links, name)

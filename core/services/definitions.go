@@ -1,4 +1,6 @@
-package core
+// Package services makes the managers of services and sidecars of a runtime's other
+// methods, once for all adapters, and has the services that users may name.
+package services
 
 import (
 	"cmp"
@@ -10,11 +12,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/internal/validation"
 )
 
-// ServiceDefinition says how an image is run as a service and what of it the run's main
+// Definition says how an image is run as a service and what of it the run's main
 // container is told.
-type ServiceDefinition struct {
+type Definition struct {
 	Name    string   // in `NAME:VERSION`, as host name, and in MOAT_<NAME>_HOST
 	Aliases []string // what users may write instead of Name
 	Image   string   // without a tag
@@ -30,7 +35,7 @@ type ServiceDefinition struct {
 	DatabaseEnv string            // the variable with the database's name; empty: there is none
 
 	// {password} and {key} in them stand for Env[PasswordEnv] and for Env[KEY]; see
-	// [ServiceInfo.ReadinessScript]. While an image initialises its data, a temporary
+	// [core.ServiceInfo.ReadinessScript]. While an image initialises its data, a temporary
 	// server may answer on a Unix socket: let ReadinessCmd ask over TCP, 127.0.0.1.
 	ExtraCmd     []string
 	ReadinessCmd string
@@ -38,12 +43,12 @@ type ServiceDefinition struct {
 	URLScheme string // of MOAT_<NAME>_URL, such as "postgres"; empty: there is none
 }
 
-// Services are the definitions that users may name. Its methods leave it unchanged.
-type Services []ServiceDefinition
+// Definitions are the services that users may name. Its methods leave it unchanged.
+type Definitions []Definition
 
-// DefaultServices returns the services that Moat knows, as their official images behave.
-func DefaultServices() Services {
-	return Services{
+// Default returns the services that Moat knows, as their official images behave.
+func Default() Definitions {
+	return Definitions{
 		{
 			Name: "mariadb", Image: "mariadb", Ports: map[string]int{"default": 3306},
 			Env: map[string]string{"MARIADB_DATABASE": "moat"}, DatabaseEnv: "MARIADB_DATABASE",
@@ -80,36 +85,36 @@ func DefaultServices() Services {
 }
 
 // With returns the services and this definition, in the place of the one of that name
-// where there is one. A name or alias of another's is [ErrInvalidConfig].
-func (s Services) With(d ServiceDefinition) (Services, error) {
+// where there is one. A name or alias of another's is [core.ErrInvalidConfig].
+func (s Definitions) With(d Definition) (Definitions, error) {
 	if err := d.Validate(); err != nil {
 		return nil, err
 	}
-	others := slices.DeleteFunc(slices.Clone(s), func(other ServiceDefinition) bool { return other.Name == d.Name })
+	others := slices.DeleteFunc(slices.Clone(s), func(other Definition) bool { return other.Name == d.Name })
 	for _, name := range d.Aliases {
 		if other, ok := others.Lookup(name); ok {
-			return nil, invalid("Aliases", "%q is the service %s", name, other.Name)
+			return nil, core.Invalid("Aliases", "%q is the service %s", name, other.Name)
 		}
 	}
 	if other, ok := others.Lookup(d.Name); ok {
-		return nil, invalid("Name", "%q is an alias of the service %s", d.Name, other.Name)
+		return nil, core.Invalid("Name", "%q is an alias of the service %s", d.Name, other.Name)
 	}
 	return append(others, d), nil
 }
 
 // Lookup returns the service of this name or alias.
-func (s Services) Lookup(name string) (ServiceDefinition, bool) {
+func (s Definitions) Lookup(name string) (Definition, bool) {
 	for _, d := range s {
 		if d.Name == name || slices.Contains(d.Aliases, name) {
 			return d, true
 		}
 	}
-	return ServiceDefinition{}, false
+	return Definition{}, false
 }
 
 // Parse reads what users write, NAME or NAME:VERSION, where VERSION is the image's tag.
-// Anything else is [ErrInvalidConfig], field service.
-func (s Services) Parse(spec string) (d ServiceDefinition, version string, err error) {
+// Anything else is [core.ErrInvalidConfig], field service.
+func (s Definitions) Parse(spec string) (d Definition, version string, err error) {
 	name, version, hasVersion := strings.Cut(spec, ":")
 	d, ok := s.Lookup(name)
 	switch {
@@ -119,43 +124,43 @@ func (s Services) Parse(spec string) (d ServiceDefinition, version string, err e
 			known = append(known, d.Name)
 		}
 		slices.Sort(known)
-		return d, "", invalid("service", "%q is not NAME or NAME:VERSION, where NAME is one of %s", spec, strings.Join(known, ", "))
-	case hasVersion && !tagPattern().MatchString(version):
-		return ServiceDefinition{}, "", invalid("service", "%q is not an image's tag, as in %s:17", version, name)
+		return d, "", core.Invalid("service", "%q is not NAME or NAME:VERSION, where NAME is one of %s", spec, strings.Join(known, ", "))
+	case hasVersion && !validation.Tag().MatchString(version):
+		return Definition{}, "", core.Invalid("service", "%q is not an image's tag, as in %s:17", version, name)
 	}
 	return d, version, nil
 }
 
 var (
-	variablePattern = lazily(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
-	schemePattern   = lazily(`^[a-z][a-z0-9+.-]*$`)
+	variablePattern = validation.Pattern(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+	schemePattern   = validation.Pattern(`^[a-z][a-z0-9+.-]*$`)
 )
 
 // Validate reports the first setting of which no service could be made, as
-// [ErrInvalidConfig] with the field's name.
-func (d ServiceDefinition) Validate() error {
+// [core.ErrInvalidConfig] with the field's name.
+func (d Definition) Validate() error {
 	for _, alias := range d.Aliases {
-		if !servicePattern().MatchString(alias) {
-			return invalid("Aliases", "%q is not a service's name", alias)
+		if !validation.ServiceName().MatchString(alias) {
+			return core.Invalid("Aliases", "%q is not a service's name", alias)
 		}
 	}
 	for _, variable := range []struct{ field, name string }{
 		{"PasswordEnv", d.PasswordEnv}, {"UserEnv", d.UserEnv}, {"DatabaseEnv", d.DatabaseEnv},
 	} {
 		if variable.name != "" && !variablePattern().MatchString(variable.name) {
-			return invalid(variable.field, "%q is not a variable's name", variable.name)
+			return core.Invalid(variable.field, "%q is not a variable's name", variable.name)
 		}
 	}
 	if d.URLScheme != "" {
 		if !schemePattern().MatchString(d.URLScheme) {
-			return invalid("URLScheme", "%q is not a URL's scheme", d.URLScheme)
+			return core.Invalid("URLScheme", "%q is not a URL's scheme", d.URLScheme)
 		}
 		if d.Ports["default"] == 0 {
-			return invalid("Ports", "a URL needs the port named default")
+			return core.Invalid("Ports", "a URL needs the port named default")
 		}
 	}
-	if err := checkText("User", d.User); err != nil {
-		return err
+	if flaw := validation.Flaw(d.User); flaw != "" {
+		return core.Invalid("User", "%q %s", d.User, flaw)
 	}
 	return d.config("", "0", d.Env).Validate()
 }
@@ -163,14 +168,14 @@ func (d ServiceDefinition) Validate() error {
 // Config returns the configuration of one service of this kind. The user's variables
 // replace the definition's. Where they set no password, or an empty one, it is made of
 // 128 bits read from random, which is crypto/rand's Reader outside tests.
-func (d ServiceDefinition) Config(version, runID string, env map[string]string, random io.Reader) (ServiceConfig, error) {
+func (d Definition) Config(version, runID string, env map[string]string, random io.Reader) (core.ServiceConfig, error) {
 	merged := map[string]string{}
 	maps.Copy(merged, d.Env)
 	maps.Copy(merged, env)
 	if d.PasswordEnv != "" && merged[d.PasswordEnv] == "" {
 		var key [16]byte
 		if _, err := io.ReadFull(random, key[:]); err != nil {
-			return ServiceConfig{}, &Error{Op: "make a password", Object: d.Name, Err: err}
+			return core.ServiceConfig{}, &core.Error{Op: "make a password", Object: d.Name, Err: err}
 		}
 		// Neither URLs nor shells nor flags give these digits another meaning.
 		merged[d.PasswordEnv] = hex.EncodeToString(key[:])
@@ -179,8 +184,8 @@ func (d ServiceDefinition) Config(version, runID string, env map[string]string, 
 	return cfg, cfg.Validate()
 }
 
-func (d ServiceDefinition) config(version, runID string, env map[string]string) ServiceConfig {
-	return ServiceConfig{
+func (d Definition) config(version, runID string, env map[string]string) core.ServiceConfig {
+	return core.ServiceConfig{
 		Name: d.Name, Version: version, Env: env, RunID: runID, Image: d.Image, Ports: maps.Clone(d.Ports),
 		PasswordEnv: d.PasswordEnv, ExtraCmd: slices.Clone(d.ExtraCmd), ReadinessCmd: d.ReadinessCmd,
 	}
@@ -188,7 +193,7 @@ func (d ServiceDefinition) config(version, runID string, env map[string]string) 
 
 // MainEnv returns what the run's main container is told of a service, KEY=value:
 // MOAT_<NAME>_HOST, _PORT, _USER, _DB, _PASSWORD and _URL, those that there are.
-func (d ServiceDefinition) MainEnv(info ServiceInfo) []string {
+func (d Definition) MainEnv(info core.ServiceInfo) []string {
 	prefix := "MOAT_" + variableName(d.Name)
 	user, password, database := cmp.Or(info.Env[d.UserEnv], d.User), info.Env[info.PasswordEnv], info.Env[d.DatabaseEnv]
 	var env []string
@@ -198,7 +203,7 @@ func (d ServiceDefinition) MainEnv(info ServiceInfo) []string {
 		}
 	}
 	add("HOST", info.Host)
-	for _, name := range sortedKeys(info.Ports) {
+	for _, name := range validation.SortedKeys(info.Ports) {
 		variable := "PORT_" + variableName(name)
 		if name == "default" {
 			variable = "PORT"

@@ -4,19 +4,20 @@ import (
 	"testing"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 type capable struct {
 	fake
-	isolation core.Isolation
+	isolation optional.Isolation
 }
 
-func (c *capable) Capabilities() core.Capabilities {
-	return core.Capabilities{Isolation: c.isolation}
+func (c *capable) Capabilities() optional.Capabilities {
+	return optional.Capabilities{Isolation: c.isolation}
 }
 
 func TestAs(t *testing.T) {
-	inner := &capable{isolation: core.IsolationVM}
+	inner := &capable{isolation: optional.IsolationVM}
 	tests := []struct {
 		name  string
 		rt    core.Runtime
@@ -33,15 +34,15 @@ func TestAs(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			port, ok := core.As[core.Capable](test.rt)
+			port, ok := core.As[optional.Capable](test.rt)
 			if ok != test.found || (port != nil) != test.found {
 				t.Fatalf("got %v, %t", port, ok)
 			}
-			var want core.Capabilities
+			var want optional.Capabilities
 			if test.found {
 				want = inner.Capabilities()
 			}
-			if got := core.CapabilitiesOf(test.rt); got != want {
+			if got := optional.CapabilitiesOf(test.rt); got != want {
 				t.Errorf("capabilities %+v, want %+v", got, want)
 			}
 		})
@@ -49,12 +50,12 @@ func TestAs(t *testing.T) {
 }
 
 func TestAsPrefersTheDecorator(t *testing.T) {
-	inner := &capable{isolation: core.IsolationVM}
+	inner := &capable{isolation: optional.IsolationVM}
 	outer := struct {
 		decorated
-		core.Capable
-	}{decorated{inner}, &capable{isolation: core.IsolationNone}}
-	if got := core.CapabilitiesOf(outer).Isolation; got != core.IsolationNone {
+		optional.Capable
+	}{decorated{inner}, &capable{isolation: optional.IsolationNone}}
+	if got := optional.CapabilitiesOf(outer).Isolation; got != optional.IsolationNone {
 		t.Errorf("isolation is %q, the inner runtime's", got)
 	}
 }

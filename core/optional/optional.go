@@ -1,28 +1,22 @@
-package core
+// Package optional has the interfaces that a runtime may implement beside [core.Runtime]:
+// exec, copy, events, statistics, details, capabilities and more. [core.As] finds one in a
+// runtime:
+//
+//	if execer, ok := core.As[optional.Execer](rt); ok {
+//		code, err := execer.Exec(ctx, id, optional.ExecOptions{Cmd: []string{"true"}})
+//	}
+//
+// Their methods owe what core's do (RT-01 to RT-07).
+package optional
 
 import (
 	"context"
 	"time"
+
+	"github.com/moatproject/moat/core"
 )
 
-// As finds an optional port of a runtime: in rt itself, or in whatever it wraps. A
-// decorator takes part by having a method Unwrap() Runtime.
-func As[T any](rt Runtime) (T, bool) {
-	for rt != nil {
-		if port, ok := rt.(T); ok {
-			return port, true
-		}
-		wrapper, ok := rt.(interface{ Unwrap() Runtime })
-		if !ok {
-			break
-		}
-		rt = wrapper.Unwrap()
-	}
-	var none T
-	return none, false
-}
-
-// TimedStopper is the optional port for stopping with a timeout of the caller's.
+// TimedStopper is the optional interface for stopping with a timeout of the caller's.
 type TimedStopper interface {
 	// StopContainerTimeout is StopContainer with this time, in whole seconds,
 	// between SIGTERM and SIGKILL; 0 kills at once.
@@ -31,52 +25,52 @@ type TimedStopper interface {
 	StopContainerTimeout(ctx context.Context, id string, timeout time.Duration) error
 }
 
-// Signaler is the optional port for sending signals.
+// Signaler is the optional interface for sending signals.
 type Signaler interface {
 	// SignalContainer sends a signal, by number, to the container's first process.
 	//
 	//   - RT-36: the workload receives it.
-	//   - RT-37: not running: [ErrNotRunning]; missing: [ErrNotFound]; no such
-	//     signal: [ErrInvalidConfig].
+	//   - RT-37: not running: [core.ErrNotRunning]; missing: [core.ErrNotFound]; no such
+	//     signal: [core.ErrInvalidConfig].
 	SignalContainer(ctx context.Context, id string, signal int) error
 }
 
-// Inspector is the optional port for a container's details in one call.
+// Inspector is the optional interface for a container's details in one call.
 type Inspector interface {
 	// Inspect returns a container's details.
 	//
-	//   - RT-62: what Config asked for and what became of it; missing: [ErrNotFound].
+	//   - RT-62: what Config asked for and what became of it; missing: [core.ErrNotFound].
 	Inspect(ctx context.Context, id string) (Details, error)
 }
 
 // Details is what is known of a container.
 type Details struct {
-	Info
-	State     State         `json:"state"`
-	Cmd       []string      `json:"cmd"` // with the image's entrypoint before it
-	User      string        `json:"user"`
-	Mounts    []MountConfig `json:"mounts"`
-	Network   string        `json:"network"` // its mode or its network's name
-	IPAddress string        `json:"ipaddress,omitempty"`
-	Ports     map[int]int   `json:"ports"` // TCP, container port → host port
-	MemoryMB  int           `json:"memorymb"`
-	NanoCPUs  int64         `json:"nanocpus"`
-	TTY       bool          `json:"tty"`
-	Isolation Isolation     `json:"isolation"`
+	core.Info
+	State     core.State         `json:"state"`
+	Cmd       []string           `json:"cmd"` // with the image's entrypoint before it
+	User      string             `json:"user"`
+	Mounts    []core.MountConfig `json:"mounts"`
+	Network   string             `json:"network"` // its mode or its network's name
+	IPAddress string             `json:"ipaddress,omitempty"`
+	Ports     map[int]int        `json:"ports"` // TCP, container port → host port
+	MemoryMB  int                `json:"memorymb"`
+	NanoCPUs  int64              `json:"nanocpus"`
+	TTY       bool               `json:"tty"`
+	Isolation Isolation          `json:"isolation"`
 
 	// As the engine has them. 0: it does not tell; -1: there is no limit.
 	MemorySwapMB int   `json:"memoryswapmb,omitempty"` // memory and swap together
 	PidsLimit    int64 `json:"pidslimit,omitempty"`    // processes and threads
 }
 
-// Verifier is the optional port of runtimes whose Ping does not show that
+// Verifier is the optional interface of runtimes whose Ping does not show that
 // containers can really run, such as a sandbox that is listed but does not start.
 type Verifier interface {
 	// Verify runs what proves it. A success is remembered, a failure is not.
 	Verify(ctx context.Context) error
 }
 
-// Describer is the optional port for what `moat doctor` shows of a runtime.
+// Describer is the optional interface for what `moat doctor` shows of a runtime.
 type Describer interface {
 	// Describe asks the engine what it is. It may be slow: never on a hot path.
 	Describe(ctx context.Context) (Description, error)
@@ -103,7 +97,7 @@ const (
 	IsolationVM        Isolation = "vm"        // a virtual machine of its own
 )
 
-// Capable is the optional port for what a runtime can do, as data.
+// Capable is the optional interface for what a runtime can do, as data.
 type Capable interface {
 	// Capabilities makes no call. It describes what the runtime promises, and the
 	// suite holds it to that: RT-07 for what is missing.
@@ -142,8 +136,8 @@ type Capabilities struct {
 }
 
 // CapabilitiesOf returns rt's capabilities, or the zero value.
-func CapabilitiesOf(rt Runtime) Capabilities {
-	if capable, ok := As[Capable](rt); ok {
+func CapabilitiesOf(rt core.Runtime) Capabilities {
+	if capable, ok := core.As[Capable](rt); ok {
 		return capable.Capabilities()
 	}
 	return Capabilities{}

@@ -1,4 +1,4 @@
-package core
+package services
 
 import (
 	"cmp"
@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/moatproject/moat/core"
 )
 
 // DefaultReadyTimeout is how long [WaitReady] waits where it is told nothing else: long
@@ -21,15 +23,15 @@ const (
 )
 
 // WaitReady asks until the service is ready, after pauses of a tenth of the time that it
-// has waited, 50 to 200 ms. It gives up with [ErrTimeout] after timeout (0:
+// has waited, 50 to 200 ms. It gives up with [core.ErrTimeout] after timeout (0:
 // [DefaultReadyTimeout]) or at ctx's deadline; that error, and the one when ctx is
 // cancelled, match ctx's and contain what the service last answered. After a timeout
-// they also contain the end of its log, if manager is a [ServiceWatcher].
+// they also contain the end of its log, if manager is a [Watcher].
 //
-// What asking again cannot change ends the wait at once: [ErrNotRunning] (the service
-// died), [ErrNotFound], [ErrInvalidConfig], [ErrUnsupported] and [ErrUnavailable]. A
-// [ServiceWatcher] tells of a death when it happens, others when they are asked.
-func WaitReady(ctx context.Context, manager ServiceManager, info ServiceInfo, timeout time.Duration) error {
+// What asking again cannot change ends the wait at once: [core.ErrNotRunning] (the service
+// died), [core.ErrNotFound], [core.ErrInvalidConfig], [core.ErrUnsupported] and [core.ErrUnavailable]. A
+// [Watcher] tells of a death when it happens, others when they are asked.
+func WaitReady(ctx context.Context, manager core.ServiceManager, info core.ServiceInfo, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(timeout, DefaultReadyTimeout))
 	defer cancel()
 	ctx, forget := endedByDeath(ctx, manager, info)
@@ -49,7 +51,7 @@ func WaitReady(ctx context.Context, manager ServiceManager, info ServiceInfo, ti
 		}
 		select {
 		case <-ctx.Done():
-			if death := context.Cause(ctx); errors.Is(death, ErrNotRunning) {
+			if death := context.Cause(ctx); errors.Is(death, core.ErrNotRunning) {
 				return death
 			}
 			return gaveUp(ctx, manager, info, last)
@@ -60,8 +62,8 @@ func WaitReady(ctx context.Context, manager ServiceManager, info ServiceInfo, ti
 
 // endedByDeath returns a context that the service's death ends, if that is told, with the
 // error that tells of it as its cause. forget waits until nothing watches any more.
-func endedByDeath(ctx context.Context, manager ServiceManager, info ServiceInfo) (alive context.Context, forget func()) {
-	watcher, ok := manager.(ServiceWatcher)
+func endedByDeath(ctx context.Context, manager core.ServiceManager, info core.ServiceInfo) (alive context.Context, forget func()) {
+	watcher, ok := manager.(Watcher)
 	if !ok {
 		return ctx, func() {}
 	}
@@ -69,7 +71,7 @@ func endedByDeath(ctx context.Context, manager ServiceManager, info ServiceInfo)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := watcher.AwaitDeath(alive, info); errors.Is(err, ErrNotRunning) {
+		if err := watcher.AwaitDeath(alive, info); errors.Is(err, core.ErrNotRunning) {
 			end(err)
 		}
 	}()
@@ -77,13 +79,13 @@ func endedByDeath(ctx context.Context, manager ServiceManager, info ServiceInfo)
 }
 
 // gaveUp is the error of a wait whose context has ended.
-func gaveUp(ctx context.Context, manager ServiceManager, info ServiceInfo, last error) error {
-	failure := &Error{Op: "wait for service", Object: info.Name, Err: fmt.Errorf("%w: %w", ctx.Err(), last)}
+func gaveUp(ctx context.Context, manager core.ServiceManager, info core.ServiceInfo, last error) error {
+	failure := &core.Error{Op: "wait for service", Object: info.Name, Err: fmt.Errorf("%w: %w", ctx.Err(), last)}
 	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return failure
 	}
-	failure.Class = ErrTimeout
-	if watcher, ok := manager.(ServiceWatcher); ok {
+	failure.Class = core.ErrTimeout
+	if watcher, ok := manager.(Watcher); ok {
 		graced, cancel := withGrace(ctx)
 		defer cancel()
 		if log, err := watcher.LogTail(graced, info); err == nil {
@@ -94,7 +96,7 @@ func gaveUp(ctx context.Context, manager ServiceManager, info ServiceInfo, last 
 }
 
 func isFinal(err error) bool {
-	for _, class := range []error{ErrNotRunning, ErrNotFound, ErrInvalidConfig, ErrUnsupported, ErrUnavailable} {
+	for _, class := range []error{core.ErrNotRunning, core.ErrNotFound, core.ErrInvalidConfig, core.ErrUnsupported, core.ErrUnavailable} {
 		if errors.Is(err, class) {
 			return true
 		}

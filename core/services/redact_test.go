@@ -1,4 +1,4 @@
-package core_test
+package services_test
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/services"
 )
 
 var oddPasswords = []string{
@@ -46,7 +47,7 @@ func TestRedactWhateverItIs(t *testing.T) {
 			"in a query":  {"<" + url.QueryEscape(password) + ">", whole},
 			"in a path":   {"<" + url.PathEscape(password) + ">", whole},
 			"in a URL":    {(&url.URL{Scheme: "a", User: url.UserPassword("u", password), Host: "h"}).String(), "a://u:[redacted]@h"},
-			"in ours":     {strings.Join(core.ServiceDefinition{Name: "a", User: "u", Ports: info.Ports, URLScheme: "a"}.MainEnv(info), " "), "MOAT_A_HOST=postgres MOAT_A_PORT=5432 MOAT_A_USER=u MOAT_A_PASSWORD=[redacted] MOAT_A_URL=a://u:[redacted]@postgres:5432"},
+			"in ours":     {strings.Join(services.Definition{Name: "a", User: "u", Ports: info.Ports, URLScheme: "a"}.MainEnv(info), " "), "MOAT_A_HOST=postgres MOAT_A_PORT=5432 MOAT_A_USER=u MOAT_A_PASSWORD=[redacted] MOAT_A_URL=a://u:[redacted]@postgres:5432"},
 			"for sh":      {"<'" + strings.ReplaceAll(password, "'", `'\''`) + "'>", "<'[redacted]'>"},
 		} {
 			if got := info.Redact(test.text); got != test.want {
@@ -62,19 +63,13 @@ func TestRedactWhateverItIs(t *testing.T) {
 	}
 }
 
-func TestRedactSeveral(t *testing.T) {
-	if got := core.Redact("short, shorter, and none", "short", "", "shorter"); got != "[redacted], [redacted], and none" {
-		t.Errorf("got %q", got)
-	}
-}
-
 // TestErrorsAreCutAfterTheyAreRedacted has passwords wherever an output may be cut.
 func TestErrorsAreCutAfterTheyAreRedacted(t *testing.T) {
 	check := func(password, output string) string {
 		info := withPassword(password)
 		info.ReadinessCmd = "ask"
 		e := &engine{state: core.StateRunning, code: 1, said: output}
-		return core.NewServiceManager(able{e}).CheckReady(t.Context(), info).Error()
+		return services.NewManager(able{e}).CheckReady(t.Context(), info).Error()
 	}
 	const password = "abcdefghijklmnopqrstuvwxyz0123456789"
 	for after := range 40 {
@@ -111,7 +106,7 @@ func TestHiddenErrorsStayHidden(t *testing.T) {
 		"one within one":       &core.Error{Op: "a", Err: &core.Error{Op: "start", Field: "Cmd", Class: core.ErrInvalidConfig, Err: cause}},
 		"one that knows of it": fmt.Errorf("%s: %w", secret, errors.Join(errBroken, &core.Error{Op: "start", Field: "Cmd", Class: core.ErrInvalidConfig})),
 	} {
-		_, err := core.NewServiceManager(&engine{create: failure}).StartService(context.Background(), postgres())
+		_, err := services.NewManager(&engine{create: failure}).StartService(context.Background(), postgres())
 		if !errors.Is(err, errBroken) || !errors.Is(err, core.ErrInvalidConfig) || errors.Is(err, core.ErrNotFound) || core.FieldOf(err) != "Cmd" {
 			t.Errorf("%s does not tell what it did: %v", name, err)
 		}

@@ -1,16 +1,16 @@
-package core
+package optional
 
 import (
 	"context"
 	"time"
 )
 
-// StatsReader is the optional port for what a container uses.
+// StatsReader is the optional interface for what a container uses.
 type StatsReader interface {
 	// Stats measures a running container once.
 	//
 	//   - RT-160: CPU time grows with work, memory counts what is held, processes are counted.
-	//   - RT-161: missing: [ErrNotFound]; not running: [ErrNotRunning].
+	//   - RT-161: missing: [core.ErrNotFound]; not running: [core.ErrNotRunning].
 	Stats(ctx context.Context, id string) (Stats, error)
 }
 

@@ -1,4 +1,4 @@
-package core_test
+package services_test
 
 import (
 	"errors"
@@ -14,11 +14,12 @@ import (
 	"testing/iotest"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/services"
 )
 
 // cache is a definition of a user's.
-func cache() core.ServiceDefinition {
-	return core.ServiceDefinition{
+func cache() services.Definition {
+	return services.Definition{
 		Name: "my-cache", Aliases: []string{"mc"}, Image: "registry:5000/cache", Ports: map[string]int{"default": 1, "admin-ui": 2},
 		Env: map[string]string{"A": "1"}, PasswordEnv: "PW", User: "u", UserEnv: "U", DatabaseEnv: "D", ExtraCmd: []string{"x"},
 		ReadinessCmd: "true", URLScheme: "cache",
@@ -26,14 +27,14 @@ func cache() core.ServiceDefinition {
 }
 
 func TestDefaultServices(t *testing.T) {
-	services := core.DefaultServices()
+	known := services.Default()
 	var names []string
-	for _, d := range services {
+	for _, d := range known {
 		names = append(names, d.Name)
 		if err := d.Validate(); err != nil {
 			t.Errorf("%s: %v", d.Name, err)
 		}
-		if _, err := services.With(d); err != nil {
+		if _, err := known.With(d); err != nil {
 			t.Errorf("%s: %v", d.Name, err)
 		}
 	}
@@ -73,7 +74,7 @@ func TestDefaultServicesBecomeReady(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.service+test.status+test.expect, func(t *testing.T) {
-			d, _ := core.DefaultServices().Lookup(test.service)
+			d, _ := services.Default().Lookup(test.service)
 			cfg, err := d.Config("", "0123abcd", map[string]string{d.PasswordEnv: password}, nil)
 			if err != nil {
 				t.Fatal(err)
@@ -90,38 +91,38 @@ func TestDefaultServicesBecomeReady(t *testing.T) {
 }
 
 func TestServicesWith(t *testing.T) {
-	before := core.DefaultServices()
-	services, err := before.With(cache())
+	before := services.Default()
+	known, err := before.With(cache())
 	if err != nil {
 		t.Fatal(err)
 	}
 	newer := cache()
 	newer.Image, newer.Aliases = "newer", []string{"cache"}
-	services, err = services.With(newer)
+	known, err = known.With(newer)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d, ok := services.Lookup("my-cache"); !ok || d.Image != "newer" || len(services) != len(before)+1 {
-		t.Errorf("not replaced: %+v", services)
+	if d, ok := known.Lookup("my-cache"); !ok || d.Image != "newer" || len(known) != len(before)+1 {
+		t.Errorf("not replaced: %+v", known)
 	}
-	if d, ok := services.Lookup("cache"); !ok || d.Name != "my-cache" {
+	if d, ok := known.Lookup("cache"); !ok || d.Name != "my-cache" {
 		t.Error("not found by its alias")
 	}
 	for _, gone := range []string{"mc", "", "nothing"} {
-		if d, ok := services.Lookup(gone); ok {
+		if d, ok := known.Lookup(gone); ok {
 			t.Errorf("%q is %s", gone, d.Name)
 		}
 	}
 	if _, ok := before.Lookup("my-cache"); ok || len(before) != 4 {
-		t.Error("the services that it began with have changed")
+		t.Error("the known that it began with have changed")
 	}
 
-	for field, d := range map[string]core.ServiceDefinition{
+	for field, d := range map[string]services.Definition{
 		"Name":    {Name: "postgresql", Image: "x"},
 		"Aliases": {Name: "x", Image: "x", Aliases: []string{"redis"}},
 		"Image":   {Name: "x"},
 	} {
-		if got, err := services.With(d); core.FieldOf(err) != field || got != nil {
+		if got, err := known.With(d); core.FieldOf(err) != field || got != nil {
 			t.Errorf("%s: %v", field, err)
 		}
 	}
@@ -131,26 +132,26 @@ func TestServiceDefinitionValidate(t *testing.T) {
 	if err := cache().Validate(); err != nil {
 		t.Fatal(err)
 	}
-	if err := (core.ServiceDefinition{Name: "x", Image: "x"}).Validate(); err != nil {
+	if err := (services.Definition{Name: "x", Image: "x"}).Validate(); err != nil {
 		t.Error(err)
 	}
 	tests := []struct {
 		field string
-		spoil func(*core.ServiceDefinition)
+		spoil func(*services.Definition)
 	}{
-		{"Name", func(d *core.ServiceDefinition) { d.Name = "A" }},
-		{"Aliases", func(d *core.ServiceDefinition) { d.Aliases = []string{"a", "a:b"} }},
-		{"Image", func(d *core.ServiceDefinition) { d.Image = "a:1" }},
-		{"Ports", func(d *core.ServiceDefinition) { d.Ports = map[string]int{"default": -1} }},
-		{"Ports", func(d *core.ServiceDefinition) { d.Ports = map[string]int{"other": 1} }},
-		{"Env", func(d *core.ServiceDefinition) { d.Env = map[string]string{"": "x"} }},
-		{"PasswordEnv", func(d *core.ServiceDefinition) { d.PasswordEnv = "A=B" }},
-		{"UserEnv", func(d *core.ServiceDefinition) { d.UserEnv = "1A" }},
-		{"DatabaseEnv", func(d *core.ServiceDefinition) { d.DatabaseEnv = "A B" }},
-		{"User", func(d *core.ServiceDefinition) { d.User = "\x00" }},
-		{"ExtraCmd", func(d *core.ServiceDefinition) { d.ExtraCmd = []string{"\x00"} }},
-		{"ReadinessCmd", func(d *core.ServiceDefinition) { d.ReadinessCmd = "\x00" }},
-		{"URLScheme", func(d *core.ServiceDefinition) { d.URLScheme = "a:" }},
+		{"Name", func(d *services.Definition) { d.Name = "A" }},
+		{"Aliases", func(d *services.Definition) { d.Aliases = []string{"a", "a:b"} }},
+		{"Image", func(d *services.Definition) { d.Image = "a:1" }},
+		{"Ports", func(d *services.Definition) { d.Ports = map[string]int{"default": -1} }},
+		{"Ports", func(d *services.Definition) { d.Ports = map[string]int{"other": 1} }},
+		{"Env", func(d *services.Definition) { d.Env = map[string]string{"": "x"} }},
+		{"PasswordEnv", func(d *services.Definition) { d.PasswordEnv = "A=B" }},
+		{"UserEnv", func(d *services.Definition) { d.UserEnv = "1A" }},
+		{"DatabaseEnv", func(d *services.Definition) { d.DatabaseEnv = "A B" }},
+		{"User", func(d *services.Definition) { d.User = "\x00" }},
+		{"ExtraCmd", func(d *services.Definition) { d.ExtraCmd = []string{"\x00"} }},
+		{"ReadinessCmd", func(d *services.Definition) { d.ReadinessCmd = "\x00" }},
+		{"URLScheme", func(d *services.Definition) { d.URLScheme = "a:" }},
 	}
 	for _, test := range tests {
 		d := cache()
@@ -162,7 +163,7 @@ func TestServiceDefinitionValidate(t *testing.T) {
 }
 
 func TestParseService(t *testing.T) {
-	services := core.DefaultServices()
+	known := services.Default()
 	tests := []struct{ spec, name, version string }{
 		{"postgres", "postgres", ""},
 		{"postgres:17", "postgres", "17"},
@@ -170,19 +171,19 @@ func TestParseService(t *testing.T) {
 		{"redis:_x", "redis", "_x"},
 	}
 	for _, test := range tests {
-		d, version, err := services.Parse(test.spec)
+		d, version, err := known.Parse(test.spec)
 		if d.Name != test.name || version != test.version || err != nil {
 			t.Errorf("%q: got %q, %q, %v", test.spec, d.Name, version, err)
 		}
 	}
 	for _, spec := range []string{"", ":17", "oracle", "Postgres", " postgres", "postgres@sha256:00"} {
-		_, _, err := services.Parse(spec)
+		_, _, err := known.Parse(spec)
 		if core.FieldOf(err) != "service" || !strings.Contains(err.Error(), "mariadb, mysql, postgres, redis") {
 			t.Errorf("%q: %v", spec, err)
 		}
 	}
 	for _, spec := range []string{"postgres:", "postgres: 17", "postgres:-1", "postgres:17:1", "postgres:1@sha256:00", "postgres:1\n", "postgres:" + strings.Repeat("1", 129)} {
-		d, version, err := services.Parse(spec)
+		d, version, err := known.Parse(spec)
 		if core.FieldOf(err) != "service" || !errors.Is(err, core.ErrInvalidConfig) || version != "" || d.Name != "" {
 			t.Errorf("%q: %v, %q, %v", spec, d, version, err)
 		}
@@ -283,12 +284,12 @@ func TestMainEnv(t *testing.T) {
 			"MOAT_MY_CACHE_PASSWORD=pw", "MOAT_MY_CACHE_URL=cache://u:pw@h:1",
 		}},
 	}
-	services, err := core.DefaultServices().With(cache())
+	known, err := services.Default().With(cache())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range tests {
-		d, _ := services.Lookup(test.service)
+		d, _ := known.Lookup(test.service)
 		env := map[string]string{d.PasswordEnv: "pw"}
 		maps.Copy(env, test.env)
 		cfg, err := d.Config("", "1", env, nil)
@@ -321,7 +322,7 @@ func FuzzServiceURL(f *testing.F) {
 	f.Add("", "+&=;$", "?x=y")
 	f.Add("a:b@c", "", ".")
 	f.Fuzz(func(t *testing.T, user, password, database string) {
-		d, _ := core.DefaultServices().Lookup("postgres")
+		d, _ := services.Default().Lookup("postgres")
 		env := d.MainEnv(core.ServiceInfo{
 			Host: "db", Ports: d.Ports, PasswordEnv: "PW", Env: map[string]string{"POSTGRES_USER": user, "PW": password, "POSTGRES_DB": database},
 		})

@@ -1,4 +1,4 @@
-package core_test
+package optional_test
 
 import (
 	"bytes"
@@ -7,13 +7,14 @@ import (
 	"testing"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func TestExecOptionsValidate(t *testing.T) {
-	sizes := make(chan core.TerminalSize)
+	sizes := make(chan optional.TerminalSize)
 	streams := core.AttachOptions{Stdin: strings.NewReader(""), Stdout: &bytes.Buffer{}, Stderr: &bytes.Buffer{}}
 	terminal := core.AttachOptions{TTY: true}
-	for _, opts := range []core.ExecOptions{
+	for _, opts := range []optional.ExecOptions{
 		{Cmd: []string{"true"}},
 		{Cmd: []string{"sh", ""}, Env: []string{"A="}, WorkingDir: "/tmp", User: "1000:1000", AttachOptions: streams},
 		{Cmd: []string{"sh"}, AttachOptions: terminal, Resize: sizes},
@@ -25,18 +26,18 @@ func TestExecOptionsValidate(t *testing.T) {
 	}
 	for _, test := range []struct {
 		field string
-		opts  core.ExecOptions
+		opts  optional.ExecOptions
 	}{
-		{"Cmd", core.ExecOptions{}},
-		{"Cmd", core.ExecOptions{Cmd: []string{""}}},
-		{"Cmd", core.ExecOptions{Cmd: []string{"a", "\x00"}}},
-		{"Env", core.ExecOptions{Cmd: []string{"a"}, Env: []string{"A"}}},
-		{"WorkingDir", core.ExecOptions{Cmd: []string{"a"}, WorkingDir: "tmp"}},
-		{"User", core.ExecOptions{Cmd: []string{"a"}, User: "-x"}},
-		{"Detach", core.ExecOptions{Cmd: []string{"a"}, Detach: true, AttachOptions: core.AttachOptions{Stdin: streams.Stdin}}},
-		{"Detach", core.ExecOptions{Cmd: []string{"a"}, Detach: true, AttachOptions: core.AttachOptions{Stdout: streams.Stdout}}},
-		{"Detach", core.ExecOptions{Cmd: []string{"a"}, Detach: true, AttachOptions: core.AttachOptions{Stderr: streams.Stderr}}},
-		{"Resize", core.ExecOptions{Cmd: []string{"a"}, Resize: sizes}},
+		{"Cmd", optional.ExecOptions{}},
+		{"Cmd", optional.ExecOptions{Cmd: []string{""}}},
+		{"Cmd", optional.ExecOptions{Cmd: []string{"a", "\x00"}}},
+		{"Env", optional.ExecOptions{Cmd: []string{"a"}, Env: []string{"A"}}},
+		{"WorkingDir", optional.ExecOptions{Cmd: []string{"a"}, WorkingDir: "tmp"}},
+		{"User", optional.ExecOptions{Cmd: []string{"a"}, User: "-x"}},
+		{"Detach", optional.ExecOptions{Cmd: []string{"a"}, Detach: true, AttachOptions: core.AttachOptions{Stdin: streams.Stdin}}},
+		{"Detach", optional.ExecOptions{Cmd: []string{"a"}, Detach: true, AttachOptions: core.AttachOptions{Stdout: streams.Stdout}}},
+		{"Detach", optional.ExecOptions{Cmd: []string{"a"}, Detach: true, AttachOptions: core.AttachOptions{Stderr: streams.Stderr}}},
+		{"Resize", optional.ExecOptions{Cmd: []string{"a"}, Resize: sizes}},
 	} {
 		if err := test.opts.Validate(); !errors.Is(err, core.ErrInvalidConfig) || core.FieldOf(err) != test.field {
 			t.Errorf("%+v: %v, want %s refused", test.opts, err, test.field)

@@ -1,4 +1,4 @@
-package core_test
+package optional_test
 
 import (
 	"errors"
@@ -6,13 +6,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 func TestLoginErrors(t *testing.T) {
 	texts := map[string]bool{}
-	for _, problem := range []core.LoginProblem{core.LoginMissing, core.LoginRejected, core.LoginExpired, core.LoginDenied} {
-		err := &core.LoginError{Registry: "example.org", Problem: problem, Err: fs.ErrPermission}
+	for _, problem := range []optional.LoginProblem{optional.LoginMissing, optional.LoginRejected, optional.LoginExpired, optional.LoginDenied} {
+		err := &optional.LoginError{Registry: "example.org", Problem: problem, Err: fs.ErrPermission}
 		if text := err.Error(); !strings.Contains(text, "example.org") || !strings.HasSuffix(text, ": "+fs.ErrPermission.Error()) || strings.Contains(text, "%!") {
 			t.Errorf("%s: %q", problem, text)
 		}
