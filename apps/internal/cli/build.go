@@ -27,7 +27,7 @@ const maxDockerfile = 4 << 20
 // buildOptions are the flags of `moat build`.
 type buildOptions struct {
 	file, progress          string
-	tags, args, labels, dns []string
+	tags, args, labels []string
 	noCache, quiet          bool
 }
 
@@ -37,7 +37,6 @@ func (o *buildOptions) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.noCache, "no-cache", false, "do not use the build cache")
 	flags.StringArrayVar(&o.args, "build-arg", nil, "value of an ARG, `KEY=value`, or KEY for this process's value; not for secrets")
 	flags.StringArrayVar(&o.labels, "label", nil, "label of the image, `KEY=value`")
-	flags.StringArrayVar(&o.dns, "dns", nil, "DNS server `IP` of the build")
 	flags.StringVar(&o.progress, "progress", progressAuto, "`how` to show progress: auto, plain or tty")
 	flags.BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")
 }
@@ -107,7 +106,7 @@ func (a *app) build(cmd *cobra.Command, options *buildOptions, folder string) er
 
 // asked turns flags into the builder's options, without the context.
 func (o *buildOptions) asked(env Env) (core.BuildOptions, error) {
-	asked := core.BuildOptions{DNS: o.dns, NoCache: o.noCache, Args: map[string]string{}}
+	asked := core.BuildOptions{NoCache: o.noCache, Args: map[string]string{}}
 	entries, err := environment(env, nil, "--build-arg", o.args)
 	if err != nil {
 		return asked, err

@@ -145,11 +145,11 @@ func TestBuildAsksTheBuilder(t *testing.T) {
 		"all flags": {
 			args: []string{
 				"-t", "x/y:1", "-f", "other", "--no-cache", "--build-arg", "A=1=2", "--build-arg", "PASSED", "--build-arg", "UNSET", "--build-arg", "E=",
-				"--label", "k=v", "--label", "bare", "--dns", "192.0.2.1", "--json", "My_App",
+				"--label", "k=v", "--label", "bare", "--json", "My_App",
 			},
 			dockerfile: "FROM b", tag: "x/y:1", stdout: "[\n  {\n    \"image\": \"x/y:1\"\n  }\n]\n",
 			asked: core.BuildOptions{
-				NoCache: true, DNS: []string{"192.0.2.1"}, Args: map[string]string{"A": "1=2", "PASSED": "on", "E": ""}, Labels: map[string]string{"k": "v", "bare": ""},
+				NoCache: true, Args: map[string]string{"A": "1=2", "PASSED": "on", "E": ""}, Labels: map[string]string{"k": "v", "bare": ""},
 			},
 			context: files,
 		},
@@ -235,7 +235,7 @@ func TestBuildsThatCannotBegin(t *testing.T) {
 		{"--build-arg =x ok", []string{"--build-arg", "no variable name"}},
 		{"--label =x ok", []string{"--label", "KEY=value"}},
 		{"--label moat.managed=no ok", []string{"moat.managed", "Moat's own"}},
-		{"--dns nonsense ok", []string{"DNS", "nonsense"}},
+		{"--dns 192.0.2.53 ok", []string{"unknown flag: --dns"}},
 		{"--progress fancy ok", []string{"fancy", "auto, plain or tty"}},
 		{"--progress tty ok", []string{"no terminal"}},
 		{"-q --progress plain ok", []string{"quiet", "progress"}},
