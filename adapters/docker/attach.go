@@ -39,10 +39,8 @@ func (r *Runtime) Attach(ctx context.Context, id string, opts core.AttachOptions
 		_ = stream.conn.Close()
 		return c.failed(err)
 	}
-	if _, err = r.carry(c, stream); err == nil {
-		err = c.failed(stream.inputFailure())
-	}
-	return err
+	_, err = stream.run(c.ctx, func(ctx context.Context) (int64, error) { return r.exitCode(ctx, c) })
+	return c.failed(err)
 }
 
 // validateInitialSize reports a size that no terminal can have. None is none to set.
@@ -115,17 +113,17 @@ func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.Attach
 	} else {
 		stream.stderr = first
 	}
-	code, err := r.carry(c, stream)
-	if err == nil && code != unknownCode {
-		r.known.ended(c.object, code)
-	}
-	if err == nil {
-		err = c.failed(r.opened(c.ctx, c, first, code))
-	}
-	if err == nil {
-		err = c.failed(stream.inputFailure())
-	}
-	return err
+	_, err = stream.run(c.ctx, func(ctx context.Context) (int64, error) {
+		code, err := r.exitCode(ctx, c)
+		if err != nil {
+			return 0, err
+		}
+		if code != unknownCode {
+			r.known.ended(c.object, code)
+		}
+		return code, r.opened(ctx, c, first, code)
+	})
+	return c.failed(err)
 }
 
 // opened returns why a program has not begun, after the exit of what was to become it,
@@ -217,7 +215,7 @@ func (r *Runtime) startAttached(c *call, s *stream, hold *driver.Hold) error {
 	if hold == nil {
 		return r.start(c.ctx, c.object, s.tty, height, width)
 	}
-	s.begin = func(ctx context.Context) error {
+	s.ready = func(ctx context.Context) error {
 		open, err := r.known.holds.Await(ctx, hold)
 		switch {
 		case err != nil || !open:
@@ -250,17 +248,14 @@ func (r *Runtime) attach(c *call, opts core.AttachOptions, gate string) (*stream
 // unknownCode is that of a container which was removed as soon as it had exited.
 const unknownCode = -1
 
-// carry runs an attachment until the container's exit, and returns its code.
-func (r *Runtime) carry(c *call, s *stream) (int64, error) {
-	if err := s.run(c.ctx); err != nil {
-		return 0, c.failed(err)
-	}
-	// The stream ends also with the engine, and where a program closes its output.
-	code, err := r.kind().awaitExit(c.ctx, r, c.object)
+// exitCode waits for the exit of the call's container once its output has ended: a stream
+// ends also with the engine, and where a program closes its output.
+func (r *Runtime) exitCode(ctx context.Context, c *call) (int64, error) {
+	code, err := r.kind().awaitExit(ctx, r, c.object)
 	if errdefs.IsNotFound(err) {
 		return unknownCode, nil
 	}
-	return code, c.failed(err)
+	return code, err
 }
 
 // ResizeTTY sets the size of the container's terminal.

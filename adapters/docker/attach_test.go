@@ -291,44 +291,6 @@ func TestAStuckWriterIsLeft(t *testing.T) {
 	}
 }
 
-// TestBacklogIsBounded fills a backlog that nobody reads.
-func TestBacklogIsBounded(t *testing.T) {
-	const most = 2 * demuxBuffer
-	source, sent := io.Pipe()
-	kept := newBacklog(most)
-	filled := make(chan struct{})
-	go func() {
-		defer close(filled)
-		kept.fill(source)
-	}()
-	data := []byte(strings.Repeat("0123456789abcdef", most/8)) // twice what it keeps
-	go func() {
-		_, _ = sent.Write(data)
-		sent.Close()
-	}()
-	full := func() bool {
-		kept.mu.Lock()
-		defer kept.mu.Unlock()
-		return kept.kept.Len() >= most
-	}
-	for deadline := time.After(patience); !full(); {
-		select {
-		case <-time.After(time.Millisecond):
-		case <-deadline:
-			t.Fatal("it is not filled")
-		}
-	}
-	select {
-	case <-filled:
-		t.Error("it has taken all")
-	default:
-	}
-	if got, err := io.ReadAll(kept); !bytes.Equal(got, data) || err != nil {
-		t.Errorf("%d bytes of %d came out, %v", len(got), len(data), err)
-	}
-	await(t, filled, "the end")
-}
-
 // TestContainersEndInTheEnginesPlace has a stream that the engine does not end: what it
 // had sent arrives, in spite of a slow writer.
 func TestContainersEndInTheEnginesPlace(t *testing.T) {
@@ -340,10 +302,11 @@ func TestContainersEndInTheEnginesPlace(t *testing.T) {
 		_, _ = theirs.Write(frame(streamStdout, "all"))
 		_, _ = theirs.Write(frame(streamStdout, "cut")[:frameHeader+1])
 		_, _ = theirs.Write(nil) // what was before it is kept by then
-		_ = s.backlog.add(nil, errContainerEnded)
+		s.backlog.End(errContainerEnded)
 	}()
-	if err := s.run(t.Context()); err != nil || stdout.String() != "allc" {
-		t.Errorf("got %q, %v", stdout.String(), err)
+	code, err := s.run(t.Context(), func(context.Context) (int64, error) { return 137, nil })
+	if code != 137 || err != nil || stdout.String() != "allc" {
+		t.Errorf("got %d and %q, %v", code, stdout.String(), err)
 	}
 }
 

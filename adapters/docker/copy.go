@@ -21,6 +21,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/driver"
 	"github.com/moatproject/moat/core/optional"
 )
 
@@ -61,7 +62,7 @@ func (r *Runtime) CopyTo(ctx context.Context, id, dir string, archive io.Reader)
 // vetting is a caller's archive as it may go on.
 type vetting struct {
 	*io.PipeReader
-	source *readerWithFailure
+	source *driver.CallerReader
 	cancel context.CancelFunc
 	result chan error
 }
@@ -72,41 +73,31 @@ func vet(ctx context.Context, archive io.Reader, rewrite ...func(*tar.Header)) *
 	ctx, v.cancel = context.WithCancel(ctx)
 	// The HTTP client waits for a Read of its body, also after ctx has ended.
 	context.AfterFunc(ctx, func() { _ = writer.CloseWithError(context.Cause(ctx)) })
-	v.source = &readerWithFailure{Reader: archive}
+	v.source = &driver.CallerReader{Context: ctx, Reader: archive}
 	go func() {
-		err := optional.VetArchive(writer, liveReader{ctx, v.source}, rewrite...)
+		err := optional.VetArchive(writer, v.source, rewrite...)
 		v.result <- err
 		_ = writer.CloseWithError(err)
 	}()
 	return v
 }
 
+// readGrace is within the second in which a method returns after the end of its context.
+const readGrace = 500 * time.Millisecond
+
 // end begins no more Read of the caller's archive, and returns why that cannot go on, or
-// nil. A Read in progress is waited for as long as a Write is.
+// nil. A Read in progress is waited for until readGrace has passed.
 func (v *vetting) end() error {
 	v.cancel()
 	_ = v.Close()
 	select {
 	case err := <-v.result:
-		if _, refused := errors.AsType[*core.Error](err); refused || v.source.failure != nil {
-			return &callerError{err}
+		if _, refused := errors.AsType[*core.Error](err); refused || v.source.Failure != nil {
+			return &driver.CallerError{Err: err}
 		}
-	case <-time.After(writeGrace):
+	case <-time.After(readGrace):
 	}
 	return nil
-}
-
-// liveReader begins no Read after its context has ended.
-type liveReader struct {
-	ctx context.Context
-	io.Reader
-}
-
-func (r liveReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.Reader.Read(p)
 }
 
 // CopyFrom returns a container's file or directory as an archive. In a running sandbox

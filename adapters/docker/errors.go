@@ -18,6 +18,7 @@ import (
 	"github.com/docker/docker/client"
 	"github.com/moatproject/moat/adapters/docker/internal/buildcontext"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/driver"
 	"github.com/moatproject/moat/core/optional"
 )
 
@@ -34,8 +35,8 @@ func (c *call) failed(err error) error {
 		return err
 	}
 	failure := &core.Error{Op: c.op, Runtime: core.RuntimeDocker, Object: c.object, Err: err}
-	if written, ok := errors.AsType[*callerError](err); ok {
-		failure.Err = written.error
+	if written, ok := errors.AsType[*driver.CallerError](err); ok {
+		failure.Err = written.Err
 		return failure
 	}
 	if errors.Is(err, io.EOF) { // it must not pass for the good end of a stream
@@ -429,9 +430,6 @@ func discardedLimit(warning string) string {
 	}
 	return ""
 }
-
-// callerError is the failure of a caller's reader or writer, not the engine's.
-type callerError struct{ error }
 
 // causedError is an error that also matches cause, with its own text only.
 type causedError struct {

@@ -122,18 +122,11 @@ func (e *execution) run() (int64, error) {
 	if e.runtime.options.Sandbox != nil {
 		go func() {
 			if e.containerEnds(ctx) {
-				_ = carried.backlog.add(nil, errContainerEnded)
+				carried.backlog.End(errContainerEnded)
 			}
 		}()
 	}
-	if err := carried.run(ctx); err != nil {
-		return 0, err
-	}
-	code, err := e.result(ctx, carried)
-	if err == nil {
-		err = carried.inputFailure()
-	}
-	return code, err
+	return carried.run(ctx, func(ctx context.Context) (int64, error) { return e.result(ctx, carried) })
 }
 
 // isUnstarted tells whether the engine could not start the program, once it has said so.

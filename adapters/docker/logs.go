@@ -11,6 +11,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
+	"github.com/moatproject/moat/core/driver"
 	"github.com/moatproject/moat/core/optional"
 )
 
@@ -56,25 +57,7 @@ func (r *Runtime) StreamLogs(ctx context.Context, id string, opts optional.LogOp
 	if err != nil {
 		return c.failed(err)
 	}
-	return c.failed(output.copyTo(callerWriter(opts.Stdout), callerWriter(opts.Stderr)))
-}
-
-// callerWriter tells the caller's failures from the engine's. nil discards.
-func callerWriter(w io.Writer) io.Writer {
-	if w == nil {
-		return io.Discard
-	}
-	return markingWriter{w}
-}
-
-type markingWriter struct{ io.Writer }
-
-func (m markingWriter) Write(p []byte) (int, error) {
-	n, err := m.Writer.Write(p)
-	if err != nil {
-		err = &callerError{err}
-	}
-	return n, err
+	return c.failed(output.copyTo(driver.CallerWriter(opts.Stdout), driver.CallerWriter(opts.Stderr)))
 }
 
 // logOutput is a container's output as the engine sends it: a terminal's as it is,

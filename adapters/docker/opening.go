@@ -2,10 +2,10 @@ package docker
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -22,20 +22,30 @@ const openingMax = 1 << 20
 // anybody can write: they are held back for openingGrace, and believed only where there
 // is a proof beside them.
 type opening struct {
-	to     io.Writer
 	gate   string            // what the gate's words begin with; empty: there is no gate
 	others func([]byte) bool // tells what may be others' words; nil: there are none
 	prove  func(string) bool // asked meanwhile whether they are
+	proven atomic.Bool       // they are
 
-	head    []byte // what came first, as long as it may be such words
-	passed  bool   // head has been written
-	over    bool   // more has come: head is the program's
-	wake    func() // makes the reader call late
-	expired atomic.Bool
-	proven  atomic.Bool
+	mu     sync.Mutex // guards what follows
+	to     io.Writer
+	head   []byte // what came first, as long as it may be such words
+	passed bool   // head has been written
+	over   bool   // more has come: head is the program's
+}
+
+// before returns a writer that passes on to w what is the program's. That of nil is w.
+func (o *opening) before(w io.Writer) io.Writer {
+	if o == nil {
+		return w
+	}
+	o.to = w
+	return o
 }
 
 func (o *opening) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if !o.over && !o.passed {
 		first := len(o.head) == 0
 		o.head = append(o.head, p...)
@@ -49,7 +59,7 @@ func (o *opening) Write(p []byte) (int, error) {
 			return len(p), nil
 		}
 		o.over = true
-		return len(p), o.release()
+		return len(p), o.pass()
 	}
 	o.over = true
 	return o.to.Write(p)
@@ -63,26 +73,28 @@ func (o *opening) isOthers() bool {
 	return o.others != nil && len(o.head) <= openingMax && o.others(o.head)
 }
 
-// suspect sees to it that what is held back is not held back for long.
+// suspect sees to it that what is held back without a proof is not held back for long.
 func (o *opening) suspect() {
 	time.AfterFunc(openingGrace, func() {
-		o.expired.Store(true)
-		o.wake()
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if !o.proven.Load() && o.isOthers() {
+			_ = o.pass() // the attachment ends where the caller's writer fails
+		}
 	})
 	said := string(o.head)
 	go func() { o.proven.Store(o.prove(said)) }()
 }
 
-// late writes what has been held back for too long without a proof.
-func (o *opening) late() error {
-	if o.passed || !o.expired.Load() || o.proven.Load() || !o.isOthers() {
-		return nil
-	}
-	return o.release()
-}
-
 // release writes what is held back.
 func (o *opening) release() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.pass()
+}
+
+// pass is release in a Write.
+func (o *opening) pass() error {
 	if o.passed || len(o.head) == 0 {
 		return nil
 	}
@@ -93,6 +105,8 @@ func (o *opening) release() error {
 
 // failure returns what the gate said, or nil.
 func (o *opening) failure() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if o.over || !o.isGates() {
 		return nil
 	}
@@ -101,28 +115,10 @@ func (o *opening) failure() error {
 
 // words returns what may be others', if that was all.
 func (o *opening) words() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if o.over || !o.isOthers() {
 		return ""
 	}
 	return strings.TrimSpace(string(o.head))
-}
-
-// openingReader lets openings be late in the goroutine that writes to them.
-type openingReader struct {
-	io.Reader
-	ctx      context.Context
-	openings []*opening
-}
-
-func (r openingReader) Read(p []byte) (int, error) {
-	n, err := r.Reader.Read(p)
-	for _, opening := range r.openings {
-		if r.ctx.Err() != nil {
-			return 0, r.ctx.Err()
-		}
-		if err := opening.late(); err != nil {
-			return 0, err
-		}
-	}
-	return n, err
 }

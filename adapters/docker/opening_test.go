@@ -87,7 +87,8 @@ func FuzzOpening(f *testing.F) {
 	f.Add("moat-MARK: top: no such program\n", uint8(40))
 	f.Fuzz(func(t *testing.T, text string, size uint8) {
 		var passed bytes.Buffer
-		first := &opening{to: &passed, gate: gatesWords("MARK"), others: isExecRefusal, prove: func(string) bool { return false }, wake: func() {}}
+		first := &opening{gate: gatesWords("MARK"), others: isExecRefusal, prove: func(string) bool { return false }}
+		first.before(&passed)
 		for rest := []byte(text); len(rest) > 0; {
 			piece := rest[:min(len(rest), int(size)+1)]
 			if n, err := first.Write(piece); n != len(piece) || err != nil {

@@ -1,7 +1,6 @@
 package docker
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,13 +8,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"sync"
-	"time"
 
 	"github.com/containerd/errdefs/pkg/errhttp"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/driver"
 )
 
 // hijacked is a connection that the engine has turned into a stream.
@@ -122,15 +120,14 @@ type stream struct {
 	opts      core.AttachOptions
 	tty       bool
 	halfClose bool // else the engine takes the end of the input for that of the stream
-	backlog   *backlog
-	stdin     chan error                  // the caller's failure to read, once its input has ended
+	backlog   *driver.Backlog
 	stdout    *opening                    // nil: all of it is the program's
 	stderr    *opening                    // the same
-	begin     func(context.Context) error // returns when the program has begun; nil: it has
+	ready     func(context.Context) error // returns when the program has begun; nil: it has
 }
 
 func newStream(conn hijacked, opts core.AttachOptions) *stream {
-	return &stream{conn: conn, opts: opts, backlog: newBacklog(backlogMax), stdin: make(chan error, 1)}
+	return &stream{conn: conn, opts: opts, backlog: driver.NewBacklog(driver.BacklogSize)}
 }
 
 // setUp says what is at the other end.
@@ -141,195 +138,43 @@ func (s *stream) setUp(end stdio) {
 	}
 }
 
-// backlogMax bounds what is kept for a slow writer. The engine sends to all that are
-// attached, and to the logs, no faster than to the slowest: what it has sent must be
-// taken from it. A writer further behind holds them up: what it must get all of, such as
-// a program's output in a pipe, is not cut off.
-const backlogMax = 64 << 20
-
-// writeGrace is how long a Write in progress is waited for when a method is to return,
-// which it must do within a second.
-const writeGrace = 500 * time.Millisecond
-
-// writers are the caller's, behind the openings. They begin no Write after ctx has ended.
-func (s *stream) writers(ctx context.Context) (stdout, stderr io.Writer, openings []*opening) {
-	live := func(to io.Writer, first *opening) io.Writer {
-		to = callerWriter(to)
-		if first != nil {
-			first.to, first.wake = to, s.backlog.wake
-			openings = append(openings, first)
-			to = first
-		}
-		return liveWriter{ctx, to}
-	}
-	stdout = live(s.opts.Stdout, s.stdout)
-	stderr = live(s.opts.Stderr, s.stderr)
-	return stdout, stderr, openings
-}
-
-// run copies until the engine ends the stream, a writer fails, or ctx ends. It closes
-// the connection.
-func (s *stream) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+// run copies until the engine ends the stream and exit has told the program's exit code,
+// a writer fails, or ctx ends. It closes the connection.
+func (s *stream) run(ctx context.Context, exit func(context.Context) (int64, error)) (int64, error) {
 	defer s.conn.Close()
-	defer s.backlog.end()
-	refused := make(chan error, 1)
-	go func() {
-		if s.begin != nil {
-			if err := s.begin(ctx); err != nil {
-				refused <- err
-				return
-			}
+	carrier := driver.Carrier{Caller: s.opts, Input: stdin{s}, Ready: s.ready}
+	carrier.Copy = func(ctx context.Context, stdout, stderr io.Writer) (int64, error) {
+		if err := s.copyTo(ctx, stdout, stderr); err != nil {
+			return 0, err
 		}
-		if s.opts.Stdin != nil {
-			s.send()
-		}
-	}()
-	go s.backlog.fill(s.conn)
-	copied := make(chan struct{})
-	var err error // of the copying, once that has ended
-	go func() {
-		defer close(copied)
-		stdout, stderr, openings := s.writers(ctx)
-		output := logOutput{Reader: openingReader{s.backlog, ctx, openings}, tty: s.tty}
-		err = output.copyTo(stdout, stderr)
-	}()
-	var ended error
-	select {
-	case <-copied:
-		if errors.Is(err, errContainerEnded) {
-			err = nil
-		}
-		return err
-	case ended = <-refused:
-	case <-ctx.Done():
-		ended = ctx.Err()
+		return exit(ctx)
 	}
-	s.backlog.end()
-	select {
-	case <-copied:
-	case <-time.After(writeGrace):
-	}
-	return ended
+	return carrier.Run(ctx)
 }
 
-// send copies the caller's input, and its end where there is one to copy: a terminal
-// has none. That the container reads no more is no failure.
-func (s *stream) send() {
-	input := &readerWithFailure{Reader: s.opts.Stdin}
-	_, _ = io.Copy(s.conn, input)
-	s.stdin <- input.failure // before what the program may end at
+// copyTo copies the output to its end, and closes the connection.
+func (s *stream) copyTo(ctx context.Context, stdout, stderr io.Writer) error {
+	defer s.conn.Close()
+	defer s.backlog.Close()
+	defer context.AfterFunc(ctx, s.backlog.Close)()
+	go s.backlog.Fill(s.conn)
+	output := logOutput{Reader: s.backlog, tty: s.tty}
+	err := output.copyTo(s.stdout.before(stdout), s.stderr.before(stderr))
+	if errors.Is(err, errContainerEnded) {
+		return nil
+	}
+	return err
+}
+
+// stdin is the program's end of a stream.
+type stdin struct{ *stream }
+
+func (s stdin) Write(p []byte) (int, error) { return s.conn.Write(p) }
+
+// Close ends the input where that is not the end of the stream. A terminal's has no end.
+func (s stdin) Close() error {
 	if s.halfClose {
-		_ = s.conn.CloseWrite()
+		return s.conn.CloseWrite()
 	}
-}
-
-// inputFailure returns the caller's failure to read, after run.
-func (s *stream) inputFailure() error {
-	select {
-	case err := <-s.stdin:
-		return err
-	default:
-		return nil // it has not ended
-	}
-}
-
-// readerWithFailure keeps the failure that ended it, apart from those of a copy's other side.
-type readerWithFailure struct {
-	io.Reader
-	failure error
-}
-
-func (r *readerWithFailure) Read(p []byte) (int, error) {
-	n, err := r.Reader.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		r.failure = &callerError{err}
-	}
-	return n, err
-}
-
-// liveWriter begins no Write after its context has ended.
-type liveWriter struct {
-	ctx context.Context
-	io.Writer
-}
-
-func (w liveWriter) Write(p []byte) (int, error) {
-	if err := w.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return w.Writer.Write(p)
-}
-
-// backlog is a pipe that keeps up to max bytes, and what one add brings more.
-type backlog struct {
-	max     int
-	mu      sync.Mutex
-	changed sync.Cond
-	kept    bytes.Buffer
-	woken   bool  // a Read is to return, with nothing as well
-	err     error // after kept
-}
-
-func newBacklog(max int) *backlog {
-	b := &backlog{max: max}
-	b.changed.L = &b.mu
-	return b
-}
-
-// fill reads src to its end.
-func (b *backlog) fill(src io.Reader) {
-	buffer := make([]byte, demuxBuffer)
-	for {
-		n, err := src.Read(buffer)
-		if b.add(buffer[:n], err) != nil {
-			return
-		}
-	}
-}
-
-func (b *backlog) add(data []byte, err error) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for b.err == nil && b.kept.Len() >= b.max {
-		b.changed.Wait()
-	}
-	if b.err == nil {
-		b.kept.Write(data)
-		b.err = err
-	}
-	b.changed.Broadcast()
-	return b.err
-}
-
-func (b *backlog) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for b.err == nil && b.kept.Len() == 0 && !b.woken {
-		b.changed.Wait()
-	}
-	b.woken = false
-	if b.kept.Len() == 0 {
-		return 0, b.err
-	}
-	defer b.changed.Broadcast()
-	return b.kept.Read(p)
-}
-
-// wake lets a Read return that waits.
-func (b *backlog) wake() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.woken = true
-	b.changed.Broadcast()
-}
-
-// end drops what is kept and lets fill and Read return.
-func (b *backlog) end() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.kept.Reset()
-	b.err = io.ErrClosedPipe
-	b.changed.Broadcast()
+	return nil
 }

@@ -9,10 +9,9 @@ import (
 	"os"
 	"path"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/driver"
 	"github.com/moatproject/moat/core/optional"
 )
 
@@ -39,13 +38,13 @@ func (r *Runtime) Attach(ctx context.Context, id string, opts core.AttachOptions
 		c.run.terminal.resize(size)
 	}
 	r.mu.Unlock()
-	return stream.carry(stdin, opts, func(context.Context) error { return nil })
+	return stream.carry(stdin, opts, nil)
 }
 
 // StartAttached starts a container, whose output it copies from the first byte on.
 func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.AttachOptions) error {
 	const op = "start attached"
-	begin := func(context.Context) error { return nil }
+	var ready func(context.Context) error
 	size, err := initialSize(opts)
 	if err != nil {
 		return refused(op, id, err)
@@ -65,7 +64,7 @@ func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.Attach
 	if c.cfg.Held {
 		hold := r.holds.Begin(c.info.ID)
 		defer r.holds.End(c.info.ID, hold)
-		begin = func(ctx context.Context) error {
+		ready = func(ctx context.Context) error {
 			open, err := r.holds.Await(ctx, hold)
 			if open {
 				run.release()
@@ -74,7 +73,7 @@ func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.Attach
 		}
 	}
 	r.mu.Unlock()
-	return stream.carry(run.stdin, opts, begin)
+	return stream.carry(run.stdin, opts, ready)
 }
 
 // ReleaseContainer lets the program of a held container begin.
@@ -94,118 +93,27 @@ func (r *Runtime) ReleaseContainer(ctx context.Context, id string) error {
 	return nil
 }
 
-// writeGrace is how long a Write in progress is waited for when a method is to return,
-// which it must do within a second.
-const writeGrace = 500 * time.Millisecond
-
-// carry copies input and output until the run ends, a writer fails, or ctx ends. The
-// input is read once begin has returned nil.
-func (s *logStream) carry(stdin io.WriteCloser, opts core.AttachOptions, begin func(context.Context) error) error {
-	ctx, cancel := context.WithCancel(s.ctx)
-	defer cancel()
-	input, refused := &sender{ended: make(chan error, 1)}, make(chan error, 1)
-	go func() {
-		if err := begin(ctx); err != nil {
-			refused <- err
-		} else if opts.Stdin != nil && stdin != nil {
-			input.send(ctx, opts.Stdin, stdin)
-		}
-	}()
-	live := newLiveWriters(ctx)
-	copied := make(chan error, 1)
-	go func() {
-		copied <- s.copyTo(optional.LogOptions{Follow: true, Stdout: live.writer(opts.Stdout), Stderr: live.writer(opts.Stderr)})
-	}()
-	select {
-	case err := <-copied:
-		return errors.Join(err, input.failure(s.op, s.id))
-	case err := <-refused:
-		return failure(s.op, s.id, nil, err)
-	case <-ctx.Done():
-		live.await()
-		return failure(s.op, s.id, nil, ctx.Err())
+// carry copies input and output until the run ends, a writer fails, or the stream's
+// context ends. The input is read once ready has returned nil.
+func (s *logStream) carry(stdin io.WriteCloser, opts core.AttachOptions, ready func(context.Context) error) error {
+	carrier := driver.Carrier{Caller: opts, Input: stdin, Ready: ready}
+	carrier.Copy = func(ctx context.Context, stdout, stderr io.Writer) (int64, error) {
+		defer context.AfterFunc(ctx, func() { _ = s.Close() })()
+		return 0, s.copyTo(optional.LogOptions{Follow: true, Stdout: stdout, Stderr: stderr})
 	}
+	_, err := carrier.Run(s.ctx)
+	return streamFailure(s.op, s.id, err)
 }
 
-// sender copies a caller's input.
-type sender struct{ ended chan error } // the caller's failure to read
-
-// send copies input and its end, until ctx has ended.
-func (s *sender) send(ctx context.Context, from io.Reader, to io.WriteCloser) {
-	var failed error
-	_, _ = io.Copy(to, readerFunc(func(p []byte) (int, error) {
-		n, err := from.Read(p)
-		if ctx.Err() != nil {
-			return 0, ctx.Err()
-		}
-		if !errors.Is(err, io.EOF) {
-			failed = err
-		}
-		return n, err
-	}))
-	s.ended <- failed // before what the program may end at
-	if ctx.Err() == nil {
-		to.Close()
+// streamFailure is failure for what a carrier returned, which may be an error of ours.
+func streamFailure(op, id string, err error) error {
+	if _, ours := errors.AsType[*core.Error](err); ours || err == nil {
+		return err
 	}
-}
-
-// failure is that of the input, nil where it has not ended.
-func (s *sender) failure(op, id string) error {
-	select {
-	case err := <-s.ended:
-		if err != nil {
-			return failure(op, id, nil, err)
-		}
-	default:
+	if caller, ok := errors.AsType[*driver.CallerError](err); ok {
+		err = caller.Err
 	}
-	return nil
-}
-
-// liveWriters make writers that take turns, and of which no Write begins once ctx has
-// ended.
-type liveWriters struct {
-	ctx    context.Context
-	turn   sync.Mutex
-	failed chan error // the first failure of a Write
-}
-
-func newLiveWriters(ctx context.Context) *liveWriters {
-	return &liveWriters{ctx: ctx, failed: make(chan error, 1)}
-}
-
-// writer makes one of w. nil discards.
-func (l *liveWriters) writer(w io.Writer) io.Writer {
-	if w == nil {
-		w = io.Discard
-	}
-	return writerFunc(func(p []byte) (int, error) {
-		l.turn.Lock()
-		defer l.turn.Unlock()
-		if err := l.ctx.Err(); err != nil {
-			return 0, err
-		}
-		n, err := w.Write(p)
-		if err != nil {
-			select {
-			case l.failed <- err:
-			default:
-			}
-		}
-		return n, err
-	})
-}
-
-// await returns when no Write is in progress, once ctx has ended, or after writeGrace.
-func (l *liveWriters) await() {
-	quiet := make(chan struct{})
-	go func() {
-		defer close(quiet)
-		_, _ = l.writer(nil).Write(nil)
-	}()
-	select {
-	case <-quiet:
-	case <-time.After(writeGrace):
-	}
+	return failure(op, id, nil, err)
 }
 
 // Exec runs a further program beside the container's own, which ends with that one.
@@ -235,53 +143,60 @@ func (r *Runtime) Exec(ctx context.Context, id string, opts optional.ExecOptions
 		cmd.end()
 		return 0, failure(op, id, nil, err)
 	}
-	attached, cancel := context.WithCancel(ctx)
-	live := newLiveWriters(attached)
-	cmd.stdin, cmd.stdout, cmd.stderr = stdin, live.writer(opts.Stdout), live.writer(opts.Stderr)
-	var input io.WriteCloser = open
+	input := io.WriteCloser(open)
 	if opts.TTY {
-		input = cmd.connect(stdin, open, cmd.stdout)
-		go cmd.terminal.follow(attached, opts.Resize)
+		input = keyboard{cmd.terminal}
 	}
-	sent := &sender{ended: make(chan error, 1)}
 	if opts.Stdin == nil {
 		input.Close()
-	} else {
-		go sent.send(attached, opts.Stdin, input)
 	}
-	ended := make(chan int, 1)
-	go func() {
-		status := cmd.execute(program)
-		cmd.end()
-		stdin.Close()
-		open.Close()
-		cancel()
-		_, _ = live.writer(nil).Write(nil) // takes its turn after a write of others
-		ended <- status
-	}()
+	run := func() int64 {
+		defer stdin.Close()
+		defer open.Close()
+		defer cmd.end()
+		return int64(cmd.execute(program))
+	}
+	connect := func(ctx context.Context, stdout, stderr io.Writer) {
+		cmd.stdin, cmd.stdout, cmd.stderr = stdin, stdout, stderr
+		if opts.TTY {
+			cmd.connect(stdin, open, stdout)
+			go cmd.terminal.follow(ctx, opts.Resize)
+		}
+	}
 	if opts.Detach {
+		detached, cancel := context.WithCancel(ctx)
+		connect(detached, io.Discard, io.Discard)
+		go func() {
+			defer cancel()
+			run()
+		}()
 		return 0, nil
 	}
-	select {
-	case status := <-ended:
+	connected := make(chan struct{})
+	carrier := driver.Carrier{Caller: opts.AttachOptions, Input: input}
+	carrier.Ready = func(ctx context.Context) error {
 		select {
-		case err := <-live.failed:
-			return 0, failure(op, id, nil, err)
-		default:
-			return int64(status), sent.failure(op, id)
+		case <-connected:
+		case <-ctx.Done():
 		}
-	case err := <-live.failed:
-		cancel()
-		return 0, failure(op, id, nil, err)
-	case <-ctx.Done():
-		cancel()
-		live.await()
-		return 0, failure(op, id, nil, ctx.Err())
-	case <-r.closed:
-		cancel()
-		live.await()
-		return 0, closedError(op, id)
+		return ctx.Err()
 	}
+	carrier.Copy = func(ctx context.Context, stdout, stderr io.Writer) (int64, error) {
+		connect(ctx, stdout, stderr)
+		close(connected)
+		ended := make(chan int64, 1)
+		go func() { ended <- run() }()
+		select {
+		case status := <-ended:
+			return status, nil
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-r.closed:
+			return 0, closedError(op, id)
+		}
+	}
+	status, err := carrier.Run(ctx)
+	return status, streamFailure(op, id, err)
 }
 
 // furtherProcess prepares a process of a running container.

@@ -1,0 +1,168 @@
+package driver
+
+import (
+	"context"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/moatproject/moat/core"
+)
+
+// Carrier carries the streams of one attachment or exec between a caller and an engine,
+// as [core.Attacher] promises: no two Writes at the same time, none after the return,
+// a return within a second of the context's end, and Stdin's failure told at the end.
+type Carrier struct {
+	// Caller has the streams. Only Stdin, Stdout and Stderr are used; nil writers discard.
+	Caller core.AttachOptions
+
+	// Input is where Stdin is copied to. Close tells the program that its input has ended;
+	// it is called once, at Stdin's end or failure. nil: Stdin is not read.
+	Input io.WriteCloser
+
+	// Ready returns when the program may be given input. Stdin is not read before. Its
+	// failure ends the attachment. nil: at once.
+	Ready func(context.Context) error
+
+	// Copy writes the program's output, and returns the program's exit code once there is
+	// no more, or as soon as ctx ends. It may write from several goroutines.
+	Copy func(ctx context.Context, stdout, stderr io.Writer) (int64, error)
+}
+
+// Run carries until Copy returns, Ready fails, a writer fails, or ctx ends, and returns
+// which it was. Of several failures ctx's comes first. Beside Stdin's failure the exit
+// code is valid. A failure of a caller's stream is a [*CallerError].
+//
+// A Read of Stdin that is in progress is left to itself. So are Copy and a Write of the
+// caller's that outlast ctx by half a second.
+func (c *Carrier) Run(ctx context.Context) (int64, error) {
+	running, cancel := context.WithCancel(ctx)
+	defer cancel()
+	output := &turns{ctx: running, failed: make(chan error, 1)}
+	type result struct {
+		code int64
+		err  error
+	}
+	copied := make(chan result, 1)
+	go func() {
+		code, err := c.Copy(running, output.writer(c.Caller.Stdout), output.writer(c.Caller.Stderr))
+		copied <- result{code, err}
+	}()
+	input, refused := make(chan error, 1), make(chan error, 1)
+	go func() {
+		if c.Ready != nil {
+			if err := c.Ready(running); err != nil {
+				refused <- err
+				return
+			}
+		}
+		if c.Caller.Stdin != nil && c.Input != nil {
+			c.send(running, input)
+		}
+	}()
+
+	var end result
+	ending := running // the context whose end limits the wait for Writes in progress
+	select {
+	case end = <-copied:
+		ending = ctx
+		close(copied)
+	case end.err = <-refused:
+	case end.err = <-output.failed:
+	case <-ctx.Done():
+		end.err = ctx.Err()
+	}
+	cancel()
+	quiet := make(chan struct{})
+	go func() {
+		defer close(quiet)
+		<-copied
+		output.await()
+	}()
+	await(ending, quiet)
+	if failure := failureIn(output.failed); failure != nil {
+		end.err = failure // also where the program went on
+	}
+	switch {
+	case end.err != nil && ctx.Err() != nil:
+		return 0, ctx.Err()
+	case end.err == nil:
+		end.err = failureIn(input)
+	}
+	return end.code, end.err
+}
+
+// grace is how long Copy and Writes in progress may outlast the context: a method
+// returns within a second of it.
+const grace = 500 * time.Millisecond
+
+// await returns when quiet is closed, or grace after the end of ctx.
+func await(ctx context.Context, quiet <-chan struct{}) {
+	select {
+	case <-quiet:
+		return
+	case <-ctx.Done():
+	}
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-quiet:
+	case <-timer.C:
+	}
+}
+
+// failureIn returns the failure that has been sent, or nil.
+func failureIn(sent <-chan error) error {
+	select {
+	case err := <-sent:
+		return err
+	default:
+		return nil
+	}
+}
+
+// send copies Stdin to Input, and its end. That the program reads no more is no failure.
+func (c *Carrier) send(ctx context.Context, failed chan<- error) {
+	from := &CallerReader{Context: ctx, Reader: c.Caller.Stdin}
+	_, _ = io.Copy(c.Input, from)
+	if ctx.Err() == nil {
+		failed <- from.Failure // before the program can exit because of the end
+		_ = c.Input.Close()
+	}
+}
+
+// turns lets the caller's writers take turns, and begins no Write after ctx has ended.
+type turns struct {
+	ctx    context.Context
+	turn   sync.Mutex
+	failed chan error // the first failure of a Write
+}
+
+// await returns when no Write is in progress, after the end of ctx.
+func (t *turns) await() {
+	t.turn.Lock()
+	defer t.turn.Unlock()
+}
+
+func (t *turns) writer(to io.Writer) io.Writer { return &turnWriter{t, CallerWriter(to)} }
+
+type turnWriter struct {
+	*turns
+	to io.Writer
+}
+
+func (w *turnWriter) Write(p []byte) (int, error) {
+	w.turn.Lock()
+	defer w.turn.Unlock()
+	if err := w.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := w.to.Write(p)
+	if err != nil {
+		select {
+		case w.failed <- err:
+		default:
+		}
+	}
+	return n, err
+}
