@@ -3,6 +3,7 @@ package core
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 )
 
@@ -112,4 +113,18 @@ func FieldOf(err error) string {
 		return FieldOf(e.Err) // an operation's error wraps the check's
 	}
 	return e.Field
+}
+
+// ProgramFailure returns why a program cannot run, [fs.ErrNotExist] or
+// [fs.ErrPermission], where err says that it cannot (RT-23, RT-106); otherwise nil.
+func ProgramFailure(err error) error {
+	if FieldOf(err) != "Cmd" {
+		return nil
+	}
+	for _, reason := range []error{fs.ErrNotExist, fs.ErrPermission} {
+		if errors.Is(err, reason) {
+			return reason
+		}
+	}
+	return nil
 }

@@ -160,3 +160,21 @@ func TestFieldOf(t *testing.T) {
 		})
 	}
 }
+
+func TestProgramFailure(t *testing.T) {
+	cannotRun := func(field string, reason error) error {
+		return fmt.Errorf("start: %w", &core.Error{Op: "start", Class: core.ErrInvalidConfig, Field: field, Err: reason})
+	}
+	for _, test := range []struct{ err, want error }{
+		{cannotRun("Cmd", fs.ErrNotExist), fs.ErrNotExist},
+		{cannotRun("Cmd", fs.ErrPermission), fs.ErrPermission},
+		{cannotRun("Cmd", errors.New("empty")), nil},
+		{cannotRun("Mounts", fs.ErrNotExist), nil},
+		{fs.ErrNotExist, nil},
+		{nil, nil},
+	} {
+		if got := core.ProgramFailure(test.err); got != test.want {
+			t.Errorf("%v: %v, want %v", test.err, got, test.want)
+		}
+	}
+}

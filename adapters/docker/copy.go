@@ -451,7 +451,7 @@ func (e *emptyFiles) check() error {
 	}}
 	_, err := e.runtime.execTool(e.call, core.AttachOptions{Stdout: output}, append([]string{"stat", "-f", "-c", "%t %n", "--"}, e.names...))
 	e.names, e.length = nil, 0
-	if core.FieldOf(err) == "Cmd" {
+	if core.ProgramFailure(err) != nil {
 		return nil
 	}
 	return cmp.Or(err, found)
@@ -512,7 +512,7 @@ func (r *Runtime) headerByTar(c *call, file string) (optional.PathStat, error) {
 
 // withoutTar tells that an image has no tar, where that is why a copy failed.
 func (r *Runtime) withoutTar(c *call, err error) error {
-	if core.FieldOf(err) == "Cmd" && errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(core.ProgramFailure(err), fs.ErrNotExist) {
 		return c.wrong(core.ErrUnsupported, "", "files of a running sandbox are out of the engine's reach, and the image has no tar", "Copy before it is started, or use an image with tar")
 	}
 	return err

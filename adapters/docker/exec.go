@@ -251,7 +251,7 @@ func (e *execution) bringGate() error {
 	opts := optional.ExecOptions{Cmd: []string{"sh", "-c", script}, User: "0", WorkingDir: "/"}
 	opts.Stdin = bytes.NewReader(program)
 	code, err := e.runtime.Exec(e.call.ctx, e.call.object, opts)
-	if core.FieldOf(err) == "Cmd" {
+	if core.ProgramFailure(err) != nil {
 		return nil
 	}
 	if err == nil && code == 0 {

@@ -26,9 +26,9 @@ const maxDockerfile = 4 << 20
 
 // buildOptions are the flags of `moat build`.
 type buildOptions struct {
-	file, progress          string
+	file, progress     string
 	tags, args, labels []string
-	noCache, quiet          bool
+	noCache, quiet     bool
 }
 
 func (o *buildOptions) register(flags *pflag.FlagSet) {

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"io/fs"
 
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
@@ -77,12 +76,10 @@ func (a *app) exec(ctx context.Context, engine *wiring.Engine, name string, opts
 	switch {
 	case errors.Is(context.Cause(ctx), errDetached):
 		return nil
-	case core.FieldOf(err) == "Cmd" && errors.Is(err, fs.ErrNotExist):
-		return &exitError{status: statusNotFound, err: err}
-	case core.FieldOf(err) == "Cmd" && errors.Is(err, fs.ErrPermission):
-		return &exitError{status: statusNotExecutable, err: err}
-	case err != nil || code == 0:
-		return err
+	case err != nil:
+		return programFailure(err)
+	case code == 0:
+		return nil
 	}
 	return &exitError{status: int(code)}
 }

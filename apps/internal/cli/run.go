@@ -166,17 +166,21 @@ func (a *app) relayed(ctx context.Context, f func(context.Context, *wiring.Engin
 	return err
 }
 
-// startFailure gives a command that cannot run the status that shells give it.
+// startFailure is programFailure for the workload of a run.
 func startFailure(err error) error {
 	step, ok := errors.AsType[*run.StepError](err)
-	switch {
-	case ok && step.Step != run.StepWorkload: // its command is another one
+	if ok && step.Step != run.StepWorkload { // its command is another one
 		return err
-	case core.FieldOf(err) != "Cmd":
-		return err
-	case errors.Is(err, fs.ErrNotExist):
+	}
+	return programFailure(err)
+}
+
+// programFailure gives a program that cannot run the status that shells give it.
+func programFailure(err error) error {
+	switch reason := core.ProgramFailure(err); {
+	case errors.Is(reason, fs.ErrNotExist):
 		return &exitError{status: statusNotFound, err: err}
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(reason, fs.ErrPermission):
 		return &exitError{status: statusNotExecutable, err: err}
 	}
 	return err
