@@ -24,11 +24,13 @@ var capabilities = []string{
 	"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID",
 }
 
-// A creation that the engine has begun goes on there when its caller gives up. So it
-// is waited for a little longer, in order to remove what has come of it.
+// A creation that the engine has begun goes on there when its caller gives up. So the
+// call waits a little longer, in order to remove the new object. An engine that is busy
+// takes more time than a call may: then creation and removal go on after its return.
 const (
-	createGrace = 500 * time.Millisecond
-	removeGrace = 250 * time.Millisecond
+	createGrace  = 500 * time.Millisecond
+	removeGrace  = 250 * time.Millisecond
+	latePatience = 30 * time.Second
 )
 
 // CreateContainer creates a container, pulling its image as cfg.Pull says.
@@ -151,17 +153,17 @@ func (r *Runtime) create(c *call, name string, asked request) (container.CreateR
 	return response, err
 }
 
-// createPatiently makes the request until ctx ends. What the engine creates later, as a
-// busy Podman does, is removed then.
+// createPatiently makes the request until ctx ends. A container that the engine creates
+// later is removed then.
 func (r *Runtime) createPatiently(ctx context.Context, asked request, name string) (container.CreateResponse, error) {
-	return patiently(ctx, r.kind().latePatience, func(ctx context.Context) (container.CreateResponse, error) {
+	return patiently(ctx, func(ctx context.Context) (container.CreateResponse, error) {
 		return r.engine.ContainerCreate(ctx, asked.config, asked.hostConfig, asked.networking, nil, name)
 	}, func(ctx context.Context, late container.CreateResponse) { _ = r.kind().destroy(ctx, r, late.ID) })
 }
 
 // patiently calls create until ctx ends. An object that exists only after that, but within
-// patience, is removed then.
-func patiently[T any](ctx context.Context, patience time.Duration, create func(context.Context) (T, error), remove func(context.Context, T)) (T, error) {
+// latePatience, is removed then.
+func patiently[T any](ctx context.Context, create func(context.Context) (T, error), remove func(context.Context, T)) (T, error) {
 	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	type result struct {
 		object T
@@ -180,7 +182,7 @@ func patiently[T any](ctx context.Context, patience time.Duration, create func(c
 	}
 	go func() {
 		defer cancel()
-		time.AfterFunc(patience, cancel)
+		time.AfterFunc(latePatience, cancel)
 		if created := <-done; created.err == nil {
 			remove(late, created.object)
 		}
@@ -196,12 +198,28 @@ func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
 	return graced, func() { stop(); cancel() }
 }
 
-// drop removes a container that its creator does not get, whatever ended ctx. What
-// cannot be removed in time carries Moat's labels, by which it is found.
+// drop removes a container that its creator does not get.
 func (r *Runtime) drop(ctx context.Context, id string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeGrace)
-	defer cancel()
-	_ = r.kind().destroy(ctx, r, id)
+	discard(ctx, func(ctx context.Context) { _ = r.kind().destroy(ctx, r, id) })
+}
+
+// discard calls remove, whatever ended ctx. It returns after removeGrace at the latest;
+// remove goes on. An object that is not removed at all has Moat's labels, by which it is
+// found.
+func discard(ctx context.Context, remove func(context.Context)) {
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), latePatience)
+	removed := make(chan struct{})
+	go func() {
+		defer cancel()
+		defer close(removed)
+		remove(late)
+	}()
+	timer := time.NewTimer(removeGrace)
+	defer timer.Stop()
+	select {
+	case <-removed:
+	case <-timer.C:
+	}
 }
 
 // heed reads the engine's warnings: a limit that was asked for and that the engine's

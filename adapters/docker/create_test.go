@@ -302,6 +302,52 @@ func TestCreationThatIsGivenUpLeavesNothing(t *testing.T) {
 	engine.wantRequests(t, createURI, "DELETE /containers/"+testID+"?force=1&v=1")
 }
 
+// TestLateContainer creates a container after the call has returned.
+func TestLateContainer(t *testing.T) {
+	engine := startFake(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	returned, removed := make(chan struct{}), make(chan string, 1)
+	engine.on(createRoute, func(w http.ResponseWriter, r *http.Request) {
+		cancel()
+		<-returned
+		answer(http.StatusCreated, container.CreateResponse{ID: testID})(w, r)
+	})
+	engine.on("DELETE /containers/{id}", func(w http.ResponseWriter, r *http.Request) {
+		removed <- r.PathValue("id")
+		status(http.StatusNoContent)(w, r)
+	})
+	if _, err := engine.runtime(t).CreateContainer(ctx, core.Config{Image: "image"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
+	}
+	close(returned)
+	if id := await(t, removed, "the removal"); id != testID {
+		t.Errorf("it removed %s", id)
+	}
+}
+
+// TestSlowRemovalGoesOn removes a container for longer than the call may take.
+func TestSlowRemovalGoesOn(t *testing.T) {
+	engine := startFake(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	engine.on(createRoute, func(w http.ResponseWriter, r *http.Request) {
+		cancel()
+		answer(http.StatusCreated, container.CreateResponse{ID: testID})(w, r)
+	})
+	returned, cut := make(chan struct{}), make(chan error, 1)
+	engine.on("DELETE /containers/{id}", func(w http.ResponseWriter, r *http.Request) {
+		<-returned
+		cut <- r.Context().Err()
+		status(http.StatusNoContent)(w, r)
+	})
+	if _, err := engine.runtime(t).CreateContainer(ctx, core.Config{Image: "image"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
+	}
+	close(returned)
+	if err := await(t, cut, "the removal"); err != nil {
+		t.Errorf("the removal ended with the call: %v", err)
+	}
+}
+
 func TestCreationThatHangsEndsWithClose(t *testing.T) {
 	engine := startFake(t)
 	held := newGate()

@@ -338,13 +338,14 @@ func matches(err, want error) bool {
 	return errors.Is(err, want)
 }
 
-func await(t testing.TB, event <-chan struct{}, what string) {
+func await[T any](t testing.TB, event <-chan T, what string) (value T) {
 	t.Helper()
 	select {
-	case <-event:
+	case value = <-event:
 	case <-time.After(patience):
 		t.Fatalf("%s has not come", what)
 	}
+	return value
 }
 
 // outcome is what a call in a goroutine of its own comes to.

@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -37,10 +36,6 @@ const (
 	optionICC    = "com.docker.network.bridge.enable_icc"   // its containers can reach each other
 	optionNoHost = "com.docker.network.bridge.inhibit_ipv4" // the engine's host has no address on it
 )
-
-// networkPatience is how long a creation goes on after its call has returned: an engine
-// that creates many networks finishes each, also for a client that has gone.
-const networkPatience = 30 * time.Second
 
 // NetworkManager returns the runtime's network manager. Docker Engine 20.10 removes the
 // firewall rule between networks for some milliseconds whenever it creates a network:
@@ -99,14 +94,12 @@ func (r *Runtime) createNetwork(c *call, cfg optional.NetworkConfig, subnet neti
 	maps.Copy(options.Labels, core.ObjectLabels(cfg.RunID, core.RoleNetwork))
 	graced, cancel := withGrace(c.ctx)
 	defer cancel()
-	id, err := patiently(graced, networkPatience, func(ctx context.Context) (string, error) {
+	id, err := patiently(graced, func(ctx context.Context) (string, error) {
 		return r.kind().createNetwork(ctx, r, c, cfg, options)
 	}, func(ctx context.Context, id string) { _ = r.kind().removeNetwork(ctx, r, id) })
 	if err == nil && c.ctx.Err() != nil {
 		err = c.ctx.Err()
-		removal, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), removeGrace)
-		defer cancel()
-		_ = r.kind().removeNetwork(removal, r, id)
+		discard(c.ctx, func(ctx context.Context) { _ = r.kind().removeNetwork(ctx, r, id) })
 	}
 	if err != nil {
 		return "", c.failed(err)

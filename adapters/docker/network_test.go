@@ -15,7 +15,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/docker/docker/api/types/network"
 	"github.com/moatproject/moat/core"
@@ -198,13 +197,8 @@ func TestLateNetwork(t *testing.T) {
 		t.Errorf("%v, want %v", err, context.Canceled)
 	}
 	close(returned)
-	select {
-	case id := <-removed:
-		if id != testID {
-			t.Errorf("it removed %s", id)
-		}
-	case <-time.After(patience):
-		t.Error("it left the network behind")
+	if id := await(t, removed, "the removal"); id != testID {
+		t.Errorf("it removed %s", id)
 	}
 }
 

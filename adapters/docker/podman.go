@@ -48,7 +48,6 @@ var podman = product{
 		events.ActionDie:     {"died"},
 		events.ActionDestroy: {"remove"},
 	},
-	latePatience:    30 * time.Second,
 	hostTimeout:     15 * time.Second, // it inspects each container and waits for stopping ones
 	halfCloses:      true,
 	attachToLog:     attachToLogOnPodman,

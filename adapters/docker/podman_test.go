@@ -1,7 +1,6 @@
 package docker
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -126,23 +125,6 @@ func TestTheListOfPodman(t *testing.T) {
 	if want := (core.PortMapping{ContainerPort: 81, Protocol: "tcp", HostIP: "127.0.0.1", HostPort: 8081}); len(list[0].Published) != 2 || list[0].Published[1] != want {
 		t.Errorf("published are %+v", list[0].Published)
 	}
-}
-
-func TestWhatPodmanCreatesLateIsRemoved(t *testing.T) {
-	engine := startFakePodman(t)
-	creating, removed := newGate(), openGate()
-	engine.on("POST /containers/create", creating.then(answer(http.StatusCreated, container.CreateResponse{ID: testID})))
-	engine.on("DELETE "+libpod+"/containers/{id}", removed.then(answer(http.StatusOK, []any{})))
-	r := engine.runtime(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	calling := begin(func() (string, error) { return r.CreateContainer(ctx, core.Config{Image: "image"}) })
-	await(t, creating.arrived, "the request")
-	cancel()
-	if _, err := calling.result(t); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
-	}
-	close(creating.open)
-	await(t, removed.arrived, "the removal")
 }
 
 func TestPodmanTakesNoRangeOfPorts(t *testing.T) {

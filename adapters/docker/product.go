@@ -31,8 +31,6 @@ type product struct {
 	// filters are further names of an event in a request for events.
 	filters map[events.Action][]string
 
-	latePatience time.Duration // how long a container's creation continues after its call has returned
-
 	hostTimeout time.Duration // of requests of methods without a context
 	halfCloses  bool          // the end of an attachment always closes the container's stdin
 
