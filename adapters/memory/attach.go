@@ -157,9 +157,9 @@ func (r *Runtime) Exec(ctx context.Context, id string, opts optional.ExecOptions
 		return int64(cmd.execute(program))
 	}
 	connect := func(ctx context.Context, stdout, stderr io.Writer) {
-		cmd.stdin, cmd.stdout, cmd.stderr = stdin, stdout, stderr
+		cmd.stdin, cmd.stdout, cmd.stderr = stdin, unfailing(stdout), unfailing(stderr)
 		if opts.TTY {
-			cmd.connect(stdin, open, stdout)
+			cmd.connect(stdin, open, cmd.stdout)
 			go cmd.terminal.follow(ctx, opts.Resize)
 		}
 	}
@@ -197,6 +197,14 @@ func (r *Runtime) Exec(ctx context.Context, id string, opts optional.ExecOptions
 	}
 	status, err := carrier.Run(ctx)
 	return status, streamFailure(op, id, err)
+}
+
+// unfailing makes a writer for a program, which goes on when its reader has gone.
+func unfailing(w io.Writer) io.Writer {
+	return writerFunc(func(p []byte) (int, error) {
+		_, _ = w.Write(p)
+		return len(p), nil
+	})
 }
 
 // furtherProcess prepares a process of a running container.

@@ -144,7 +144,7 @@ type build struct {
 }
 
 func (b *build) run(stages []instructions.Stage, globals []instructions.ArgCommand) (*image, error) {
-	b.done = map[string]*image{"scratch": {whole: true, id: "scratch"}}
+	b.done = map[string]*image{"scratch": {whole: true, id: "scratch", programs: b.programs}}
 	for _, stage := range stages {
 		b.steps += 1 + len(stage.Commands)
 	}

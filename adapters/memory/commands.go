@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"regexp"
@@ -32,15 +33,24 @@ func init() { // a variable of these would refer to itself: env and sh run progr
 	}
 }
 
-// builtinFiles is what each image begins with.
-func builtinFiles() map[string]string {
+// programsWith returns the built-in programs with functions of the caller's over them.
+func programsWith(functions map[string]func(*Process) int) map[string]program {
+	all := maps.Clone(programs)
+	for name, function := range functions {
+		all[name] = inProcess(function)
+	}
+	return all
+}
+
+// builtinFiles is what the image begins with.
+func (i *image) builtinFiles() map[string]string {
 	files := map[string]string{
 		"/etc/passwd":       "root:x:0:0:root:/root:/bin/sh\ntester:x:1000:1000:tester:/home/tester:/bin/sh\n",
 		"/etc/group":        "root:x:0:\ntester:x:1000:\n",
 		"/dev/null":         "",
 		"/proc/self/status": "NoNewPrivs:\t1\n",
 	}
-	for name := range programs {
+	for name := range i.programs {
 		files["/bin/"+name] = builtinMark + name + "\n"
 	}
 	return files

@@ -22,8 +22,9 @@
 //
 // # Images
 //
-// [BaseImage] and [ConfigImage] are built in. What a program of yours runs can come as
-// shell scripts, in the Files of an [Image]: the example shows it. [Options.Images] are
+// [BaseImage] and [ConfigImage] are built in. The programs that your code runs can be
+// functions ([Options.Programs]; the example shows one), or shell scripts in the Files of
+// an [Image]. [Options.Images] are
 // present from the beginning; those in [Options.Registry] can be pulled, with progress,
 // and [Options.Unreachable] stands for registries that are down. All else is not found.
 //

@@ -3,7 +3,6 @@ package memory_test
 import (
 	"context"
 	"fmt"
-	"testing/fstest"
 
 	"github.com/moatproject/moat/adapters/memory"
 	"github.com/moatproject/moat/core"
@@ -26,14 +25,15 @@ func check(ctx context.Context, rt core.Runtime) (code int64, output []byte, err
 	return code, output, err
 }
 
-// An embedder's test gives the program that its code runs as a script of a few lines.
+// An embedder's test gives the program that its code runs as a function.
 func Example() {
-	rt := memory.New(memory.Options{Images: []memory.Image{{
-		Ref: "example/linter",
-		Files: fstest.MapFS{
-			"bin/lint": {Mode: 0o755, Data: []byte("#!/bin/sh\necho \"two problems ($1)\"\nexit 2\n")},
-		},
-	}}})
+	rt := memory.New(memory.Options{
+		Images: []memory.Image{{Ref: "example/linter"}},
+		Programs: map[string]func(*memory.Process) int{"lint": func(p *memory.Process) int {
+			fmt.Fprintf(p.Stdout(), "two problems (%s)\n", p.Args()[1])
+			return 2
+		}},
+	})
 	defer rt.Close()
 
 	code, output, err := check(context.Background(), rt)

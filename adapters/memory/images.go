@@ -49,12 +49,14 @@ type image struct {
 	created time.Time
 	labels  map[string]string
 	whole   bool // Files is all that it has, without the built-in files
+
+	programs map[string]program // by the names of their files in /bin
 }
 
 // unpack fills a file system.
 func (i *image) unpack(tree *filesystem) error {
 	if !i.whole {
-		for name, content := range builtinFiles() {
+		for name, content := range i.builtinFiles() {
 			mode := fs.FileMode(0o644)
 			if strings.HasPrefix(name, "/bin/") {
 				mode = 0o755
@@ -92,7 +94,7 @@ func builtinImages() []Image {
 	}
 }
 
-func imagesByRef(list []Image) map[string]*image {
+func imagesByRef(list []Image, programs map[string]program) map[string]*image {
 	images := map[string]*image{}
 	for _, spec := range list {
 		spec.Ref = normalRef(spec.Ref)
@@ -100,7 +102,7 @@ func imagesByRef(list []Image) map[string]*image {
 			spec.Cmd = []string{"sh"}
 		}
 		sum := sha256.Sum256([]byte(spec.Ref))
-		known := &image{Image: spec, id: "sha256:" + hex.EncodeToString(sum[:]), created: time.Now()}
+		known := &image{Image: spec, id: "sha256:" + hex.EncodeToString(sum[:]), created: time.Now(), programs: programs}
 		known.size = sizeOf(known)
 		images[spec.Ref] = known
 	}
@@ -111,7 +113,7 @@ func imagesByRef(list []Image) map[string]*image {
 // containers, where it can be told.
 func sizeOf(i *image) (size int64) {
 	if !i.whole {
-		for _, content := range builtinFiles() {
+		for _, content := range i.builtinFiles() {
 			size += int64(len(content))
 		}
 	}

@@ -26,6 +26,11 @@ type Options struct {
 	// reference of a built-in image replaces it.
 	Images []Image
 
+	// Programs are functions of this process that containers run as programs: each is in
+	// /bin of every image, by its name, in place of a built-in command of that name. One
+	// returns its exit status. It is called by a goroutine for each process that runs it.
+	Programs map[string]func(*Process) int
+
 	// Registry has the images that can be pulled.
 	Registry []Image
 
@@ -42,6 +47,7 @@ type Options struct {
 // Runtime runs containers in this process. Make one with [New].
 type Runtime struct {
 	logLimit    int
+	programs    map[string]program
 	registry    map[string]*image
 	unreachable map[string]bool
 	closed      chan struct{}
@@ -73,13 +79,15 @@ var _ interface {
 
 // New returns a runtime without containers. It opens nothing.
 func New(opts Options) *Runtime {
+	programs := programsWith(opts.Programs)
 	r := &Runtime{
 		logLimit:    opts.LogLimit,
-		registry:    imagesByRef(opts.Registry),
+		programs:    programs,
+		registry:    imagesByRef(opts.Registry, programs),
 		unreachable: map[string]bool{},
 		closed:      make(chan struct{}),
 		happened:    make(chan struct{}),
-		images:      imagesByRef(append(builtinImages(), opts.Images...)),
+		images:      imagesByRef(append(builtinImages(), opts.Images...), programs),
 		built:       map[string]*image{},
 	}
 	r.services = services.NewManager(r)

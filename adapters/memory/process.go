@@ -114,8 +114,9 @@ type process struct {
 	cancel context.CancelCauseFunc
 
 	mu         sync.Mutex
-	traps      map[int]string // signal → handler, "" ignores it; 0 is the exit
-	pending    []int          // signals whose handlers are to be run
+	traps      map[int]string     // signal → handler, "" ignores it; 0 is the exit
+	notified   map[int]chan<- int // signal → where a Process wants it
+	pending    []int              // signals whose handlers are to be run
 	foreground context.Context
 	interrupt  context.CancelCauseFunc // ends foreground
 	generation int                     // of the foreground
@@ -131,7 +132,7 @@ func (k killed) Error() string { return fmt.Sprintf("killed by signal %d", int(k
 func (k killed) status() int { return 128 + int(k) }
 
 func (r *run) newProcess(parent context.Context, controlling *terminal) *process {
-	p := &process{run: r, user: r.container.user, terminal: controlling, traps: map[int]string{}, jobs: map[string]*job{}}
+	p := &process{run: r, user: r.container.user, terminal: controlling, traps: map[int]string{}, notified: map[int]chan<- int{}, jobs: map[string]*job{}}
 	p.ctx, p.cancel = context.WithCancelCause(parent)
 	p.foreground, p.interrupt = context.WithCancelCause(p.ctx)
 	r.mu.Lock()
@@ -155,13 +156,26 @@ func (p *process) signal(number int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	handler, trapped := p.traps[number]
+	arrived, wanted := p.notified[number]
 	switch {
+	case wanted && number != sigKILL:
+		select {
+		case arrived <- number:
+		default:
+		}
 	case number == sigKILL, !trapped && terminates(number):
 		p.cancel(killed(number))
 	case trapped && handler != "":
 		p.pending = append(p.pending, number)
 		p.interrupt(killed(number))
 	}
+}
+
+// notify sends signals of a number to a channel, instead of what they do by default.
+func (p *process) notify(arrived chan<- int, number int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.notified[number] = arrived
 }
 
 func (p *process) isInterrupted() bool {
@@ -293,7 +307,7 @@ func (c *command) find() (program, error) {
 		return nil, err
 	}
 	if builtin, ok := strings.CutPrefix(line, builtinMark); ok {
-		return programs[builtin], nil
+		return c.builtin(name, builtin)
 	}
 	interpreter := strings.Fields(strings.TrimPrefix(line, "#!"))
 	if !strings.HasPrefix(line, "#!") || len(interpreter) == 0 {
@@ -307,7 +321,15 @@ func (c *command) find() (program, error) {
 	if !ok {
 		return nil, pathError("exec", interpreter[0], syscall.ENOEXEC)
 	}
-	return programs[builtin], nil
+	return c.builtin(interpreter[0], builtin)
+}
+
+// builtin returns the program that a file names.
+func (c *command) builtin(file, name string) (program, error) {
+	if found, ok := c.run.container.image.programs[name]; ok {
+		return found, nil
+	}
+	return nil, pathError("exec", file, syscall.ENOEXEC)
 }
 
 func (c *command) firstLine(name string) (string, error) {

@@ -141,6 +141,12 @@ func (t *terminal) follow(ctx context.Context, sizes <-chan optional.TerminalSiz
 	}
 }
 
+func (t *terminal) currentSize() optional.TerminalSize {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.size
+}
+
 // ResizeTTY sets the size of the container's terminal.
 func (r *Runtime) ResizeTTY(ctx context.Context, id string, height, width uint) error {
 	const op = "resize terminal"
@@ -168,13 +174,13 @@ func stty(c *command) int {
 	}
 	setting, t := strings.Join(c.args[1:], " "), c.terminal
 	t.mu.Lock()
-	size := t.size
 	if setting == "echo" || setting == "-echo" {
 		t.silent = setting == "-echo"
 	}
 	t.mu.Unlock()
 	switch setting {
 	case "size":
+		size := t.currentSize()
 		_, err := fmt.Fprintln(c.stdout, size.Height, size.Width)
 		return statusOfWrite(err)
 	case "echo", "-echo":
