@@ -75,7 +75,7 @@ func (f *fixture) attaching(id string, opts core.AttachOptions) *call[struct{}] 
 }
 
 func attach(f *fixture) {
-	cfg := f.shell(`echo ready; cat; echo error >&2`)
+	cfg := f.agent("say ready", "cat", "stderr say error")
 	cfg.Interactive = true
 	var stdout, stderr bytes.Buffer
 	_, err := f.attaching(f.ready(cfg), core.AttachOptions{Stdin: strings.NewReader("hello\n"), Stdout: &stdout, Stderr: &stderr}).result(f)
@@ -123,7 +123,7 @@ func (w *lateWriter) await(f *fixture) {
 
 // ticking writes until it is stopped, for streams that show that they are live.
 func (f *fixture) ticking() core.Config {
-	return f.shell(`echo ready; while :; do echo tick; sleep 0.1; done`)
+	return f.agent("say ready", "every 100ms say tick")
 }
 
 // cancelled ends the context of an attachment in the middle, to a container that is
@@ -169,7 +169,7 @@ func attachCancelled(f *fixture) {
 
 // answering is a configuration of a container that answers each line on its stdin.
 func (f *fixture) answering() core.Config {
-	cfg := f.shell(`echo ready; while read line; do echo "answer to $line"; done; echo the end of stdin`)
+	cfg := f.agent("say ready", "answer", "say the end of stdin")
 	cfg.Interactive = true
 	return cfg
 }
@@ -259,7 +259,7 @@ func slowAttachment(f *fixture) {
 	const line = "0123456789abcde\n"
 	const lines = core.AttachBacklog/len(line) - 1 // the first line counts too
 	expected := "first\n" + strings.Repeat(line, lines)
-	cfg := f.shell(fmt.Sprintf(`echo ready; read line; echo first; read line; yes 0123456789abcde | head -n %d`, lines))
+	cfg := f.agent("say ready", "line", "say first", "line", fmt.Sprintf(`repeat %d %s\n`, lines, strings.TrimSpace(line)))
 	cfg.Interactive = true
 	id := f.ready(cfg)
 	slow := f.stuckWriter()
@@ -299,14 +299,14 @@ func slowAttachment(f *fixture) {
 }
 
 func failingAttachment(f *fixture) {
-	cfg := f.shell(`echo ready; read line; echo answer; sleep 1000`)
+	cfg := f.agent("say ready", "line", "say answer", "sleep")
 	cfg.Interactive = true
 	id := f.ready(cfg)
 	_, err := f.attaching(id, core.AttachOptions{Stdin: strings.NewReader("go\n"), Stdout: brokenWriter{}}).until("its writer fails").result(f)
 	f.wantClass("an attachment to a writer that fails", err, io.ErrClosedPipe)
 	f.wantState(id, core.StateRunning)
 
-	cfg.Cmd = f.shell(`echo ready; cat; echo the end; exit 3`).Cmd
+	cfg.Cmd = agentCommand("say ready", "cat", "say the end", "exit 3")
 	id = f.ready(cfg)
 	var stdout bytes.Buffer
 	_, err = f.attaching(id, core.AttachOptions{Stdin: brokenReader("text\n"), Stdout: &stdout}).result(f)
@@ -361,7 +361,7 @@ func startAttached(f *fixture) {
 	for n := range lines {
 		fmt.Fprintln(&expected, n+1)
 	}
-	id := f.create(f.shell(fmt.Sprintf("seq 1 %d & seq 1 %[1]d >&2; wait", lines)))
+	id := f.create(f.agent(fmt.Sprint("start count ", lines), fmt.Sprint("stderr count ", lines), "wait"))
 	var stdout, stderr bytes.Buffer
 	var turn writersTurn
 	_, err := f.startingAttached(id, core.AttachOptions{Stdout: turn.of(&stdout), Stderr: turn.of(&stderr)}).result(f)
@@ -379,7 +379,7 @@ func startAttached(f *fixture) {
 		var lives [atOnce]*call[struct{}]
 		var outputs [atOnce]bytes.Buffer
 		for i := range lives {
-			id := f.create(f.shell(fmt.Sprintf("echo line %d", first+i)))
+			id := f.create(f.agent(fmt.Sprint("say line ", first+i)))
 			lives[i] = f.startingAttached(id, core.AttachOptions{Stdout: &outputs[i]})
 		}
 		for i, life := range lives {
@@ -442,12 +442,12 @@ func brokenReader(text string) io.Reader {
 }
 
 func startAttachedEnds(f *fixture) {
-	id := f.create(f.shell(`echo ready; sleep 1000`))
+	id := f.create(f.agent("say ready", "sleep"))
 	_, err := f.startingAttached(id, core.AttachOptions{Stdout: brokenWriter{}}).until("its writer fails").result(f)
 	f.wantClass("an attachment to a writer that fails", err, io.ErrClosedPipe)
 	f.wantState(id, core.StateRunning)
 
-	cfg := f.shell(`cat; echo the end; exit 3`)
+	cfg := f.agent("cat", "say the end", "exit 3")
 	cfg.Interactive = true
 	var stdout bytes.Buffer
 	id = f.create(cfg)
@@ -461,7 +461,7 @@ func startAttachedEnds(f *fixture) {
 
 func initialSize(f *fixture) {
 	for range 8 {
-		cfg := f.command("stty", "size")
+		cfg := f.agent("size")
 		cfg.TTY = true
 		var screen bytes.Buffer
 		id := f.create(cfg)
@@ -482,7 +482,7 @@ func everyByte() string {
 }
 
 func stdinUnchanged(f *fixture) {
-	cfg := f.shell(`cat; echo the end`)
+	cfg := f.agent("cat", "say the end")
 	cfg.Interactive = true
 	var stdout bytes.Buffer
 	sent := everyByte()
@@ -494,7 +494,7 @@ func stdinUnchanged(f *fixture) {
 }
 
 func oneOutput(f *fixture) {
-	cfg := f.shell(`echo out; echo err >&2`)
+	cfg := f.agent("say out", "stderr say err")
 	cfg.TTY = true
 	var stdout, stderr bytes.Buffer
 	_, err := f.startingAttached(f.create(cfg), core.AttachOptions{Stdout: &stdout, Stderr: &stderr, TTY: true}).result(f)
@@ -504,7 +504,7 @@ func oneOutput(f *fixture) {
 }
 
 func resize(f *fixture) {
-	cfg := f.shell(`echo ready; read line; stty size`)
+	cfg := f.agent("say ready", "line", "size")
 	cfg.Interactive, cfg.TTY = true, true
 	id := f.create(cfg)
 	stdin, typed := io.Pipe()
@@ -523,7 +523,7 @@ func resize(f *fixture) {
 }
 
 func attachedSize(f *fixture) {
-	cfg := f.shell(`echo ready; until [ "$(stty size)" = "33 111" ]; do sleep 0.1; done`)
+	cfg := f.agent("say ready", "size 33 111")
 	cfg.TTY = true
 	id := f.started(cfg)
 	f.awaitOutput(id, "ready")
@@ -531,7 +531,7 @@ func attachedSize(f *fixture) {
 	f.must(err)
 	want(f, "the exit code", f.wait(id), 0)
 
-	cfg.Cmd = []string{"true"}
+	cfg.Cmd = agentCommand()
 	id = f.create(cfg)
 	for what, attach := range map[string]func(context.Context, string, core.AttachOptions) error{
 		"Attach": f.rt.Attach, "StartAttached": f.rt.StartAttached,

@@ -312,7 +312,7 @@ func unreadableContext(f *fixture) {
 }
 
 func buildDNS(f *fixture) {
-	tag := f.build(f.dockerfile(`RUN grep nameserver /etc/resolv.conf >/servers`),
+	tag := f.build(f.dockerfile(`RUN agent "grep nameserver /etc/resolv.conf" >/servers`),
 		core.BuildOptions{DNS: []string{"192.0.2.53", "192.0.2.54"}, NoCache: true})
 	f.wantSaid(tag, "cat /servers", "nameserver 192.0.2.53\nnameserver 192.0.2.54\n")
 }

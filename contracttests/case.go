@@ -100,7 +100,7 @@ func (f *fixture) refuse(cases []Case) {
 	if len(cases) == 0 {
 		return
 	}
-	created := f.create(f.command("true")) // one for all: the cost of a list grows with the containers
+	created := f.create(f.agent()) // one for all: the cost of a list grows with the containers
 	before := f.objects()
 	for _, c := range cases {
 		if err := c.unsupported(f, created); !errors.Is(err, core.ErrUnsupported) {
@@ -160,7 +160,7 @@ func implements[P any]() *ability {
 // refusedConfig is the unsupported call of a setting.
 func refusedConfig(set func(*core.Config)) func(*fixture, string) error {
 	return func(f *fixture, _ string) error {
-		cfg := f.command("true")
+		cfg := f.agent()
 		set(&cfg)
 		_, err := f.tryCreate(cfg)
 		return err

@@ -76,7 +76,7 @@ func configCases() []Case {
 }
 
 func names(f *fixture) {
-	cfg := f.command("echo", "by name")
+	cfg := f.agent("say by name")
 	cfg.Name = "name-" + f.runID
 	id := f.create(cfg)
 	f.start(cfg.Name)
@@ -87,7 +87,7 @@ func names(f *fixture) {
 	f.wantClass("the state of what was removed by name", err, core.ErrNotFound)
 
 	// The rest, in an order that lets each call succeed.
-	byName := f.shell(`trap : USR1; trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done`)
+	byName := f.agent("ignore USR1", "on TERM exit 0", "say ready", "sleep")
 	byName.Name, byName.TTY = "every-call-"+f.runID, optional.CapabilitiesOf(f.rt).TTY
 	id = f.started(byName)
 	f.awaitOutput(byName.Name, "ready")
@@ -136,7 +136,7 @@ func names(f *fixture) {
 const chosenHostname = "host-of-it"
 
 func hostname(f *fixture) {
-	cfg := f.shell(`hostname; echo "$(cat /etc/hostname)"; cat /etc/hosts`)
+	cfg := f.agent("hostname", "cat /etc/hostname", "say", "cat /etc/hosts") // the file may end without a newline
 	cfg.Hostname = chosenHostname
 	out := f.output(cfg)
 	called, hosts, _ := strings.Cut(out, "\n")
@@ -153,9 +153,9 @@ func hostname(f *fixture) {
 }
 
 func imageDefaults(f *fixture) {
-	cfg := f.shell(`echo $ENTRYPOINT_RAN $FROM_IMAGE; id -u; pwd`)
+	cfg := f.agent("env ENTRYPOINT_RAN", "env FROM_IMAGE", "user", "dir")
 	cfg.Image = f.h.ConfigImage
-	want(f, "what the image says", f.output(cfg), "yes yes\n1000\n/home/tester\n")
+	want(f, "what the image says", f.output(cfg), "yes\nyes\n1000 1000\n/home/tester\n")
 
 	cfg.Cmd = nil // its command is a shell, which finds nothing to read
 	want(f, "the output of the image's command", f.output(cfg), "")
@@ -163,15 +163,15 @@ func imageDefaults(f *fixture) {
 
 func commandWords(f *fixture) {
 	words := []string{"", "a b", "$HOME", `"\n'`, "-x", "é", "*", "#"}
-	argv := append([]string{"sh", "-c", `for word in "$@"; do printf '<%s>' "$word"; done`, "sh"}, words...)
-	want(f, "the arguments", f.output(f.command(argv...)), "<"+strings.Join(words, "><")+">")
+	cfg := f.agent(append([]string{"words"}, words...)...)
+	want(f, "the arguments", f.output(cfg), "<"+strings.Join(words, ">\n<")+">\n")
 }
 
 func environment(f *fixture) {
-	cfg := f.shell(`printf '<%s>' "$PLAIN" "$BLANKS" "$EQUALS" "$LINES2" "${EMPTY-unset}" "$FROM_IMAGE"`)
+	cfg := f.agent("env PLAIN", "env BLANKS", "env EQUALS", "env LINES2", "env EMPTY", "env FROM_IMAGE")
 	cfg.Image = f.h.ConfigImage
 	cfg.Env = []string{"PLAIN=x", "BLANKS= a  b ", "EQUALS=a=b", "LINES2=a\nb", "EMPTY=", "FROM_IMAGE=replaced"}
-	want(f, "the environment", f.output(cfg), "<x>< a  b ><a=b><a\nb><><replaced>")
+	want(f, "the environment", f.output(cfg), "x\n a  b \na=b\na\nb\n\nreplaced\n")
 }
 
 // ownVariables are those that engines and shells make for each container.
@@ -210,7 +210,7 @@ func foreignEnvironment(f *fixture) {
 		}
 	}
 	rt := f.another()
-	cfg := f.command("env")
+	cfg := f.agent("env")
 	cfg.Env = []string{"ASKED_FOR=yes"}
 	id, err := rt.CreateContainer(f.ctx, cfg)
 	f.must(err)
@@ -237,31 +237,31 @@ func foreignEnvironment(f *fixture) {
 }
 
 func workingDir(f *fixture) {
-	cfg := f.command("pwd")
+	cfg := f.agent("dir")
 	cfg.WorkingDir = "/made/for/this"
 	want(f, "the working directory", f.output(cfg), "/made/for/this\n")
 }
 
 func user(f *fixture) {
 	for asked, expected := range map[string]string{"tester": "1000 1000", "1234:2345": "1234 2345"} {
-		cfg := f.shell(`echo $(id -u) $(id -g)`)
+		cfg := f.agent("user")
 		cfg.User = asked
 		want(f, "user and group of "+asked, f.output(cfg), expected+"\n")
 	}
 }
 
-// mounted asks for a mount of a folder of the host's with a file in it.
-func (f *fixture) mounted(script string, readOnly bool) (cfg core.Config, folder string) {
+// mounted is the agent's configuration with a folder of the host's, which has a file.
+func (f *fixture) mounted(readOnly bool, steps ...string) (cfg core.Config, folder string) {
 	f.Helper()
 	folder = f.TempDir()
 	f.must(os.WriteFile(filepath.Join(folder, "in"), []byte("from the host\n"), 0o644))
-	cfg = f.shell(script)
+	cfg = f.agent(steps...)
 	cfg.Mounts = []core.MountConfig{{Source: folder, Target: "/mnt/shared", ReadOnly: readOnly}}
 	return cfg, folder
 }
 
 func mounts(f *fixture) {
-	cfg, folder := f.mounted(`cat /mnt/shared/in; echo from inside >/mnt/shared/out`, false)
+	cfg, folder := f.mounted(false, "cat /mnt/shared/in", `append /mnt/shared/out from inside\n`)
 	want(f, "what the container reads", f.output(cfg), "from the host\n")
 	written, err := os.ReadFile(filepath.Join(folder, "out"))
 	f.must(err)
@@ -269,8 +269,8 @@ func mounts(f *fixture) {
 }
 
 func readOnlyMounts(f *fixture) {
-	cfg, folder := f.mounted(`cat /mnt/shared/in; (echo x >/mnt/shared/out) 2>/dev/null || echo refused`, true)
-	want(f, "the output", f.output(cfg), "from the host\nrefused\n")
+	cfg, folder := f.mounted(true, "cat /mnt/shared/in", "try append /mnt/shared/out x")
+	want(f, "the output", f.output(cfg), "from the host\nfailed\n")
 	if _, err := os.Stat(filepath.Join(folder, "out")); !errors.Is(err, os.ErrNotExist) {
 		f.Errorf("a file was written through a read-only mount: %v", err)
 	}
@@ -294,7 +294,7 @@ func (f *fixture) capabilities(change func(*core.Config)) uint64 {
 }
 
 func (f *fixture) showCapabilities() core.Config {
-	return f.command("grep", "CapEff", "/proc/self/status")
+	return f.agent("grep CapEff: /proc/self/status")
 }
 
 func (f *fixture) parseCapabilities(out string) uint64 {
@@ -336,7 +336,7 @@ func privileged(f *fixture) {
 }
 
 func addedGroups(f *fixture) {
-	cfg := f.command("id", "-G")
+	cfg := f.agent("groups")
 	cfg.GroupAdd = []string{"2345", "3456"}
 	groups := strings.Fields(f.output(cfg))
 	for _, group := range cfg.GroupAdd {
@@ -349,7 +349,7 @@ func addedGroups(f *fixture) {
 // interactive starts a reader whose stdin is open before one whose stdin is not:
 // when the second has ended, the first has had time to end too.
 func interactive(f *fixture) {
-	cfg := f.command("cat")
+	cfg := f.agent("cat")
 	cfg.Interactive = true
 	open := f.started(cfg)
 	cfg.Interactive = false
@@ -360,13 +360,13 @@ func interactive(f *fixture) {
 }
 
 func terminal(f *fixture) {
-	cfg := f.shell(`[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo terminal >&2`)
+	cfg := f.agent("terminal", "stderr say terminal")
 	cfg.TTY, cfg.Interactive = true, true
 	want(f, "the output", strings.TrimSpace(f.output(cfg)), "terminal")
 }
 
 func labels(f *fixture) {
-	cfg := f.command("true")
+	cfg := f.agent()
 	cfg.Labels = map[string]string{"example.org/kind": "a b", "empty": ""}
 	cfg.Role = core.RoleService
 	listed := f.listed(f.create(cfg)).Labels
@@ -378,7 +378,7 @@ func labels(f *fixture) {
 }
 
 func autoRemove(f *fixture) {
-	cfg := f.shell(`sleep 1; exit 5`) // time enough for the waiter to be there
+	cfg := f.agent("sleep 1s", "exit 5") // time enough for the waiter to be there
 	cfg.AutoRemove = true
 	id := f.create(cfg)
 	waiter := f.waiting(f.ctx, id)
@@ -402,13 +402,13 @@ var noNewPrivilegesLine = regexp.MustCompile(`NoNewPrivs:\s+([01])`)
 // its kernel says, or by BusyBox's word, where the kernel does not.
 func (f *fixture) gainsPrivileges(change func(*core.Config)) bool {
 	f.Helper()
-	cfg := f.shell(`grep NoNewPrivs /proc/self/status && exit
-cp /bin/busybox /tmp/busybox && chmod 4755 /tmp/busybox && su tester -c '/tmp/busybox crontab -l' 2>&1; true`)
+	cfg := f.agent("grep NoNewPrivs: /proc/self/status")
 	change(&cfg)
-	out := f.output(cfg)
-	if line := noNewPrivilegesLine.FindStringSubmatch(out); line != nil {
+	if line := noNewPrivilegesLine.FindStringSubmatch(f.output(cfg)); line != nil {
 		return line[1] == "0"
 	}
+	cfg.Cmd = f.shell("cp /bin/busybox /tmp/busybox && chmod 4755 /tmp/busybox && su tester -c '/tmp/busybox crontab -l' 2>&1; true").Cmd
+	out := f.output(cfg)
 	if !strings.Contains(out, "crontab:") {
 		f.Fatalf("neither the kernel nor BusyBox tells whether set-user-ID programs work: %q", out)
 	}

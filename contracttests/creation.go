@@ -29,7 +29,7 @@ func creationCases() []Case {
 }
 
 func createdAndLabelled(f *fixture) {
-	id := f.create(f.command("true"))
+	id := f.create(f.agent())
 	f.wantState(id, core.StateCreated)
 	info := f.listed(id)
 	want(f, "label "+core.LabelManaged, info.Labels[core.LabelManaged], "true")
@@ -38,7 +38,7 @@ func createdAndLabelled(f *fixture) {
 }
 
 func nameTaken(f *fixture) {
-	cfg := f.command("true")
+	cfg := f.agent()
 	cfg.Name = "name-" + f.runID
 	f.create(cfg)
 	_, err := f.tryCreate(cfg)
@@ -49,7 +49,7 @@ func nameTaken(f *fixture) {
 func invalidConfigs(f *fixture) map[string]core.Config {
 	invalid := map[string]core.Config{}
 	set := func(field string, change func(*core.Config)) {
-		cfg := f.command("true")
+		cfg := f.agent()
 		change(&cfg)
 		invalid[field] = cfg
 	}
@@ -93,7 +93,7 @@ func invalidConfig(f *fixture) {
 }
 
 func unknownReferences(f *fixture) {
-	cfg := f.command("true")
+	cfg := f.agent()
 	cfg.Image = f.h.MissingImage
 	_, err := f.tryCreate(cfg)
 	f.wantMissing("an image that the registry does not have", err, cfg.Image)
@@ -105,7 +105,7 @@ func unknownReferences(f *fixture) {
 	if !optional.CapabilitiesOf(f.rt).NetworkModes {
 		return
 	}
-	cfg = f.command("true")
+	cfg = f.agent()
 	cfg.NetworkMode = f.missing()
 	_, err = f.tryCreate(cfg)
 	f.wantMissing("a network that does not exist", err, cfg.NetworkMode)
@@ -128,7 +128,7 @@ func mountRoot(c *core.Config) { c.Mounts = []core.MountConfig{{Source: "/", Tar
 
 func mountSourceMissing(f *fixture) {
 	source := filepath.Join(f.TempDir(), "missing")
-	cfg := f.command("true")
+	cfg := f.agent()
 	cfg.Mounts = []core.MountConfig{{Source: source, Target: "/mnt"}}
 	_, err := f.tryCreate(cfg)
 	f.wantField("a mount of a missing folder", err, "Mounts")
@@ -138,14 +138,14 @@ func mountSourceMissing(f *fixture) {
 }
 
 func failedCreations(f *fixture) {
-	unknown := f.command("true")
+	unknown := f.agent()
 	unknown.Image, unknown.Pull = f.missingLocalImage(), core.PullNever
 	if _, err := f.tryCreate(unknown); err == nil {
 		f.Errorf("a container with an unknown image was created")
 	}
 	for wait := time.Millisecond; wait < time.Second; wait *= 4 { // at various steps of the creation
 		ctx, cancel := context.WithTimeout(f.ctx, wait)
-		if id, err := f.rt.CreateContainer(ctx, f.command("true")); err == nil {
+		if id, err := f.rt.CreateContainer(ctx, f.agent()); err == nil {
 			f.created = append(f.created, id)
 		}
 		cancel()

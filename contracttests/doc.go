@@ -45,15 +45,20 @@
 // # Images
 //
 // [Harness.Image] and [Harness.PullImage] have no entrypoint, run as root, know the
-// user tester (1000:1000), and have a POSIX shell (with loops, $( ), & and wait, trap
-// of signals, redirections) and
+// user tester (1000:1000), and have the program agent in their path: build cmd/agent of
+// this module with CGO_ENABLED=0. Most containers of the suite run its verbs (package
+// agent), which look at the process by system calls. A runtime inside a process of Go
+// calls the same verbs.
 //
-//	cat dd echo env grep head id ls mkdir nproc printf pwd seq sleep stty su tr true wc yes
+// Some cases need a POSIX shell, with loops, $( ) and redirections, because they are about
+// one (builds, and the readiness commands of services), or have not moved to verbs yet
+// (copies, and limits). They use
 //
-// The cases of published ports (RT-85, CF-13) also run BusyBox's `nc -l -p PORT`, and
-// those of set-user-ID programs need BusyBox where the kernel does not show
-// NoNewPrivs in /proc/self/status. Builds need the shell as /bin/sh with $RANDOM, and
-// readlink where links can be copied. A shell ends a container's background jobs with it.
+//	cat dd echo grep id ls mkdir pwd sleep stat su touch true
+//
+// Those of set-user-ID programs need BusyBox where the kernel does not show NoNewPrivs in
+// /proc/self/status. Builds need the shell as /bin/sh with $RANDOM, and readlink where
+// links can be copied. A shell ends a container's background jobs with it.
 //
 // [Harness.ConfigImage] is the same with an entrypoint that sets ENTRYPOINT_RAN=yes and
 // executes its arguments, FROM_IMAGE=yes in its environment, tester as its user,

@@ -61,7 +61,7 @@ const wholeLife = "started 0, died 42, removed 0, "
 
 func lifeEvents(f *fixture) {
 	events := f.subscribe(f.ctx, optional.EventOptions{})
-	cfg := f.shell("exit 42")
+	cfg := f.agent("exit 42")
 	cfg.Name = "events-" + f.runID
 	id := f.started(cfg)
 	f.wait(id)
@@ -76,7 +76,7 @@ func lifeEvents(f *fixture) {
 }
 
 func selectedEvents(f *fixture) {
-	other, id := f.create(f.shell("exit 1")), f.create(f.shell("exit 42"))
+	other, id := f.create(f.agent("exit 1")), f.create(f.agent("exit 42"))
 	before := f.listed(other).Created // by the engine's clock
 	for _, started := range []string{other, id} {
 		f.start(started)
@@ -99,7 +99,7 @@ func selectedEvents(f *fixture) {
 // each event carries Moat's label.
 func foreignEvents(f *fixture) {
 	events := f.subscribe(f.ctx, optional.EventOptions{})
-	id := f.started(f.shell("exit 42"))
+	id := f.started(f.agent("exit 42"))
 	f.wait(id)
 	f.remove(id)
 	for event, err := range events {

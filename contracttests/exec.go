@@ -46,7 +46,7 @@ func refusedExecTTY(f *fixture, created string) error {
 	if !ok {
 		return core.ErrUnsupported
 	}
-	_, err := execer.Exec(f.ctx, created, optional.ExecOptions{Cmd: []string{"true"}, AttachOptions: core.AttachOptions{TTY: true}})
+	_, err := execer.Exec(f.ctx, created, optional.ExecOptions{Cmd: agentCommand(), AttachOptions: core.AttachOptions{TTY: true}})
 	return err
 }
 
@@ -57,11 +57,11 @@ func (f *fixture) executing(ctx context.Context, id string, opts optional.ExecOp
 	return begin("Exec", func() (int64, error) { return execer.Exec(ctx, id, opts) }).on(id).until("its program exits")
 }
 
-// exec runs a script in a container, and returns its code and what it wrote.
-func (f *fixture) exec(id string, opts optional.ExecOptions, script string) (code int64, stdout, stderr string) {
+// exec runs the agent in a container, and returns its code and what it wrote.
+func (f *fixture) exec(id string, opts optional.ExecOptions, steps ...string) (code int64, stdout, stderr string) {
 	f.Helper()
 	var out, err bytes.Buffer
-	opts.Cmd = []string{"sh", "-c", script}
+	opts.Cmd = agentCommand(steps...)
 	opts.Stdout, opts.Stderr = &out, &err
 	code, failure := f.executing(f.ctx, id, opts).result(f)
 	f.must(failure)
@@ -70,21 +70,21 @@ func (f *fixture) exec(id string, opts optional.ExecOptions, script string) (cod
 
 func exec(f *fixture) {
 	id := f.started(f.idle())
-	code, stdout, stderr := f.exec(id, optional.ExecOptions{}, "echo out; echo err >&2; exit 42")
+	code, stdout, stderr := f.exec(id, optional.ExecOptions{}, "say out", "stderr say err", "exit 42")
 	want(f, "the code", code, 42)
 	want(f, "stdout", stdout, "out\n")
 	want(f, "stderr", stderr, "err\n")
-	if code, _, _ := f.exec(id, optional.ExecOptions{}, "kill -9 $$"); code != 128+sigKILL {
+	if code, _, _ := f.exec(id, optional.ExecOptions{}, "die KILL"); code != 128+sigKILL {
 		f.Errorf("the code after SIGKILL is %d", code)
 	}
 	if code, _, _ := f.exec(id, optional.ExecOptions{}, "exit 127"); code != 127 {
 		f.Errorf("the code of a program that chose 127 is %d", code)
 	}
 	for n := range shortLives {
-		_, stdout, _ := f.exec(id, optional.ExecOptions{}, fmt.Sprintf("echo line %d", n))
+		_, stdout, _ := f.exec(id, optional.ExecOptions{}, fmt.Sprint("say line ", n))
 		want(f, "a short program's output", stdout, fmt.Sprintf("line %d\n", n))
 	}
-	if code, _, _ := f.exec(id, optional.ExecOptions{}, "exec >/dev/null 2>&1; sleep 0.5; exit 4"); code != 4 {
+	if code, _, _ := f.exec(id, optional.ExecOptions{}, "close", "sleep 500ms", "exit 4"); code != 4 {
 		f.Errorf("the code of a program that had closed its output is %d", code)
 	}
 	f.wantState(id, core.StateRunning)
@@ -98,10 +98,10 @@ func execsOwn(f *fixture) {
 				continue
 			}
 			var output screen
-			opts := optional.ExecOptions{Cmd: []string{"sh", "-c", saying(own.words, own.code)}}
+			opts := optional.ExecOptions{Cmd: saying(own.words, own.code)}
 			opts.Stdout, opts.Stderr, opts.TTY = &output, &output, tty
 			code, err := f.executing(f.ctx, id, opts).result(f)
-			how := fmt.Sprintf("%s, with TTY %t,", opts.Cmd[2], tty)
+			how := fmt.Sprintf("%s, with TTY %t,", opts.Cmd[1], tty)
 			if err != nil {
 				f.Errorf("%s was to be no failure of the runtime's and returned %v", how, err)
 			}
@@ -115,17 +115,17 @@ func execSettings(f *fixture) {
 	cfg := f.idle()
 	cfg.Env, cfg.WorkingDir = []string{"KEPT=kept", "REPLACED=old"}, "/work"
 	id := f.started(cfg)
-	_, stdout, _ := f.exec(id, optional.ExecOptions{}, `echo $KEPT $REPLACED; pwd; id -u`)
-	want(f, "what an exec inherits", stdout, "kept old\n/work\n0\n")
+	_, stdout, _ := f.exec(id, optional.ExecOptions{}, "env KEPT", "env REPLACED", "dir", "user")
+	want(f, "what an exec inherits", stdout, "kept\nold\n/work\n0 0\n")
 	opts := optional.ExecOptions{Env: []string{"REPLACED=new a"}, WorkingDir: "/tmp", User: "1000:1000"}
-	_, stdout, _ = f.exec(id, opts, `echo $KEPT $REPLACED; pwd; id -u; id -g`)
-	want(f, "an exec's own settings", stdout, "kept new a\n/tmp\n1000\n1000\n")
+	_, stdout, _ = f.exec(id, opts, "env KEPT", "env REPLACED", "dir", "user")
+	want(f, "an exec's own settings", stdout, "kept\nnew a\n/tmp\n1000 1000\n")
 }
 
 func execStdin(f *fixture) {
 	id := f.started(f.idle())
 	sent := everyByte()
-	_, stdout, _ := f.exec(id, optional.ExecOptions{AttachOptions: core.AttachOptions{Stdin: strings.NewReader(sent)}}, "cat; echo the end")
+	_, stdout, _ := f.exec(id, optional.ExecOptions{AttachOptions: core.AttachOptions{Stdin: strings.NewReader(sent)}}, "cat", "say the end")
 	if expected := sent + "the end\n"; stdout != expected {
 		f.Errorf("what cat has read of a megabyte on stdin, and a last line, came back as %s", firstDifference(stdout, expected))
 	}
@@ -137,11 +137,11 @@ func execTerminal(f *fixture) {
 	sizes <- optional.TerminalSize{Height: 33, Width: 111}
 	opts := optional.ExecOptions{Resize: sizes}
 	opts.TTY, opts.InitialHeight, opts.InitialWidth = true, 40, 100
-	_, stdout, _ := f.exec(id, opts, `until [ "$(stty size)" = "33 111" ]; do sleep 0.1; done; echo resized`)
+	_, stdout, _ := f.exec(id, opts, "size 33 111", "say resized")
 	want(f, "the terminal's output", strings.TrimSpace(stdout), "resized")
 	opts.Resize = nil
 	for range 8 {
-		_, stdout, _ = f.exec(id, opts, `stty size`)
+		_, stdout, _ = f.exec(id, opts, "size")
 		want(f, "the size that a program sees at once", strings.TrimSpace(stdout), "40 100")
 	}
 }
@@ -169,7 +169,7 @@ func execFails(f *fixture) {
 }
 
 func execWrongState(f *fixture) {
-	execer, opts := portOf[optional.Execer](f), optional.ExecOptions{Cmd: []string{"true"}}
+	execer, opts := portOf[optional.Execer](f), optional.ExecOptions{Cmd: agentCommand()}
 	_, err := execer.Exec(f.ctx, f.missing(), opts)
 	f.wantClass("exec in what is missing", err, core.ErrNotFound)
 	_, err = execer.Exec(f.ctx, f.create(f.idle()), opts)
@@ -190,12 +190,12 @@ func execWrongState(f *fixture) {
 
 func execDetached(f *fixture) {
 	id := f.started(f.idle())
-	code, err := f.executing(f.ctx, id, optional.ExecOptions{Cmd: []string{"sh", "-c", "echo done >/tmp/done; sleep 1000"}, Detach: true}).until("its program has started").result(f)
+	code, err := f.executing(f.ctx, id, optional.ExecOptions{Cmd: agentCommand("append /tmp/done done", "sleep"), Detach: true}).until("its program has started").result(f)
 	f.must(err)
 	want(f, "the code of what goes on", code, 0)
 	if !eventually(func() bool {
-		code, _, _ := f.exec(id, optional.ExecOptions{}, "test -s /tmp/done")
-		return code == 0
+		_, stdout, _ := f.exec(id, optional.ExecOptions{}, "cat /tmp/done")
+		return stdout == "done"
 	}) {
 		f.Error("a detached program has not run")
 	}
@@ -206,7 +206,7 @@ func execCancelled(f *fixture) {
 	ctx, cancel := context.WithCancel(f.ctx)
 	defer cancel()
 	output := newLateWriter()
-	opts := optional.ExecOptions{Cmd: []string{"sh", "-c", "while :; do echo tick; echo tick >>/tmp/ticks; sleep 0.1; done"}}
+	opts := optional.ExecOptions{Cmd: agentCommand("every 100ms log /tmp/ticks tick")}
 	opts.Stdout = output
 	execer := portOf[optional.Execer](f)
 	running := begin("Exec", func() (int64, error) {
@@ -220,8 +220,8 @@ func execCancelled(f *fixture) {
 	f.wantClass("an exec whose context ended", err, context.Canceled)
 	f.wantState(id, core.StateRunning)
 	ticks := func() string {
-		_, stdout, _ := f.exec(id, optional.ExecOptions{}, "wc -l </tmp/ticks")
-		return strings.TrimSpace(stdout)
+		_, stdout, _ := f.exec(id, optional.ExecOptions{}, "cat /tmp/ticks")
+		return stdout
 	}
 	before := ticks()
 	if !eventually(func() bool { return ticks() != before }) {
@@ -232,12 +232,12 @@ func execCancelled(f *fixture) {
 
 func execStreamFails(f *fixture) {
 	id := f.started(f.idle())
-	opts := optional.ExecOptions{Cmd: []string{"sh", "-c", "echo ready; sleep 1000"}, AttachOptions: core.AttachOptions{Stdout: brokenWriter{}}}
+	opts := optional.ExecOptions{Cmd: agentCommand("say ready", "sleep"), AttachOptions: core.AttachOptions{Stdout: brokenWriter{}}}
 	_, err := f.executing(f.ctx, id, opts).until("its writer fails").result(f)
 	f.wantClass("an exec with a writer that fails", err, io.ErrClosedPipe)
 
 	var stdout bytes.Buffer
-	opts = optional.ExecOptions{Cmd: []string{"sh", "-c", "cat; echo the end; exit 3"}}
+	opts = optional.ExecOptions{Cmd: agentCommand("cat", "say the end", "exit 3")}
 	opts.Stdin, opts.Stdout = brokenReader("text\n"), &stdout
 	code, err := f.executing(f.ctx, id, opts).result(f)
 	f.wantClass("an exec whose stdin fails", err, io.ErrClosedPipe)

@@ -160,6 +160,11 @@ func (f *fixture) command(argv ...string) core.Config {
 	return core.Config{Image: f.h.Image, Cmd: argv, RunID: f.runID}
 }
 
+// agent is a configuration that runs the agent, which takes these steps.
+func (f *fixture) agent(steps ...string) core.Config { return f.command(agentCommand(steps...)...) }
+
+func agentCommand(steps ...string) []string { return append([]string{"agent"}, steps...) }
+
 // shell is a configuration that runs a script.
 func (f *fixture) shell(script string) core.Config { return f.command("sh", "-c", script) }
 
@@ -192,7 +197,7 @@ func (f *fixture) started(cfg core.Config) string {
 	return id
 }
 
-// ready starts a script and returns when it has said that it is ready.
+// ready starts a program and returns when it has said that it is ready.
 func (f *fixture) ready(cfg core.Config) string {
 	f.Helper()
 	id := f.started(cfg)

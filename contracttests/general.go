@@ -52,7 +52,7 @@ func concurrency(f *fixture) {
 		f.Errorf("of %d lifecycles at once:\n%v", lifecycles, err)
 	}
 
-	id := f.create(f.command("sleep", "1000"))
+	id := f.create(f.idle())
 	for _, call := range []struct {
 		name string
 		do   func() error
@@ -73,7 +73,7 @@ func concurrency(f *fixture) {
 
 // lifecycle runs one container from its creation to its removal.
 func lifecycle(f *fixture, number int, created *sync.WaitGroup, starting chan struct{}) (err error) {
-	cfg := f.shell(fmt.Sprintf("echo this is %d; exit %[1]d", number))
+	cfg := f.agent(fmt.Sprint("say this is ", number), fmt.Sprint("exit ", number))
 	id, err := f.rt.CreateContainer(f.ctx, cfg)
 	created.Done()
 	if err != nil {
@@ -139,7 +139,7 @@ func containerCalls(f *fixture) []engineCall {
 	}
 	if p, ok := core.As[optional.Execer](rt); ok {
 		calls = append(calls, engineCall{"Exec", func(ctx context.Context, id string) error {
-			_, err := p.Exec(ctx, id, optional.ExecOptions{Cmd: []string{"true"}})
+			_, err := p.Exec(ctx, id, optional.ExecOptions{Cmd: agentCommand()})
 			return err
 		}})
 	}
@@ -180,7 +180,7 @@ func engineCalls(f *fixture) []engineCall {
 	calls := append(containerCalls(f), []engineCall{
 		{"Ping", func(ctx context.Context, _ string) error { return rt.Ping(ctx) }},
 		{"CreateContainer", func(ctx context.Context, _ string) error {
-			_, err := rt.CreateContainer(ctx, f.command("true"))
+			_, err := rt.CreateContainer(ctx, f.agent())
 			return err
 		}},
 		{"RemoveContainer", rt.RemoveContainer},
@@ -262,9 +262,7 @@ func follow(ctx context.Context, rt core.Runtime, id string) (string, error) {
 }
 
 func cancellation(f *fixture) {
-	cfg := f.shell(`trap '' TERM; echo ready; sleep 1000`)
-	cfg.StopTimeout = caseTimeout
-	id := f.ready(cfg)
+	id := f.ready(f.stubborn(caseTimeout))
 
 	ended, cancel := context.WithCancel(f.ctx)
 	cancel()
@@ -314,7 +312,7 @@ func (f *fixture) liveStreams(ctx context.Context, id string, execTime time.Dura
 	}
 	if p, ok := core.As[optional.Execer](f.rt); ok {
 		open("Exec", func(w io.Writer) error {
-			opts := optional.ExecOptions{Cmd: []string{"sh", "-c", fmt.Sprint("echo ready; sleep ", execTime.Seconds())}}
+			opts := optional.ExecOptions{Cmd: agentCommand("say ready", fmt.Sprint("sleep ", execTime))}
 			opts.Stdout = w
 			_, err := p.Exec(ctx, id, opts)
 			return err
@@ -422,7 +420,7 @@ func callEverything(f *fixture, id string) {
 	for _, call := range containerCalls(f) {
 		_ = call.do(f.ctx, f.missing())
 	}
-	f.remove(f.create(f.command("true")))
+	f.remove(f.create(f.agent()))
 	f.start(id)
 	_ = f.list()
 	_ = f.logs(id)
@@ -455,7 +453,7 @@ func missingMethods(f *fixture) {
 func missingSettings(f *fixture) {
 	f.refusesWhatIsMissing(func(c Case) bool { return len(c.fields) > 0 })
 
-	cfg := f.command("true")
+	cfg := f.agent()
 	cfg.User = "nobody-of-that-name"
 	id, err := f.tryCreate(cfg)
 	if err == nil {

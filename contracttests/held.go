@@ -63,15 +63,14 @@ func (f *fixture) heldRun(cfg core.Config, opts core.AttachOptions) (id string, 
 }
 
 func heldStart(f *fixture) {
-	cfg := f.shell(`echo $ENTRYPOINT_RAN "$@"; cat; echo the end of stdin; exit 7`)
-	cfg.Cmd = append(cfg.Cmd, "sh", "-x", "a b")
+	cfg := f.agent("env ENTRYPOINT_RAN", "say -x  a b", "cat", "say the end of stdin", "exit 7")
 	cfg.Image = f.h.ConfigImage
 	id, output, err := f.heldRun(cfg, core.AttachOptions{Stdin: strings.NewReader("nobody reads this\n")})
 	f.must(err)
-	want(f, "the output without stdin", output.String(), "yes -x a b\nthe end of stdin\n")
+	want(f, "the output without stdin", output.String(), "yes\n-x  a b\nthe end of stdin\n")
 	want(f, "the exit code", f.wait(id), 7)
 
-	cfg = f.command("cat")
+	cfg = f.agent("cat")
 	cfg.Interactive = true
 	const sent = "\n\x00 first line\nlast"
 	_, output, err = f.heldRun(cfg, core.AttachOptions{Stdin: strings.NewReader(sent)})
@@ -85,7 +84,7 @@ func heldStart(f *fixture) {
 	_, err = f.startingAttached(id, core.AttachOptions{}).until("the program does not exist").result(f)
 	f.wantField("releasing a program that does not exist", err, "Cmd")
 
-	cfg.Cmd, cfg.Held = []string{"echo", "at once"}, true
+	cfg.Cmd, cfg.Held = agentCommand("say at once"), true
 	id, output = f.create(cfg), &screen{}
 	f.must(f.release(f.ctx, id))
 	_, err = f.startingAttached(id, core.AttachOptions{Stdout: output}).until("it was released before its start").result(f)
@@ -95,7 +94,7 @@ func heldStart(f *fixture) {
 	if !optional.CapabilitiesOf(f.rt).TTY {
 		return
 	}
-	cfg = f.command("stty", "size")
+	cfg = f.agent("size")
 	cfg.TTY, cfg.Held = true, true
 	id, output = f.create(cfg), &screen{}
 	opts := core.AttachOptions{Stdout: output, TTY: true, InitialHeight: 40, InitialWidth: 100}
@@ -110,7 +109,7 @@ func heldStart(f *fixture) {
 
 // heldWays are a program that tells that it has begun, without and with a terminal.
 func (f *fixture) heldWays() []core.Config {
-	cfg := f.shell("echo began; sleep 1000")
+	cfg := f.agent("say began", "sleep")
 	cfg.Held = true
 	ways := []core.Config{cfg}
 	if optional.CapabilitiesOf(f.rt).TTY {

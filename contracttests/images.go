@@ -52,7 +52,7 @@ func removeMissingImage(f *fixture) {
 
 // pulled creates a container of the image to pull.
 func (f *fixture) pulled(policy core.PullPolicy) (id string, err error) {
-	cfg := f.command("echo", "pulled")
+	cfg := f.agent("say pulled")
 	cfg.Image, cfg.Pull = f.h.PullImage, policy
 	return f.tryCreate(cfg)
 }
@@ -106,7 +106,7 @@ func failedPulls(f *fixture) {
 
 func pullPolicies(f *fixture) {
 	f.pullPolicies(func(image string, policy core.PullPolicy) error {
-		cfg := f.command("true")
+		cfg := f.agent()
 		cfg.Image, cfg.Pull = image, policy
 		_, err := f.tryCreate(cfg)
 		return err

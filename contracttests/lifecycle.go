@@ -66,14 +66,14 @@ func missingContainer(call string, do func(core.Lifecycle, context.Context, stri
 
 // idle is a configuration of a container that runs until it is stopped.
 func (f *fixture) idle() core.Config {
-	cfg := f.command("sleep", "1000")
-	cfg.StopTimeout = time.Second // as the first process it may not know SIGTERM
+	cfg := f.agent("sleep")
+	cfg.StopTimeout = time.Second
 	return cfg
 }
 
 // stubborn is a configuration of a container that ignores SIGTERM.
 func (f *fixture) stubborn(timeout time.Duration) core.Config {
-	cfg := f.shell(`trap '' TERM; echo ready; sleep 1000`)
+	cfg := f.agent("ignore TERM", "say ready", "sleep")
 	cfg.StopTimeout = timeout
 	return cfg
 }
@@ -81,7 +81,7 @@ func (f *fixture) stubborn(timeout time.Duration) core.Config {
 func startRuns(f *fixture) {
 	f.wantState(f.started(f.idle()), core.StateRunning)
 
-	id := f.started(f.command("echo", "it ran"))
+	id := f.started(f.agent("say it ran"))
 	if state := f.state(id); state != core.StateRunning && state != core.StateExited {
 		f.Fatalf("after StartContainer the state is %q", state)
 	}
@@ -90,7 +90,7 @@ func startRuns(f *fixture) {
 }
 
 func startTwice(f *fixture) {
-	id := f.ready(f.shell(`trap 'exit 0' TERM; echo ready; sleep 1000 & wait`))
+	id := f.ready(f.agent("on TERM exit 0", "say ready", "sleep"))
 	firstRun := f.waiting(f.ctx, id)
 	firstRun.goesOn(f)
 	f.start(id)
@@ -120,7 +120,7 @@ func noProgram(f *fixture) {
 }
 
 func stopGracefully(f *fixture) {
-	id := f.ready(f.shell(`trap 'exit 7' TERM; echo ready; sleep 1000 & wait`))
+	id := f.ready(f.agent("on TERM exit 7", "say ready", "sleep"))
 	f.must(f.rt.StopContainer(f.ctx, id))
 	code, err := f.waiting(f.ctx, id).result(f)
 	f.must(err)
@@ -145,18 +145,17 @@ func stopByForce(f *fixture) {
 	}
 
 	// Where no time is given there is enough to tidy up.
-	cfg := f.shell(`trap 'sleep 2; exit 7' TERM; echo ready; while :; do sleep 0.1; done`)
-	id = f.ready(cfg)
+	id = f.ready(f.agent("on TERM after 2s exit 7", "say ready", "sleep"))
 	f.must(f.rt.StopContainer(f.ctx, id))
 	want(f, "the exit code of a program that handles SIGTERM in two seconds, without a StopTimeout", f.wait(id), 7)
 }
 
 func stopTwice(f *fixture) {
-	created := f.create(f.command("true"))
+	created := f.create(f.agent())
 	f.must(f.rt.StopContainer(f.ctx, created))
 	f.wantState(created, core.StateCreated)
 
-	exited := f.started(f.command("true"))
+	exited := f.started(f.agent())
 	f.wait(exited)
 	for range 2 {
 		f.must(f.rt.StopContainer(f.ctx, exited))
@@ -174,7 +173,7 @@ func stopTimed(f *fixture) {
 }
 
 func signals(f *fixture) {
-	id := f.ready(f.shell(`trap 'exit 9' USR1; echo ready; sleep 1000 & wait`))
+	id := f.ready(f.agent("on USR1 exit 9", "say ready", "sleep"))
 	f.must(portOf[optional.Signaler](f).SignalContainer(f.ctx, id, sigUSR1))
 	code, err := f.waiting(f.ctx, id).result(f)
 	f.must(err)
@@ -194,7 +193,7 @@ func badSignals(f *fixture) {
 
 func removeTwice(f *fixture) {
 	f.must(f.rt.RemoveContainer(f.ctx, f.missing()))
-	id := f.create(f.command("true"))
+	id := f.create(f.agent())
 	f.remove(id)
 	f.must(f.rt.RemoveContainer(f.ctx, id))
 }
@@ -217,7 +216,7 @@ func removeRunning(f *fixture) {
 // a file of the host's until it is killed.
 func (f *fixture) beating() (id, heart string) {
 	f.Helper()
-	cfg, folder := f.mounted(`trap '' TERM; (while :; do echo beat >>/mnt/shared/heart; sleep 0.1; done) & echo ready; wait`, false)
+	cfg, folder := f.mounted(false, "ignore TERM", "start every 100ms append /mnt/shared/heart beat", "say ready", "sleep")
 	cfg.StopTimeout = time.Second
 	id, heart = f.ready(cfg), filepath.Join(folder, "heart")
 	if !eventually(func() bool { return beats(heart) > 1 }) {
@@ -274,12 +273,12 @@ func inspect(f *fixture) {
 	_, err := inspector.Inspect(f.ctx, f.missing())
 	f.wantClass("the details of what is missing", err, core.ErrNotFound)
 
-	cfg := f.shell("sleep 0.2; exit 3") // engines note start and end a few milliseconds late
+	cfg := f.agent("sleep 200ms", "exit 3") // engines note start and end a few milliseconds late
 	cfg.Name, cfg.User = "name-"+f.runID, "tester"
 	told := optional.CapabilitiesOf(f.rt)
 	cfg.TTY = told.TTY
 	if told.Mounts {
-		mounted, _ := f.mounted("", true)
+		mounted, _ := f.mounted(true)
 		cfg.Mounts = mounted.Mounts
 	}
 	if told.MemoryLimit {

@@ -16,7 +16,7 @@ func listCases() []Case {
 func list(f *fixture) {
 	var ids []string
 	for _, name := range []string{"older-" + f.runID, "newer-" + f.runID} {
-		cfg := f.command("true")
+		cfg := f.agent()
 		cfg.Name = name
 		ids = append(ids, f.create(cfg))
 	}
@@ -50,7 +50,7 @@ func list(f *fixture) {
 }
 
 func listAfterRemoval(f *fixture) {
-	id := f.create(f.command("true"))
+	id := f.create(f.agent())
 	f.remove(id)
 	if slices.ContainsFunc(f.list(), func(info core.Info) bool { return info.ID == id }) {
 		f.Errorf("container %s is listed after its removal", id)

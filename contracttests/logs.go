@@ -39,7 +39,7 @@ func (f *fixture) following(id string) *call[string] {
 }
 
 func followToEnd(f *fixture) {
-	id := f.ready(f.shell(`echo ready; sleep 1; echo two >&2`))
+	id := f.ready(f.agent("say ready", "sleep 1s", "stderr say two"))
 	for range 2 { // while it runs, and after it has exited
 		out, err := f.following(id).result(f)
 		f.must(err)
@@ -48,7 +48,7 @@ func followToEnd(f *fixture) {
 }
 
 func endRead(f *fixture) {
-	id := f.ready(f.shell(`echo ready; sleep 1000`))
+	id := f.ready(f.agent("say ready", "sleep"))
 	for _, end := range []string{"Close", "the context's end"} {
 		ctx, cancel := context.WithCancel(f.ctx)
 		stream, err := f.rt.ContainerLogs(ctx, id)
@@ -79,14 +79,17 @@ const (
 )
 
 func manyBytes(f *fixture) {
-	id := f.started(f.shell(fmt.Sprintf(`for block in %s; do yes "`+blockLine+`" | head -n %d; done`, blocks, "$block", blockSize)))
+	var steps []string
+	var expected strings.Builder
+	for block := range strings.FieldsSeq(blocks) {
+		line := fmt.Sprintf(blockLine, block)
+		steps = append(steps, fmt.Sprintf(`repeat %d %s\n`, blockSize, line))
+		expected.WriteString(strings.Repeat(line+"\n", blockSize))
+	}
+	id := f.started(f.agent(steps...))
 	live, err := follow(f.ctx, f.rt, id)
 	f.must(err)
 	f.wait(id)
-	var expected strings.Builder
-	for block := range strings.FieldsSeq(blocks) {
-		expected.WriteString(strings.Repeat(fmt.Sprintf(blockLine+"\n", block), blockSize))
-	}
 	for what, got := range map[string]string{"ContainerLogs": live, "ContainerLogsAll": f.logs(id)} {
 		if got != expected.String() {
 			f.Errorf("%s: %s", what, firstDifference(got, expected.String()))
@@ -108,7 +111,7 @@ func followCreated(f *fixture) {
 	_, err := follow(f.ctx, f.rt, f.missing())
 	f.wantClass("following what is missing", err, core.ErrNotFound)
 
-	id := f.create(f.command("echo", "from the beginning"))
+	id := f.create(f.agent("say from the beginning"))
 	reader := f.following(id)
 	reader.goesOn(f)
 	f.start(id)
@@ -118,7 +121,7 @@ func followCreated(f *fixture) {
 }
 
 func followRemoved(f *fixture) {
-	id := f.ready(f.shell(`echo ready; sleep 1000`))
+	id := f.ready(f.agent("say ready", "sleep"))
 	stream, err := f.rt.ContainerLogs(f.ctx, id)
 	f.must(err)
 	defer stream.Close()
@@ -134,19 +137,19 @@ func followRemoved(f *fixture) {
 
 func arrivalOrder(f *fixture) {
 	// Two pipes bring the two streams: only what is written apart arrives in order.
-	out := f.output(f.shell(`echo one; sleep 0.3; echo two >&2; sleep 0.3; echo three; sleep 0.3; echo four >&2`))
+	out := f.output(f.agent("say one", "after 300ms stderr say two", "after 300ms say three", "after 300ms stderr say four"))
 	want(f, "the output", out, "one\ntwo\nthree\nfour\n")
 }
 
 func anyBytes(f *fixture) {
-	var octal strings.Builder
+	var escaped strings.Builder
 	var expected []byte
 	for b := range 256 {
-		fmt.Fprintf(&octal, `\%03o`, b)
+		fmt.Fprintf(&escaped, `\x%02x`, b)
 		expected = append(expected, byte(b))
 	}
 	expected = append(expected, bytes.Repeat([]byte("y"), 40_000)...) // a line too long for engines that cut them
-	out := f.output(f.shell(`printf '` + octal.String() + `'; yes | head -n 40000 | tr -d '\n'`))
+	out := f.output(f.agent("print "+escaped.String(), "repeat 40000 y"))
 	if out != string(expected) {
 		f.Errorf("the output, each byte value and a line of 40000 bytes, is %s", firstDifference(out, string(expected)))
 	}
@@ -155,7 +158,7 @@ func anyBytes(f *fixture) {
 func logsOfNothing(f *fixture) {
 	_, err := f.rt.ContainerLogsAll(f.ctx, f.missing())
 	f.wantClass("the logs of what is missing", err, core.ErrNotFound)
-	want(f, "the output of what never ran", f.logs(f.create(f.command("true"))), "")
+	want(f, "the output of what never ran", f.logs(f.create(f.agent())), "")
 }
 
 func (f *fixture) stream(id string, opts optional.LogOptions) {
@@ -167,14 +170,14 @@ func (f *fixture) stream(id string, opts optional.LogOptions) {
 }
 
 func streamsApart(f *fixture) {
-	id := f.started(f.shell(`echo out; echo err >&2; echo more out; echo more err >&2`))
+	id := f.started(f.agent("say out", "stderr say err", "say more out", "stderr say more err"))
 	var stdout, stderr bytes.Buffer
 	f.stream(id, optional.LogOptions{Follow: true, Stdout: &stdout, Stderr: &stderr})
 	want(f, "stdout", stdout.String(), "out\nmore out\n")
 	want(f, "stderr", stderr.String(), "err\nmore err\n")
 	f.stream(id, optional.LogOptions{})
 	if optional.CapabilitiesOf(f.rt).TTY {
-		cfg := f.shell(`echo out; echo err >&2`)
+		cfg := f.agent("say out", "stderr say err")
 		cfg.TTY = true
 		var stdout, stderr screen
 		f.stream(f.started(cfg), optional.LogOptions{Follow: true, Stdout: &stdout, Stderr: &stderr})
@@ -192,7 +195,7 @@ type brokenWriter struct{}
 func (brokenWriter) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
 func tail(f *fixture) {
-	id := f.started(f.shell(`echo one; echo two; sleep 0.3; echo three >&2`))
+	id := f.started(f.agent("say one", "say two", "after 300ms stderr say three"))
 	f.wait(id)
 	var both bytes.Buffer
 	f.stream(id, optional.LogOptions{Tail: 2, Stdout: &both, Stderr: &both})
@@ -209,7 +212,7 @@ func tail(f *fixture) {
 		{`one\ntwo\n`, 5, "one\ntwo\n"},
 		{`one\ntwo`, 0, "one\ntwo"},
 	} {
-		id := f.started(f.shell(`printf '` + test.output + `'`))
+		id := f.started(f.agent("print " + test.output))
 		f.wait(id)
 		for _, follow := range []bool{false, true} {
 			var got bytes.Buffer

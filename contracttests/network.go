@@ -1,7 +1,6 @@
 package contracttests
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -41,7 +40,7 @@ func addHost(c *core.Config) {
 }
 
 func extraHosts(f *fixture) {
-	cfg := f.command("cat", "/etc/hosts")
+	cfg := f.agent("cat /etc/hosts")
 	addHost(&cfg)
 	out := f.output(cfg)
 	for host, address := range map[string]string{"db.example": "192.0.2.7", "six.example": "2001:db8::7"} {
@@ -62,7 +61,7 @@ var fallbackDevices = []string{
 // interfaces returns the names of the network interfaces that a container has.
 func (f *fixture) interfaces(mode string) []string {
 	f.Helper()
-	cfg := f.command("cat", "/proc/net/dev")
+	cfg := f.agent("cat /proc/net/dev")
 	cfg.NetworkMode = mode
 	var names []string
 	for line := range strings.Lines(f.output(cfg)) {
@@ -91,7 +90,7 @@ func noNetworkAtAll(f *fixture) {
 // hostNetwork reaches a server inside at an address of the host's, without a published port.
 func hostNetwork(f *fixture) {
 	port := anyPort()
-	cfg := f.shell(fmt.Sprintf(`while true; do echo hello | nc -l -p %d; done`, port))
+	cfg := f.servers(port)
 	cfg.NetworkMode = "host"
 	f.started(cfg)
 	f.wantGreeting(port)
@@ -100,7 +99,7 @@ func hostNetwork(f *fixture) {
 func useDNS(c *core.Config) { c.DNS = []string{"192.0.2.53", "192.0.2.54"} }
 
 func dnsServers(f *fixture) {
-	cfg := f.command("cat", "/etc/resolv.conf")
+	cfg := f.agent("cat /etc/resolv.conf")
 	if servers := nameServers(f.output(cfg)); len(servers) == 0 {
 		f.Error("without DNS in its Config a container has no name server at all")
 	}

@@ -220,20 +220,16 @@ func forcedNetwork(f *fixture) {
 	}
 }
 
-// greetings is a script that looks a name up and prints what the server there says,
-// until it answers.
-func greetings(name string) string {
-	return fmt.Sprintf(`for try in $(seq 100); do
-		address=$(nslookup %s 2>/dev/null | sed -n 's/^Address: *\([0-9.]*\)$/\1/p' | tail -n 1)
-		[ "$address" ] && timeout 5 nc "$address" %d </dev/null 2>/dev/null | grep hello && exit
-		sleep 0.1
-	done; exit 1`, name, containerPort)
+// greetings is a command that asks the server of a name, and writes what it says, until it
+// answers.
+func greetings(name string) []string {
+	return agentCommand(fmt.Sprintf("retry 100 ask %s %d", name, containerPort))
 }
 
 // wantHello lets a container on a network ask the server there that has a name.
 func (f *fixture) wantHello(network, name, who string) {
 	f.Helper()
-	id := f.started(f.onNetwork(f.shell(greetings(name)), network))
+	id := f.started(f.onNetwork(f.command(greetings(name)...), network))
 	f.wantHeard(id, name, who)
 }
 
@@ -241,7 +237,7 @@ func (f *fixture) wantHello(network, name, who string) {
 func (f *fixture) wantHeard(id, name, who string) {
 	f.Helper()
 	if code := f.wait(id); code != 0 {
-		f.Errorf("%s does not reach the server named %q at port %d: looked up by nslookup and asked by nc, it was to say \"hello\" within a hundred tries; exit code %d, output %s",
+		f.Errorf("%s does not reach the server named %q at port %d: looked up and asked, it was to say \"hello\" within a hundred tries; exit code %d, output %s",
 			who, name, containerPort, code, excerpt(f.logs(id)))
 		return
 	}
@@ -250,14 +246,14 @@ func (f *fixture) wantHeard(id, name, who string) {
 
 func peers(f *fixture) {
 	network := f.network(f.runID)
-	early := f.started(f.onNetwork(f.shell(greetings("late-"+f.runID)), network))
+	early := f.started(f.onNetwork(f.command(greetings("late-"+f.runID)...), network))
 	cfg := f.onNetwork(f.server(), network)
 	cfg.Name, cfg.NetworkAliases = "late-"+f.runID, []string{"alias-of-it", "db.internal"}
 	id := f.started(cfg)
 	f.wantHeard(early, cfg.Name, "a container that looked for it before it was created")
 	asking := map[string]string{} // by the name that it asks for: all at once
 	for _, name := range []string{cfg.Name, "alias-of-it", "db.internal", id[:12]} {
-		asking[name] = f.started(f.onNetwork(f.shell(greetings(name)), network))
+		asking[name] = f.started(f.onNetwork(f.command(greetings(name)...), network))
 	}
 	for name, id := range asking {
 		f.wantHeard(id, name, "a container on its network")
@@ -282,18 +278,15 @@ func strangers(f *fixture) {
 	f.started(cfg)
 	f.wantHello(here, cfg.Name, "a container on its own network")
 
-	script := fmt.Sprintf(`nslookup %s >/dev/null 2>&1 && echo found; ip route`, cfg.Name)
-	out := f.output(f.onNetwork(f.shell(script), there))
-	if strings.Contains(out, "found") {
-		f.Errorf("a name of another network is known: %s", out)
-	}
+	out := f.output(f.onNetwork(f.agent("try find "+cfg.Name), there))
+	want(f, "what a name of another network is found to be", out, "failed\n")
 	inspector, ok := core.As[optional.Inspector](f.rt)
 	if !ok {
 		return
 	}
 	details, err := inspector.Inspect(f.ctx, cfg.Name)
 	f.must(err)
-	want(f, "what an address of another network answers", f.output(f.onNetwork(f.shell(asksAddress(details.IPAddress)), there)), "no answer\n")
+	want(f, "what an address of another network answers", f.output(f.onNetwork(f.agent(asksAddress(details.IPAddress)), there)), "failed\n")
 }
 
 // refusedNetwork is the unsupported call of a network's setting.
@@ -338,7 +331,7 @@ func internalNetwork(f *fixture) {
 	asking := f.asksHost(host, server.Ports[0].HostPort, true)
 	want(f, "what a container on the default network hears at the host's address "+host, f.output(asking), "hello\n")
 	asking = f.asksHost(host, server.Ports[0].HostPort, false)
-	want(f, "what a container on an internal network hears at the host's address "+host, f.output(f.onNetwork(asking, network)), "nothing\n")
+	want(f, "what a container on an internal network hears at the host's address "+host, f.output(f.onNetwork(asking, network)), "failed\n")
 }
 
 func isolatedNetwork(f *fixture) {
@@ -353,22 +346,19 @@ func isolatedNetwork(f *fixture) {
 	// A runtime whose name server would have to be on the network demands it.
 	names := filepath.Join(f.TempDir(), "resolv.conf")
 	f.must(os.WriteFile(names, nil, 0o644))
-	on := func(script string) core.Config {
-		cfg := f.onNetwork(f.shell(script), network)
+	on := func(steps ...string) core.Config {
+		cfg := f.onNetwork(f.agent(steps...), network)
 		cfg.Mounts = []core.MountConfig{{Source: names, Target: "/etc/resolv.conf", ReadOnly: true}}
 		return cfg
 	}
-	server := f.ready(on(fmt.Sprintf(
-		`(while true; do echo hello | nc -l -p %d; done) & until nc 127.0.0.1 %[1]d </dev/null | grep -q hello; do sleep 0.1; done; echo ready; wait`, containerPort)))
+	server := f.ready(on("start "+serving(containerPort), fmt.Sprint("retry 100 ask 127.0.0.1 ", containerPort), "say ready", "sleep"))
 	details, err := inspector.Inspect(f.ctx, server)
 	f.must(err)
-	want(f, "what another container on the network hears", f.output(on(asksAddress(details.IPAddress))), "no answer\n")
+	want(f, "what another container on the network hears", f.output(on(asksAddress(details.IPAddress))), "failed\n")
 }
 
-// asksAddress is a script that tells what who listens at an address says.
-func asksAddress(address string) string {
-	return fmt.Sprintf(`nc -w 2 %s %d </dev/null 2>/dev/null || echo "no answer"`, address, containerPort)
-}
+// asksAddress is a step that writes what the server at an address says.
+func asksAddress(address string) string { return fmt.Sprintf("try ask %s %d", address, containerPort) }
 
 // manyAtOnce is more networks than the default pools of Docker have.
 const manyAtOnce = 40

@@ -86,11 +86,7 @@ func publishRange(c *core.Config) {
 func anyPort() int { return 20000 + rand.IntN(10000) }
 
 // server is a configuration of a container that greets who connects.
-func (f *fixture) server() core.Config {
-	cfg := f.shell(fmt.Sprintf(`while true; do echo hello | nc -l -p %d; done`, containerPort))
-	cfg.StopTimeout = time.Second // as the first process it does not know SIGTERM
-	return cfg
-}
+func (f *fixture) server() core.Config { return f.servers(containerPort) }
 
 // wantGreeting connects until the container's server answers.
 func (f *fixture) wantGreeting(port int) {
@@ -152,12 +148,11 @@ func (f *fixture) hostIP() string {
 
 // servers is a configuration of a container that greets who connects to a port of several.
 func (f *fixture) servers(ports ...int) core.Config {
-	var script strings.Builder
-	for _, port := range ports {
-		fmt.Fprintf(&script, "(while true; do echo hello | nc -l -p %d; done) &\n", port)
-	}
-	return f.shell(script.String() + "wait")
+	return f.agent(serving(ports...))
 }
+
+// serving is the step that does it.
+func serving(ports ...int) string { return "serve " + strings.Trim(fmt.Sprint(ports), "[]") }
 
 // asksHost is a configuration of a container that prints what it hears from a port at the
 // host's address. It asks until it is answered, or a few times.
@@ -166,8 +161,7 @@ func (f *fixture) asksHost(host string, port int, patiently bool) core.Config {
 	if patiently {
 		tries = 100
 	}
-	return f.shell(fmt.Sprintf(
-		`for try in $(seq %d); do nc -w 2 %s %d </dev/null 2>/dev/null | grep hello && exit; sleep 0.1; done; echo nothing`, tries, host, port))
+	return f.agent(fmt.Sprintf("try retry %d ask %s %d", tries, host, port))
 }
 
 func (f *fixture) heardFromInside(host string, port int, patiently bool) string {
@@ -208,7 +202,7 @@ func loopbackPorts(f *fixture) {
 	want(f, "what a container hears from a port that is published on "+host, f.heardFromInside(host, cfg.Ports[1].HostPort, true), "hello\n")
 	for what, port := range map[string]int{"PortBindings": bound[byBinding], "Ports": bound[byPort]} {
 		want(f, fmt.Sprintf("what a container hears at %s from a port that %s has published without an address, which is to be 127.0.0.1 alone", host, what),
-			f.heardFromInside(host, port, false), "nothing\n")
+			f.heardFromInside(host, port, false), "failed\n")
 	}
 }
 
@@ -228,7 +222,7 @@ func hostNetworkSupport(f *fixture) {
 	if f.rt.SupportsHostNetwork() {
 		return // what it then means is CF-12
 	}
-	cfg := f.command("true")
+	cfg := f.agent()
 	cfg.NetworkMode = "host"
 	_, err := f.tryCreate(cfg)
 	f.wantClass("a container on the host's network", err, core.ErrUnsupported)

@@ -50,17 +50,17 @@ func (f *fixture) services() core.ServiceManager {
 
 const servicePassword = "p4ss-of-the-service"
 
-// service is a configuration of one that runs a script, on a network of its own.
-func (f *fixture) service(script string) core.ServiceConfig {
-	return f.serviceOn(f.network(f.runID), script)
+// service is a configuration of one that runs the agent, on a network of its own.
+func (f *fixture) service(steps ...string) core.ServiceConfig {
+	return f.serviceOn(f.network(f.runID), steps...)
 }
 
-func (f *fixture) serviceOn(network, script string) core.ServiceConfig {
+func (f *fixture) serviceOn(network string, steps ...string) core.ServiceConfig {
 	image, tag, _ := strings.Cut(f.h.Image[strings.LastIndex(f.h.Image, "/"):], ":")
 	return core.ServiceConfig{
 		Name: "db", Image: f.h.Image[:strings.LastIndex(f.h.Image, "/")] + image, Version: tag, RunID: f.runID,
 		Env: map[string]string{"DB_PASSWORD": servicePassword}, PasswordEnv: "DB_PASSWORD",
-		Ports: map[string]int{"default": containerPort}, ExtraCmd: []string{"sh", "-c", script}, NetworkID: network,
+		Ports: map[string]int{"default": containerPort}, ExtraCmd: agentCommand(steps...), NetworkID: network,
 		ReadinessCmd: "test -e /tmp/ready",
 	}
 }
@@ -78,7 +78,7 @@ func (f *fixture) startService(cfg core.ServiceConfig) core.ServiceInfo {
 const oddPassword = "it's the \"odd\" one\n<and> its second line"
 
 func secretService(f *fixture) {
-	base := f.service(`echo the log has "$DB_PASSWORD" and more; exit 3`)
+	base := f.service("print the log has ", "env DB_PASSWORD", "say and more", "exit 3")
 	for i, password := range []string{servicePassword, oddPassword} {
 		cfg := base
 		cfg.Name, cfg.Env = fmt.Sprint("db-", i, "-a"), map[string]string{"DB_PASSWORD": password}
@@ -86,7 +86,7 @@ func secretService(f *fixture) {
 		f.wait(info.ID)
 		died := f.services().CheckReady(f.ctx, info)
 		f.wantClass("a service that has ended", died, core.ErrNotRunning)
-		cfg.Name, cfg.ExtraCmd = fmt.Sprint("db-", i, "-b"), []string{"sleep", "1000"}
+		cfg.Name, cfg.ExtraCmd = fmt.Sprint("db-", i, "-b"), agentCommand("sleep")
 		// What is cut to its last lines, or bytes, is not cut within a password.
 		cfg.ReadinessCmd = `echo my {password}; for i in 1 2 3 4 5 6 7 8 9; do echo $i; done; exit 1`
 		notReady := f.services().CheckReady(f.ctx, f.startService(cfg))
@@ -122,7 +122,7 @@ func (f *fixture) wantSecret(err error, password string) {
 }
 
 func pulledService(f *fixture) {
-	cfg := f.service("sleep 1000")
+	cfg := f.service("sleep")
 	f.pullPolicies(func(image string, policy core.PullPolicy) error {
 		version := strings.LastIndexByte(image, ':')
 		cfg.Image, cfg.Version, cfg.Pull = image[:version], image[version+1:], policy
@@ -135,7 +135,7 @@ func pulledService(f *fixture) {
 }
 
 func incompleteServices(f *fixture) {
-	cfg := f.service("sleep 1000")
+	cfg := f.service("sleep")
 	for field, spoil := range map[string]func(*core.ServiceConfig){
 		"Image": func(c *core.ServiceConfig) { c.Image = "" },
 		"Name":  func(c *core.ServiceConfig) { c.Name = "" },
@@ -150,10 +150,9 @@ func incompleteServices(f *fixture) {
 }
 
 func configuredService(f *fixture) {
-	cfg := f.service(`echo "$DB_PASSWORD" "$1" of $(hostname); sleep 1000`)
-	cfg.ExtraCmd = append(cfg.ExtraCmd, "sh", "{password}-{unknown}")
+	cfg := f.service("env DB_PASSWORD", "say {password}-{unknown}", "hostname", "sleep")
 	info := f.startService(cfg)
-	f.awaitOutput(info.ID, servicePassword+" "+servicePassword+"-{unknown} of db\n")
+	f.awaitOutput(info.ID, servicePassword+"\n"+servicePassword+"-{unknown}\ndb\n")
 	f.wantLabels("moat-db-"+f.runID, map[string]string{
 		core.LabelManaged: "true", core.LabelRunID: f.runID, core.LabelRole: core.RoleService, core.LabelVersion: core.Version,
 	})
@@ -174,7 +173,7 @@ func (f *fixture) wantUsed(network string, used bool) {
 }
 
 func joiningService(f *fixture) {
-	cfg := f.service("sleep 1000")
+	cfg := f.service("sleep")
 	other := f.network(f.runID + "-2")
 	elsewhere := cfg
 	elsewhere.Name, elsewhere.NetworkID = "db-2", ""
@@ -186,7 +185,7 @@ func joiningService(f *fixture) {
 }
 
 func namedService(f *fixture) {
-	cfg := f.service(f.server().Cmd[2])
+	cfg := f.service(serving(containerPort))
 	info := f.startService(cfg)
 	if info.Host == "" {
 		f.Error("the service has no host")
@@ -199,11 +198,11 @@ func namedService(f *fixture) {
 }
 
 func unpublishedService(f *fixture) {
-	want(f, "the number of published ports", len(f.ports(f.startService(f.service("sleep 1000")).ID)), 0)
+	want(f, "the number of published ports", len(f.ports(f.startService(f.service("sleep")).ID)), 0)
 }
 
 func unknownService(f *fixture) {
-	cfg := f.service("sleep 1000")
+	cfg := f.service("sleep")
 	elsewhere := cfg
 	elsewhere.NetworkID = f.missing()
 	_, err := f.services().StartService(f.ctx, elsewhere)
@@ -215,7 +214,7 @@ func unknownService(f *fixture) {
 }
 
 func twinServices(f *fixture) {
-	cfg := f.service("sleep 1000")
+	cfg := f.service("sleep")
 	info := f.startService(cfg)
 	_, err := f.services().StartService(f.ctx, cfg)
 	f.wantClass("a service of a name that is taken", err, core.ErrAlreadyExists)
@@ -223,11 +222,11 @@ func twinServices(f *fixture) {
 }
 
 func failedService(f *fixture) {
-	cfg := f.service("")
+	cfg := f.service()
 	cfg.ExtraCmd = []string{"/no-such-program"}
 	_, err := f.services().StartService(f.ctx, cfg)
 	f.wantField("a service whose program does not exist", err, "Cmd")
-	cfg.ExtraCmd = []string{"sleep", "1000"}
+	cfg.ExtraCmd = agentCommand("sleep")
 	f.startService(cfg) // its name is free
 	want(f, "the number of containers", len(f.runningServices()), 1)
 }
@@ -243,7 +242,7 @@ func (f *fixture) runningServices() (infos []core.Info) {
 }
 
 func readyService(f *fixture) {
-	cfg := f.service("sleep 1; touch /tmp/ready; sleep 1000")
+	cfg := f.service("after 1s append /tmp/ready yes", "sleep")
 	info := f.startService(cfg)
 	f.must(services.WaitReady(f.ctx, f.services(), info, patience))
 	f.must(f.services().CheckReady(f.ctx, info))
@@ -252,7 +251,7 @@ func readyService(f *fixture) {
 }
 
 func unreadyService(f *fixture) {
-	cfg := f.service("sleep 1000")
+	cfg := f.service("sleep")
 	cfg.ReadinessCmd = "echo still starting; echo on stderr >&2; exit 7"
 	info := f.startService(cfg)
 	err := f.services().CheckReady(f.ctx, info)
@@ -271,14 +270,14 @@ func unreadyService(f *fixture) {
 
 func placeholders(f *fixture) {
 	const odd = "it's $(touch /tmp/owned) `touch /tmp/owned` {db_user} \"quoted\" \\ and\na line"
-	cfg := f.service("sleep 1000")
+	cfg := f.service("sleep")
 	cfg.Env["DB_PASSWORD"], cfg.Env["DB_USER"], cfg.Env["EXPECTED"] = odd, "the user", odd
 	cfg.ReadinessCmd = `test {password} = "$EXPECTED" && test "{password}" = "$EXPECTED" && test {db_user} = "the user" && test "{none}" = "{"none} && ! test -e /tmp/owned`
 	f.must(f.services().CheckReady(f.ctx, f.startService(cfg)))
 }
 
 func deadService(f *fixture) {
-	cfg := f.service("echo the reason for it; exit 9")
+	cfg := f.service("say the reason for it", "exit 9")
 	info := f.startService(cfg)
 	f.wait(info.ID)
 	err := services.WaitReady(f.ctx, f.services(), info, patience)
@@ -290,7 +289,7 @@ func deadService(f *fixture) {
 	}
 	// Asking is what it dies of: before the second time, or in the first.
 	cfg.Name, cfg.ReadinessCmd = "db-2", "touch /tmp/asked; exit 1"
-	cfg.ExtraCmd = []string{"sh", "-c", "while ! test -e /tmp/asked; do sleep 0.1; done; echo another reason; exit 8"}
+	cfg.ExtraCmd = agentCommand("await /tmp/asked", "say another reason", "exit 8")
 	err = services.WaitReady(f.ctx, f.services(), f.startService(cfg), patience)
 	f.wantClass("a service that dies while it is waited for", err, core.ErrNotRunning)
 	for _, text := range []string{"another reason", "8"} {
@@ -305,7 +304,7 @@ func deadService(f *fixture) {
 }
 
 func stoppedService(f *fixture) {
-	cfg := f.service("trap '' TERM; sleep 1000")
+	cfg := f.service("ignore TERM", "sleep")
 	info := f.startService(cfg)
 	f.must(f.services().StopService(f.ctx, info))
 	want(f, "the number of services", len(f.runningServices()), 0)
@@ -316,7 +315,7 @@ func stoppedService(f *fixture) {
 }
 
 func laterNetwork(f *fixture) {
-	cfg := f.service("sleep 1000")
+	cfg := f.service("sleep")
 	first, second := cfg.NetworkID, f.network(f.runID+"-2")
 	cfg.NetworkID = ""
 	f.services().SetNetworkID(first)

@@ -29,7 +29,7 @@ func sidecarCases() []Case {
 }
 
 func pulledSidecar(f *fixture) {
-	cfg := f.sidecar(f.network(f.runID), "sleep 1000")
+	cfg := f.sidecar(f.network(f.runID), "sleep")
 	f.pullPolicies(func(image string, policy core.PullPolicy) error {
 		cfg.Image, cfg.Pull = image, policy
 		id, err := f.sidecars().StartSidecar(f.ctx, cfg)
@@ -47,11 +47,11 @@ func (f *fixture) sidecars() core.SidecarManager {
 	return manager
 }
 
-// sidecar is a configuration of one that runs a script.
-func (f *fixture) sidecar(network, script string) core.SidecarConfig {
+// sidecar is a configuration of one that runs the agent.
+func (f *fixture) sidecar(network string, steps ...string) core.SidecarConfig {
 	return core.SidecarConfig{
 		Image: f.h.Image, Name: "sidecar-" + f.runID, Hostname: "helper", NetworkID: network, RunID: f.runID,
-		Cmd: []string{"sh", "-c", script},
+		Cmd: agentCommand(steps...),
 	}
 }
 
@@ -64,7 +64,7 @@ func (f *fixture) startSidecar(cfg core.SidecarConfig) string {
 }
 
 func incompleteSidecars(f *fixture) {
-	cfg := f.sidecar(f.network(f.runID), "sleep 1000")
+	cfg := f.sidecar(f.network(f.runID), "sleep")
 	for field, spoil := range map[string]func(*core.SidecarConfig){
 		"Image":     func(c *core.SidecarConfig) { c.Image = "" },
 		"NetworkID": func(c *core.SidecarConfig) { c.NetworkID = "" },
@@ -88,21 +88,21 @@ func incompleteSidecars(f *fixture) {
 }
 
 func configuredSidecar(f *fixture) {
-	cfg := f.sidecar(f.network(f.runID), `echo "$GREETING of $(hostname)"; sleep 1000`)
+	cfg := f.sidecar(f.network(f.runID), "env GREETING", "hostname", "sleep")
 	cfg.Env = []string{"GREETING=the greeting"}
 	id := f.startSidecar(cfg)
-	f.awaitOutput(id, "the greeting of helper\n")
-	f.awaitOutput(cfg.Name, "the greeting of helper\n")
+	f.awaitOutput(id, "the greeting\nhelper\n")
+	f.awaitOutput(cfg.Name, "the greeting\nhelper\n")
 	if !optional.CapabilitiesOf(f.rt).Mounts {
 		return
 	}
-	mounted, _ := f.mounted("", true)
-	cfg.Name, cfg.Mounts, cfg.Cmd = cfg.Name+"-2", mounted.Mounts, []string{"sh", "-c", "cat /mnt/shared/in; sleep 1000"}
+	mounted, _ := f.mounted(true)
+	cfg.Name, cfg.Mounts, cfg.Cmd = cfg.Name+"-2", mounted.Mounts, agentCommand("cat /mnt/shared/in", "sleep")
 	f.awaitOutput(f.startSidecar(cfg), "from the host\n")
 }
 
 func labelledSidecar(f *fixture) {
-	cfg := f.sidecar(f.network(f.runID), "sleep 1000")
+	cfg := f.sidecar(f.network(f.runID), "sleep")
 	f.startSidecar(cfg)
 	f.wantLabels(cfg.Name, map[string]string{
 		core.LabelManaged: "true", core.LabelRunID: f.runID, core.LabelRole: core.RoleSidecar, core.LabelVersion: core.Version,
@@ -131,7 +131,7 @@ func (f *fixture) wantLabels(name string, labels map[string]string) {
 }
 
 func failedSidecar(f *fixture) {
-	cfg := f.sidecar(f.network(f.runID), "")
+	cfg := f.sidecar(f.network(f.runID))
 	cfg.Cmd = []string{"/no-such-program"}
 	id, err := f.sidecars().StartSidecar(f.ctx, cfg)
 	f.wantField("a sidecar whose program does not exist", err, "Cmd")
@@ -141,7 +141,7 @@ func failedSidecar(f *fixture) {
 			f.Errorf("a sidecar that failed is left behind: %+v", info)
 		}
 	}
-	cfg.Cmd = []string{"sleep", "1000"}
+	cfg.Cmd = agentCommand("sleep")
 	f.startSidecar(cfg) // its name is free
 }
 
@@ -155,7 +155,7 @@ func isolatedSidecar(f *fixture) {
 		f.must(err)
 		return details.Isolation
 	}
-	cfg := f.sidecar(f.network(f.runID), "sleep 1000")
+	cfg := f.sidecar(f.network(f.runID), "sleep")
 	want(f, "a sidecar's isolation", isolation(f.startSidecar(cfg)), optional.CapabilitiesOf(f.rt).Isolation)
 	if !optional.CapabilitiesOf(f.rt).Privileged || (f.h.Unprivileged != nil && f.h.Unprivileged() != "") {
 		return
@@ -171,21 +171,21 @@ func isolatedSidecar(f *fixture) {
 	server := f.onNetwork(f.server(), cfg.NetworkID)
 	server.NetworkAliases = []string{"main"}
 	f.started(server)
-	cfg.Name, cfg.Hostname, cfg.Cmd = cfg.Name+"-3", "client", []string{"sh", "-c", greetings("main")}
+	cfg.Name, cfg.Hostname, cfg.Cmd = cfg.Name+"-3", "client", greetings("main")
 	id = f.startSidecar(cfg)
 	f.wantHeard(id, "main", "a privileged sidecar")
 }
 
 func sidecarState(f *fixture) {
-	cfg := f.sidecar(f.network(f.runID), "")
-	cfg.Cmd = []string{"sleep", "1000"}
+	cfg := f.sidecar(f.network(f.runID))
+	cfg.Cmd = agentCommand("sleep")
 	id := f.startSidecar(cfg)
 	found, err := f.sidecars().InspectContainer(f.ctx, id)
 	f.must(err)
 	if found.State == nil || !found.State.Running || found.State.Status != core.StateRunning || found.State.StartedAt.IsZero() {
 		f.Errorf("a running sidecar's state is %+v", found.State)
 	}
-	cfg.Name, cfg.Cmd = cfg.Name+"-2", []string{"sh", "-c", "exit 7"}
+	cfg.Name, cfg.Cmd = cfg.Name+"-2", agentCommand("exit 7")
 	id = f.startSidecar(cfg)
 	want(f, "the exit code", f.wait(id), 7)
 	found, err = f.sidecars().InspectContainer(f.ctx, id)

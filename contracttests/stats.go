@@ -17,7 +17,7 @@ func statsCases() []Case {
 
 func stats(f *fixture) {
 	reader := portOf[optional.StatsReader](f)
-	id := f.ready(f.shell(`echo ready; while :; do :; done`))
+	id := f.ready(f.agent("say ready", "busy"))
 	first, err := reader.Stats(f.ctx, id)
 	f.must(err)
 	if first.Time.IsZero() || first.Memory == 0 || first.MemoryLimit == 0 || first.PIDs == 0 {
@@ -38,7 +38,7 @@ func statsWrongState(f *fixture) {
 	f.wantClass("stats of what is missing", err, core.ErrNotFound)
 	_, err = reader.Stats(f.ctx, f.create(f.idle()))
 	f.wantClass("stats of what was never started", err, core.ErrNotRunning)
-	id := f.started(f.command("true"))
+	id := f.started(f.agent())
 	f.wait(id)
 	_, err = reader.Stats(f.ctx, id)
 	f.wantClass("stats of what has exited", err, core.ErrNotRunning)

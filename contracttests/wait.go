@@ -30,7 +30,7 @@ func (f *fixture) waiting(ctx context.Context, id string) *call[int64] {
 
 func exitCode(f *fixture) {
 	for _, code := range []int64{42, 255} {
-		want(f, "the exit code", f.wait(f.started(f.shell(fmt.Sprint("exit ", code)))), code)
+		want(f, "the exit code", f.wait(f.started(f.agent(fmt.Sprint("exit ", code)))), code)
 	}
 }
 
@@ -43,7 +43,7 @@ func signalCode(f *fixture) {
 }
 
 func manyWaiters(f *fixture) {
-	id := f.create(f.shell(`echo ready; sleep 1; exit 42`))
+	id := f.create(f.agent("say ready", "sleep 1s", "exit 42"))
 	var waiters []*call[int64]
 	waitMore := func() {
 		for range 3 {
@@ -95,7 +95,7 @@ func waitRemoved(f *fixture) {
 // unknownCode lets a runtime wait that has not started the container: it knows the
 // code, or says that it does not.
 func unknownCode(f *fixture) {
-	id := f.started(f.shell(`sleep 1; exit 42`))
+	id := f.started(f.agent("sleep 1s", "exit 42"))
 	other := f.another()
 	code, err := begin("WaitContainer", func() (int64, error) { return other.WaitContainer(f.ctx, id) }).on(id).until("the container exits").result(f)
 	if err == nil {
@@ -116,17 +116,17 @@ var ownCodes = []struct {
 	{127, "OCI runtime exec failed: exec failed: unable to start container process: exec: \"mine\": executable file not found in $PATH: unknown"},
 }
 
-// saying is a script that says words on both streams, and exits with a code.
-func saying(words string, code int64) string {
-	return fmt.Sprintf("echo '%s'; echo '%[1]s' >&2; exit %d", words, code)
+// saying is a command that says words on both streams, and exits with a code.
+func saying(words string, code int64) []string {
+	return agentCommand("say "+words, "stderr say "+words, fmt.Sprint("exit ", code))
 }
 
 func programsOwn(f *fixture) {
 	for _, own := range ownCodes {
-		cfg := f.shell(saying(own.words, own.code))
+		cfg := f.command(saying(own.words, own.code)...)
 		id := f.started(cfg)
-		want(f, "the code of "+cfg.Cmd[2], f.wait(id), own.code)
-		want(f, "the output of "+cfg.Cmd[2], f.logs(id), strings.Repeat(own.words+"\n", 2))
+		want(f, "the code of "+cfg.Cmd[1], f.wait(id), own.code)
+		want(f, "the output of "+cfg.Cmd[1], f.logs(id), strings.Repeat(own.words+"\n", 2))
 		if !optional.CapabilitiesOf(f.rt).Attach {
 			continue
 		}
@@ -137,7 +137,7 @@ func programsOwn(f *fixture) {
 			var output screen
 			id := f.create(cfg)
 			_, err := f.startingAttached(id, core.AttachOptions{Stdout: &output, Stderr: &output, TTY: tty}).result(f)
-			how := fmt.Sprintf("%s, attached with TTY %t,", cfg.Cmd[2], tty)
+			how := fmt.Sprintf("%s, attached with TTY %t,", cfg.Cmd[1], tty)
 			if err != nil {
 				f.Errorf("%s was to be no failure of the runtime's and returned %v", how, err)
 			}

@@ -188,8 +188,8 @@ func publishedOn(reachable ...string) func(*world) {
 				addresses.Store(fmt.Sprint(max(port.HostPort, 1)), port.HostIP)
 			}
 			id, err := create(ctx, cfg)
-			if _, after, asks := strings.Cut(fmt.Sprint(cfg.Cmd), "nc -w 2 "+hostIP+" "); asks && !cfg.OnNamedNetwork() {
-				port, _, _ := strings.Cut(after, " ")
+			if _, after, asks := strings.Cut(fmt.Sprint(cfg.Cmd), " ask "+hostIP+" "); asks && !cfg.OnNamedNetwork() {
+				port := strings.TrimSuffix(after, "]")
 				asked.Store(id, port)
 			}
 			return id, err
@@ -200,7 +200,7 @@ func publishedOn(reachable ...string) func(*world) {
 			if address, _ := addresses.Load(port); slices.Contains(reachable, fmt.Sprint(address)) {
 				return []byte("hello\n"), nil
 			}
-			return []byte("nothing\n"), nil
+			return []byte("failed\n"), nil
 		}
 	}
 }

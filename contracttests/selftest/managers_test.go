@@ -424,8 +424,8 @@ var managerImitations = []imitation{
 			return code, err
 		}
 	}},
-	{"NM-07", "a name is known elsewhere", networked("hello\n", "", "no answer\n"), networked("hello\n", "found\n", "no answer\n")},
-	{"NM-07", "an address answers elsewhere", networked("hello\n", "", "no answer\n"), networked("hello\n", "", "hello\n")},
+	{"NM-07", "a name is known elsewhere", networked("hello\n", "failed\n", "failed\n"), networked("hello\n", "192.0.2.7\n", "failed\n")},
+	{"NM-07", "an address answers elsewhere", networked("hello\n", "failed\n", "failed\n"), networked("hello\n", "failed\n", "hello\n")},
 	{"NM-12", "the host answers", publishing(publishedOn(hostIP)), publishing(func(w *world) {
 		publishedOn(hostIP)(w)
 		create := w.create
@@ -434,7 +434,7 @@ var managerImitations = []imitation{
 			return create(ctx, cfg)
 		}
 	})},
-	{"NM-10", "an address answers", networked("", "", "no answer\n"), networked("", "", "hello\n")},
+	{"NM-10", "an address answers", networked("", "", "failed\n"), networked("", "", "hello\n")},
 }
 
 // networked imitates what containers hear: on their own network, when they look a name
@@ -444,11 +444,11 @@ func networked(here, name, address string) func(*world) {
 		w.claims("NetworkPeers")
 		var said sync.Map
 		w.create = func(ctx context.Context, cfg core.Config) (string, error) {
-			id, err := w.full.CreateContainer(ctx, core.Config{Name: cfg.Name, Image: cfg.Image, Cmd: []string{"echo", "ready"}, RunID: cfg.RunID})
+			id, err := w.full.CreateContainer(ctx, core.Config{Name: cfg.Name, Image: cfg.Image, Cmd: []string{"agent", "say ready"}, RunID: cfg.RunID})
 			switch script := fmt.Sprint(cfg.Cmd); {
-			case strings.Contains(script, "echo found"):
+			case strings.Contains(script, "find "):
 				said.Store(id, name)
-			case strings.Contains(script, "no answer"):
+			case strings.Contains(script, "try ask"):
 				said.Store(id, address)
 			default:
 				said.Store(id, here)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/moatproject/moat/adapters/memory"
 	"github.com/moatproject/moat/contracttests"
+	"github.com/moatproject/moat/contracttests/agent"
 	"github.com/moatproject/moat/contracttests/internal/record"
 	"github.com/moatproject/moat/core"
 )
@@ -32,6 +33,7 @@ func harness(change, down func(*hooks)) contracttests.Harness {
 		Name: "memory",
 		New: func(t testing.TB) core.Runtime {
 			h := hooksInto(t, memory.New(memory.Options{
+				Programs:    map[string]func(*memory.Process) int{"agent": func(p *memory.Process) int { return agent.Run(p) }},
 				Registry:    []memory.Image{{Ref: pullImage}},
 				Unreachable: []string{unreachableImage},
 			}))

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Makes Moat's test images in an engine, from a static busybox and nothing else: no registry, no BuildKit.
+# Makes Moat's test images in an engine, from a static busybox and the suite's agent: no registry, no BuildKit.
 #
 #   build.sh [--check] ENGINE_URL [SEEDED]
 #
-# Images are rebuilt only when this script changes. --check builds nothing, it fails when something is to be built.
+# Images are rebuilt only when this script or the agent's source changes. --check builds nothing, it fails when something is to be built.
 # SEEDED (a file) also pushes images to pull to the registry at the engine's 127.0.0.1:5000, and remembers that in the file.
 set -euo pipefail
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+suite=$(cd "$tools/../contracttests" && pwd)
 busybox=${MOAT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/moat}/bin/busybox
 unset DOCKER_HOST DOCKER_CONTEXT DOCKER_API_VERSION DOCKER_TLS_VERIFY DOCKER_CERT_PATH
 export DOCKER_CONFIG=/run/moat-engine/no-client-settings
@@ -16,7 +18,9 @@ url=${1:?usage: build.sh [--check] ENGINE_URL [SEEDED]}
 seeded=${2:-}
 engine() { docker -H "$url" "$@"; }
 
-want=$(sha256sum <"${BASH_SOURCE[0]}" | cut -d' ' -f1)
+agent_source() { find "$suite/agent" "$suite/cmd/agent" -name '*.go' ! -name '*_test.go' | LC_ALL=C sort | xargs cat; }
+
+want=$({ cat "${BASH_SOURCE[0]}" && agent_source; } | sha256sum | cut -d' ' -f1)
 label=moat.test.content
 has() { [[ $(engine image inspect -f "{{index .Config.Labels \"$label\"}}" "$1" 2>/dev/null) == "$want" ]]; }
 
@@ -28,6 +32,7 @@ has moat/test-config:latest && config_ok=yes
 [[ ! $check ]] || exit 1
 
 [[ -x $busybox ]] || { echo "build.sh: $busybox is missing: run 'make setup'" >&2; exit 1; }
+"$tools/need-go.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -66,6 +71,7 @@ case $(uname -m) in x86_64) arch=amd64 ;; aarch64) arch=arm64 ;; *) arch=$(uname
 root=$work/root
 mkdir -p "$root"/{bin,sbin,usr/bin,usr/sbin,etc,dev,proc,sys,root,tmp,var/tmp,home/tester,data}
 chmod 1777 "$root/tmp" "$root/var/tmp"
+(cd "$suite" && CGO_ENABLED=0 GOOS=linux go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$root/bin/agent" ./cmd/agent)
 cp "$busybox" "$root/bin/busybox"
 for applet in $("$busybox" --list-full); do
 	[[ $applet == bin/busybox ]] || ln -s /bin/busybox "$root/$applet" 2>/dev/null || true # linuxrc and the like

@@ -5,6 +5,7 @@ import (
 
 	"github.com/moatproject/moat/adapters/memory"
 	"github.com/moatproject/moat/contracttests"
+	"github.com/moatproject/moat/contracttests/agent"
 	"github.com/moatproject/moat/core"
 )
 
@@ -18,6 +19,7 @@ func TestContract(t *testing.T) {
 		Name: "memory",
 		New: func(testing.TB) core.Runtime {
 			return memory.New(memory.Options{
+				Programs:    map[string]func(*memory.Process) int{"agent": func(p *memory.Process) int { return agent.Run(p) }},
 				Registry:    []memory.Image{{Ref: pulledImage}},
 				Unreachable: []string{unreachableImage},
 			})

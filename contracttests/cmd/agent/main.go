@@ -1,0 +1,98 @@
+//go:build linux
+
+// Command agent is the program of the suite's containers: package agent has its verbs.
+package main
+
+import (
+	"context"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"unsafe"
+
+	"github.com/moatproject/moat/contracttests/agent"
+)
+
+func main() {
+	unhandled := make(chan os.Signal, 1)
+	signal.Notify(unhandled, syscall.SIGTERM) // which would not end a container's first process
+	go func() {
+		<-unhandled
+		os.Exit(128 + int(syscall.SIGTERM))
+	}()
+	os.Exit(agent.Run(process{}))
+}
+
+// process is that of the operating system.
+type process struct{}
+
+func (process) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, network, address)
+}
+
+func (process) LookupIP(ctx context.Context, network, host string) ([]net.IP, error) {
+	return net.DefaultResolver.LookupIP(ctx, network, host)
+}
+
+func (process) Listen(network, address string) (net.Listener, error) {
+	return net.Listen(network, address)
+}
+
+func (process) Args() []string        { return os.Args }
+func (process) Stdin() io.Reader      { return os.Stdin }
+func (process) Stdout() io.Writer     { return os.Stdout }
+func (process) Stderr() io.Writer     { return os.Stderr }
+func (process) Done() <-chan struct{} { return nil }
+
+func (process) Notify(arrived chan<- int, signals ...int) {
+	for _, number := range signals {
+		caught := make(chan os.Signal, 1)
+		signal.Reset(syscall.Signal(number)) // of what main has set
+		signal.Notify(caught, syscall.Signal(number))
+		go func() {
+			for range caught {
+				arrived <- number
+			}
+		}()
+	}
+}
+
+func (process) Kill(number int) error { return syscall.Kill(os.Getpid(), syscall.Signal(number)) }
+
+func (process) Start(args ...string) (<-chan int, error) {
+	child, err := os.StartProcess("/proc/self/exe", args, &os.ProcAttr{Files: []*os.File{nil, os.Stdout, os.Stderr}})
+	if err != nil {
+		return nil, err
+	}
+	ended := make(chan int, 1)
+	go func() {
+		state, _ := child.Wait() // it fails for what is no child only
+		ended <- state.ExitCode()
+	}()
+	return ended, nil
+}
+
+func (process) Environ() []string         { return os.Environ() }
+func (process) Dir() (string, error)      { return os.Getwd() }
+func (process) Hostname() (string, error) { return os.Hostname() }
+
+func (process) User() (uid, gid int, groups []int, err error) {
+	groups, err = os.Getgroups()
+	return os.Getuid(), os.Getgid(), groups, err
+}
+
+func (process) TerminalSize(stream int) (height, width int, err error) {
+	var size struct{ height, width, x, y uint16 } // the kernel's struct winsize
+	_, _, failed := syscall.Syscall(syscall.SYS_IOCTL, uintptr(stream), syscall.TIOCGWINSZ, uintptr(unsafe.Pointer(&size)))
+	if failed != 0 {
+		return 0, 0, failed
+	}
+	return int(size.height), int(size.width), nil
+}
+
+func (process) OpenFile(name string, flag int, mode fs.FileMode) (io.ReadWriteCloser, error) {
+	return os.OpenFile(name, flag, mode)
+}
