@@ -11,22 +11,22 @@
 //
 // # What a container is here
 //
-// A POSIX shell with the common commands (the folder /bin of each image lists them), in
-// a file system in memory that each container has of its own. Signals and traps, exit
-// codes, jobs, logs, users, and states are those of a Linux container. Bind mounts are
-// the host's real files, everything else ends with the container.
+// Functions of this process ([Options.Programs]), and a shell, in a file system in memory
+// that each container has of its own. Signals, exit codes, logs, users, and states are
+// those of a Linux container. Bind mounts are the host's real files, everything else ends
+// with the container.
 //
-// There is no isolation: scripts run in this process, with its rights on what is
-// mounted (where links lead to the host's files) and without a limit of memory or
-// depth. It is for scripts that you trust.
+// There is no isolation: programs run in this process, with its rights on what is mounted
+// (where links lead to the host's files) and without a limit of memory or depth. It is for
+// programs and scripts that you trust.
 //
 // # Images
 //
 // [BaseImage] and [ConfigImage] are built in. The programs that your code runs can be
 // functions ([Options.Programs]; the example shows one), or shell scripts in the Files of
-// an [Image]. [Options.Images] are
-// present from the beginning; those in [Options.Registry] can be pulled, with progress,
-// and [Options.Unreachable] stands for registries that are down. All else is not found.
+// an [Image]. [Options.Images] are present from the beginning; those in
+// [Options.Registry] can be pulled, with progress, and [Options.Unreachable] stands for
+// registries that are down. All else is not found.
 //
 // Its build manager makes images of Dockerfiles: FROM (stages and scratch, too), RUN,
 // COPY and ADD of files and folders, ARG, ENV, WORKDIR, USER, LABEL, VOLUME, EXPOSE,
@@ -44,15 +44,15 @@
 // [core.ErrUnsupported]. [Runtime.Capabilities] says the same as data.
 //
 // A terminal has a size, and SIGWINCH tells of a new one. Written \n become \r\n, typed
-// \r become \n, and what is typed is shown (stty -echo ends that). Ctrl-C is SIGINT for
-// all its processes, Ctrl-D at the beginning of a line ends the input for good. Missing
-// are all other modes, editing of lines (what is typed arrives at once), job control and
-// /dev/tty; [ -t 0 ] knows it, [[ -t 0 ]] does not. A shell without a script has no
-// prompt: it reads all that is typed, and then runs it.
+// \r become \n, and what is typed is shown. Ctrl-C is SIGINT for all its processes, Ctrl-D
+// at the beginning of a line ends the input for good. Missing are all modes, editing of
+// lines (what is typed arrives at once), job control and /dev/tty. A shell without a
+// script has no prompt: it reads all that is typed, and then runs it.
 //
-// The shell has neither process substitution, umask and ulimit, nor file descriptors
-// beside 0, 1 and 2. Modes of files restrict nobody but say what can be executed. A
-// signal with a handler interrupts the command in the foreground, which then ends.
+// The shell is for the short scripts of images, builds and readiness commands. It has the
+// language of POSIX and the commands in /bin, but refuses traps, commands in the
+// background, process substitution and what looks for the host's programs: give your code
+// a function instead. Modes of files restrict nobody but say what can be executed.
 // Signals that would suspend are refused.
 //
 // Of each container's output the newest 64 MiB are kept ([Options.LogLimit]), with a

@@ -177,30 +177,6 @@ func (f *filesystem) write(name string, content []byte, mode fs.FileMode) error 
 	return pathError("write", name, err)
 }
 
-// remove removes a file or an empty folder, but no mount.
-func (f *filesystem) remove(name string) error {
-	info, err := f.stat(name)
-	if err != nil {
-		return err
-	}
-	for _, m := range f.mounts {
-		if m.target == name || strings.HasPrefix(m.target, name+"/") {
-			return pathError("remove", name, syscall.EBUSY)
-		}
-	}
-	if info.IsDir() {
-		entries, err := f.readDir(name)
-		if err != nil {
-			return err
-		}
-		if len(entries) > 0 {
-			return pathError("remove", name, syscall.ENOTEMPTY)
-		}
-	}
-	files, inner := f.at(name)
-	return pathError("remove", name, files.Remove(inner))
-}
-
 // unpack copies a file, or a folder with what is inside, to a target.
 func (f *filesystem) unpack(files fs.FS, root, target string) error {
 	return fs.WalkDir(files, root, func(name string, entry fs.DirEntry, err error) error {

@@ -29,37 +29,19 @@ func TestCommands(t *testing.T) {
 		code    int64
 		out     string
 	}{
-		{`printf 'a\nb\nc\n' | head -n 2`, 0, "a\nb\n"},
-		{`printf 'a\nb\nc\n' | head -n2 | head -n 1`, 0, "a\n"},
-		{`printf abc | head -c 2`, 0, "ab"},
-		{`printf 'a\nb\nc\n' | tail -n 2`, 0, "b\nc\n"},
-		{`printf 'a\nb\nc' | tail -n 1`, 0, "c"},
-		{`printf abc | tail -c 2`, 0, "bc"},
-		{`printf 'a b\nc\n' | wc -l`, 0, "2\n"},
-		{`printf 'a b\nc\n' | wc`, 0, "2 3 6\n"},
-		{`printf abc >f; wc -c f`, 0, "3 f\n"},
-		{`seq 2; seq 5 -2 1; seq 1 a`, 1, "1\n2\n5\n3\n1\nseq: invalid number \"a\"\n"},
 		{`sleep 0 0.001s; sleep x`, 1, "sleep: invalid time \"x\"\n"},
 		{`sleep ''`, 1, "sleep: invalid time \"\"\n"},
 		{`id; id -u; id -un; id -g; id -G`, 0, "uid=0(root) gid=0(root) groups=0(root)\n0\nroot\n0\n0\n"},
 		{`id -x`, 2, "id: usage: id [-ugGn]\n"},
-		{`mkdir -p a/b; touch a/b/.c a/d; ls a; ls -a a/b; rm -r a; ls`, 0, "b\nd\n.c\n"},
+		{`mkdir -p a/b; touch a/b/.c a/d; ls a; ls -a a/b`, 0, "b\nd\n.c\n"},
 		{`mkdir a; mkdir a`, 1, "mkdir: a: file exists\n"},
 		{`mkdir a/b`, 1, "mkdir: a/b: no such file or directory\n"},
-		{`mkdir a; rm a`, 1, "rm: a: is a directory\n"},
-		{`rm -f none; rm none`, 1, "rm: none: no such file or directory\n"},
 		{`ls none`, 1, "ls: none: no such file or directory\n"},
 		{`cat none /etc/group`, 1, "cat: none: no such file or directory\nroot:x:0:\ntester:x:1000:\n"},
-		{`printf 'abc\n' | tr a-b x; printf 'a\nb\n' | tr -d '\n'`, 0, "xxc\nab"},
-		{`printf 'ab\nb\n' | grep a; printf 'ab\nb\n' | grep -c b`, 0, "ab\n2\n"},
-		{`printf 'a+\n' | grep 'a+' && printf 'aa\n' | grep -E 'a+$'; printf 'ab\n' | grep '\(a\)b'`, 0, "a+\naa\nab\n"},
-		{`printf 'a\n' | grep -q b`, 1, ""},
-		{`printf 'A\nb\n' | grep -iv a; grep -F . none`, 2, "b\ngrep: none: no such file or directory\n"},
 		{`env -i A=1 sh -c 'env'`, 0, "A=1\n"},
 		{`env A=2 nothing`, 127, "nothing: not found\n"},
-		{`uname; uname -s; pwd; true && echo yes`, 0, "Linux\nLinux\n/tmp\nyes\n"},
-		{`[ "$(hostname)" = "$(cat /etc/hostname)" ] && [ "$HOSTNAME" = "$(uname -n)" ] && echo same`, 0, "same\n"},
-		{`[ $(nproc) -gt 0 ] && test -x /bin/cat && [ ! -e /none ] && [ -d /tmp ]`, 0, ""},
+		{`pwd; true && echo yes`, 0, "/tmp\nyes\n"},
+		{`[ "$HOSTNAME" = "$(cat /etc/hostname)" ] && test -x /bin/cat && [ ! -e /none ] && [ -d /tmp ]`, 0, ""},
 	}
 	rt := newRuntime(t, memory.Options{})
 	for _, test := range tests {
@@ -180,14 +162,14 @@ func TestMounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	rt := newRuntime(t, memory.Options{})
-	cfg := shell(`cat /etc/one; cat /mnt/file; ls /mnt; ls /mnt/inner; cd /mnt/sub; echo new >../made; touch /mnt/inner/no || rm -r /mnt`)
+	cfg := shell(`cat /etc/one; cat /mnt/file; ls /mnt; ls /mnt/inner; cd /mnt/sub; echo new >../made; touch /mnt/inner/no`)
 	cfg.Mounts = []core.MountConfig{
 		{Source: file, Target: "/etc/one", ReadOnly: true},
 		{Source: folder, Target: "/mnt/"},
 		{Source: t.TempDir(), Target: "/mnt/inner", ReadOnly: true},
 	}
 	code, out := finish(t, rt, start(t, rt, cfg))
-	for _, want := range []string{"content\ncontent\nfile\ninner\nsub\n", "touch: /mnt/inner/no: ", "rm: /mnt: device or resource busy\n"} {
+	for _, want := range []string{"content\ncontent\nfile\ninner\nsub\n", "touch: /mnt/inner/no: "} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q lacks %q", out, want)
 		}
@@ -236,8 +218,13 @@ func TestNetworkMode(t *testing.T) {
 
 func TestLogLimit(t *testing.T) {
 	const limit = 100 << 10
-	rt := newRuntime(t, memory.Options{LogLimit: limit})
-	id := start(t, rt, core.Config{Cmd: []string{"seq", "100000"}})
+	rt := newRuntime(t, memory.Options{LogLimit: limit, Programs: map[string]func(*memory.Process) int{"count": func(p *memory.Process) int {
+		for number := range 100_000 {
+			fmt.Fprintln(p.Stdout(), number+1)
+		}
+		return 0
+	}}})
+	id := start(t, rt, core.Config{Cmd: []string{"count"}})
 	_, out := finish(t, rt, id)
 	notice, kept, _ := strings.Cut(out, "\n")
 	var lost, told int
@@ -267,8 +254,8 @@ func TestLogLimitCountsPieces(t *testing.T) {
 
 func TestLogsSoFarOfAnEndlessWriter(t *testing.T) {
 	const limit = 4 << 20
-	rt := newRuntime(t, memory.Options{LogLimit: limit})
-	id := start(t, rt, core.Config{Cmd: []string{"yes"}})
+	rt := newRuntime(t, memory.Options{LogLimit: limit, Programs: flood})
+	id := start(t, rt, core.Config{Cmd: []string{"flood"}})
 	awaitOutput(t, rt, id, "bytes of output are gone")
 	for range 5 {
 		out, err := rt.ContainerLogsAll(t.Context(), id)
@@ -278,9 +265,22 @@ func TestLogsSoFarOfAnEndlessWriter(t *testing.T) {
 	}
 }
 
+// flood has a program that writes for ever.
+var flood = map[string]func(*memory.Process) int{"flood": func(p *memory.Process) int {
+	lines := bytes.Repeat([]byte("y\n"), 2048)
+	for {
+		select {
+		case <-p.Done():
+			return 0
+		default:
+			_, _ = p.Stdout().Write(lines)
+		}
+	}
+}}
+
 func TestRestartKeepsFilesAndLogs(t *testing.T) {
 	rt := newRuntime(t, memory.Options{})
-	id := start(t, rt, shell("echo line >>/tmp/f; cat /tmp/f; sleep 1000 & echo end"))
+	id := start(t, rt, shell("echo line >>/tmp/f; cat /tmp/f; echo end"))
 	finish(t, rt, id)
 	if err := rt.StartContainer(t.Context(), id); err != nil {
 		t.Fatal(err)
@@ -290,18 +290,11 @@ func TestRestartKeepsFilesAndLogs(t *testing.T) {
 	}
 }
 
-func TestUnreadRedirectionEnds(t *testing.T) {
-	before := runtime.NumGoroutine()
-	rt := newRuntime(t, memory.Options{})
-	finish(t, rt, start(t, rt, shell("seq 100000 >/tmp/f; exec </tmp/f")))
-	awaitGoroutines(t, before)
-}
-
 func TestThousandsOfLifecycles(t *testing.T) {
 	before := runtime.NumGoroutine()
 	rt := memory.New(memory.Options{})
 	for range 2000 {
-		id := start(t, rt, shell("sleep 1000 & yes | head -n 1 >/dev/null; exit 4"))
+		id := start(t, rt, shell("echo line | cat >/dev/null; exit 4"))
 		if code, _ := finish(t, rt, id); code != 4 {
 			t.Fatalf("exit code %d", code)
 		}
@@ -380,7 +373,7 @@ func (w *slowWriter) Write(p []byte) (int, error) {
 
 // TestNothingIsWrittenLater ends a context in the middle of a Write.
 func TestNothingIsWrittenLater(t *testing.T) {
-	rt := newRuntime(t, memory.Options{})
+	rt := newRuntime(t, memory.Options{Programs: flood})
 	for name, do := range map[string]func(context.Context, string, io.Writer) error{
 		"StartAttached": func(ctx context.Context, id string, w io.Writer) error {
 			return rt.StartAttached(ctx, id, core.AttachOptions{Stdout: w})
@@ -389,7 +382,7 @@ func TestNothingIsWrittenLater(t *testing.T) {
 			if err := rt.StartContainer(ctx, id); err != nil {
 				return err
 			}
-			_, err := rt.Exec(ctx, id, optional.ExecOptions{Cmd: []string{"yes"}, AttachOptions: core.AttachOptions{Stdout: w}})
+			_, err := rt.Exec(ctx, id, optional.ExecOptions{Cmd: []string{"flood"}, AttachOptions: core.AttachOptions{Stdout: w}})
 			return err
 		},
 	} {

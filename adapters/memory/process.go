@@ -11,7 +11,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -102,8 +101,7 @@ func (r *run) signal(number int) {
 	}
 }
 
-// process is what signals go to: the container's program, or a shell that it runs.
-// Other programs are part of the shell that runs them.
+// process is what signals go to.
 type process struct {
 	run      *run
 	pid      int
@@ -113,15 +111,8 @@ type process struct {
 	ctx    context.Context // its end has a cause of type killed
 	cancel context.CancelCauseFunc
 
-	mu         sync.Mutex
-	traps      map[int]string     // signal → handler, "" ignores it; 0 is the exit
-	notified   map[int]chan<- int // signal → where a Process wants it
-	pending    []int              // signals whose handlers are to be run
-	foreground context.Context
-	interrupt  context.CancelCauseFunc // ends foreground
-	generation int                     // of the foreground
-	past       context.Context         // the one before, which has ended
-	jobs       map[string]*job
+	mu       sync.Mutex
+	notified map[int]chan<- int // signal → where a Process wants it
 }
 
 // killed is how a signal ends something.
@@ -132,9 +123,8 @@ func (k killed) Error() string { return fmt.Sprintf("killed by signal %d", int(k
 func (k killed) status() int { return 128 + int(k) }
 
 func (r *run) newProcess(parent context.Context, controlling *terminal) *process {
-	p := &process{run: r, user: r.container.user, terminal: controlling, traps: map[int]string{}, notified: map[int]chan<- int{}, jobs: map[string]*job{}}
+	p := &process{run: r, user: r.container.user, terminal: controlling, notified: map[int]chan<- int{}}
 	p.ctx, p.cancel = context.WithCancelCause(parent)
-	p.foreground, p.interrupt = context.WithCancelCause(p.ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lastPID++
@@ -151,23 +141,19 @@ func (p *process) end() {
 	delete(p.run.processes, p.pid)
 }
 
-// signal interrupts the command in the foreground where the process has a handler.
+// signal does what a signal does to a process.
 func (p *process) signal(number int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	handler, trapped := p.traps[number]
 	arrived, wanted := p.notified[number]
 	switch {
-	case wanted && number != sigKILL:
+	case number == sigKILL, !wanted && terminates(number):
+		p.cancel(killed(number))
+	case wanted:
 		select {
 		case arrived <- number:
 		default:
 		}
-	case number == sigKILL, !trapped && terminates(number):
-		p.cancel(killed(number))
-	case trapped && handler != "":
-		p.pending = append(p.pending, number)
-		p.interrupt(killed(number))
 	}
 }
 
@@ -176,87 +162,6 @@ func (p *process) notify(arrived chan<- int, number int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.notified[number] = arrived
-}
-
-func (p *process) isInterrupted() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.pending) > 0
-}
-
-// takePending returns the handlers to be run, and makes a new foreground for what the
-// shell starts from then on. They tell that to the shell first.
-func (p *process) takePending() (handlers []string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.pending) == 0 {
-		return nil
-	}
-	p.generation++
-	handlers = append(handlers, generationVariable+"="+strconv.Itoa(p.generation))
-	for _, number := range p.pending {
-		handlers = append(handlers, p.traps[number])
-	}
-	p.pending, p.past = nil, p.foreground
-	p.foreground, p.interrupt = context.WithCancelCause(p.ctx)
-	return handlers
-}
-
-// foregroundOf returns the foreground that a shell, or its subshell, was started in.
-func (p *process) foregroundOf(generation string) context.Context {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if generation != strconv.Itoa(p.generation) {
-		return p.past
-	}
-	return p.foreground
-}
-
-// trap sets a handler, or the default where there is none.
-func (p *process) trap(number int, handler string, isDefault bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if isDefault {
-		delete(p.traps, number)
-	} else {
-		p.traps[number] = handler
-	}
-}
-
-// takeExitTrap returns the handler of the exit, once.
-func (p *process) takeExitTrap() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	handler := p.traps[0]
-	delete(p.traps, 0)
-	return handler
-}
-
-// forgetTraps leaves the ignored signals, as exec does.
-func (p *process) forgetTraps() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	maps.DeleteFunc(p.traps, func(_ int, handler string) bool { return handler != "" })
-}
-
-// job is a shell's job in the background.
-type job struct {
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	done   chan struct{}
-	status int // when done
-}
-
-func (p *process) job(key string) *job {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	j := p.jobs[key]
-	if j == nil {
-		j = &job{done: make(chan struct{})}
-		j.ctx, j.cancel = context.WithCancelCause(p.ctx)
-		p.jobs[key] = j
-	}
-	return j
 }
 
 // command is a program in execution.

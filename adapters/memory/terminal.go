@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
-	"strings"
 	"sync"
 
 	"github.com/moatproject/moat/core"
@@ -32,7 +30,6 @@ type terminal struct {
 
 	mu      sync.Mutex // guards what follows
 	size    optional.TerminalSize
-	silent  bool // keys are not shown
 	midLine bool // a line has been begun
 }
 
@@ -94,9 +91,9 @@ func (k keyboard) enter(text []byte) (midLine bool, err error) {
 	if len(text) > 0 {
 		k.midLine = !bytes.HasSuffix(text, []byte("\n"))
 	}
-	midLine, silent := k.midLine, k.silent
+	midLine = k.midLine
 	k.mu.Unlock()
-	if len(text) > 0 && !silent {
+	if len(text) > 0 {
 		_, _ = k.terminal.Write(text)
 	}
 	_, err = k.input.Write(text)
@@ -166,25 +163,4 @@ func (r *Runtime) ResizeTTY(ctx context.Context, id string, height, width uint) 
 	}
 	c.run.terminal.resize(optional.TerminalSize{Height: height, Width: width})
 	return nil
-}
-
-func stty(c *command) int {
-	if !c.isTerminal(c.stdin) {
-		return c.fail(1, "standard input: Not a tty")
-	}
-	setting, t := strings.Join(c.args[1:], " "), c.terminal
-	t.mu.Lock()
-	if setting == "echo" || setting == "-echo" {
-		t.silent = setting == "-echo"
-	}
-	t.mu.Unlock()
-	switch setting {
-	case "size":
-		size := t.currentSize()
-		_, err := fmt.Fprintln(c.stdout, size.Height, size.Width)
-		return statusOfWrite(err)
-	case "echo", "-echo":
-		return 0
-	}
-	return c.usage("size | echo | -echo")
 }
