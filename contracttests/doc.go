@@ -44,11 +44,14 @@
 //
 // # Images
 //
+// The command cmd/image of this module writes them, as archives that engines load:
+//
+//	go run github.com/moatproject/moat/contracttests/cmd/image -busybox FILE moat/test-base:latest | docker load
+//
 // [Harness.Image] and [Harness.PullImage] have no entrypoint, run as root, know the
-// user tester (1000:1000), and have the program agent in their path: build cmd/agent of
-// this module with CGO_ENABLED=0. Most containers of the suite run its verbs (package
-// agent), which look at the process by system calls. A runtime inside a process of Go
-// calls the same verbs.
+// user tester (1000:1000), and have the program agent in their path. Most containers of
+// the suite run its verbs (package agent), which look at the process by system calls. A
+// runtime inside a process of Go calls the same verbs.
 //
 // Some cases need a POSIX shell, with loops, $( ) and redirections, because they are about
 // one (builds, and the readiness commands of services), or have not moved to verbs yet
