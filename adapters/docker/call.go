@@ -76,7 +76,7 @@ func (r *Runtime) inspect(ctx context.Context, op, id string) (container.Inspect
 		return container.InspectResponse{}, err
 	}
 	defer c.end()
-	found, err := r.engine.ContainerInspect(c.ctx, id)
+	found, err := r.inspectContainer(c.ctx, id)
 	switch {
 	case err == nil && found.ContainerJSONBase != nil:
 		r.known.correct(id, found.ID)
@@ -84,6 +84,21 @@ func (r *Runtime) inspect(ctx context.Context, op, id string) (container.Inspect
 		r.known.forget(id)
 	}
 	return found, c.failed(err)
+}
+
+// inspectTries bounds how often an inspection is repeated.
+const inspectTries = 10
+
+// inspectContainer asks the engine for a container's details, and asks again where Podman's
+// own inspection has failed because the container's process ended in the middle of it.
+func (r *Runtime) inspectContainer(ctx context.Context, id string) (found container.InspectResponse, err error) {
+	for range inspectTries {
+		found, err = r.engine.ContainerInspect(ctx, id)
+		if err == nil || !strings.Contains(err.Error(), podmanProcessGone) {
+			break
+		}
+	}
+	return found, err
 }
 
 // begin begins a method that ends at the caller's deadline, or after timeout. Without

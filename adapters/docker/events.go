@@ -319,7 +319,7 @@ func (w *watch) missed() (missed []optional.Event) {
 
 // lookUp returns the latest event of a container, unless it has been told.
 func (w *watch) lookUp(event optional.Event) []optional.Event {
-	found, err := w.runtime.engine.ContainerInspect(w.call.ctx, event.ID)
+	found, err := w.runtime.inspectContainer(w.call.ctx, event.ID)
 	_, running := w.running[event.ID]
 	switch {
 	case errdefs.IsNotFound(err) && running:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -118,5 +119,21 @@ func TestDescribe(t *testing.T) {
 	broken := &fakeSandbox{err: errors.New("Error response from daemon: strange")}
 	if _, err := engine.runtime(t, sandboxedBy(broken)).Describe(t.Context()); !errors.As(err, new(*core.Error)) {
 		t.Errorf("with a sandbox that is broken: %#v", err)
+	}
+}
+
+// Podman's inspection fails while a container's process ends.
+func TestInspectWhileTheProcessEnds(t *testing.T) {
+	gone := failure(http.StatusInternalServerError, "read /proc/8572/cgroup: no such process")
+	for _, test := range []struct {
+		failures int
+		state    string
+	}{{inspectTries - 1, core.StateExited}, {inspectTries, ""}} {
+		engine := startFake(t)
+		engine.on("GET /containers/{id}/json", inOrder(append(slices.Repeat([]http.HandlerFunc{gone}, test.failures), inspected("exited"))...))
+		state, err := engine.runtime(t).ContainerState(t.Context(), testID)
+		if state != test.state || (err == nil) != (test.state != "") {
+			t.Errorf("after %d failures: %q, %v", test.failures, state, err)
+		}
 	}
 }

@@ -70,7 +70,7 @@ type logOutput struct {
 func (r *Runtime) openLogs(c *call, opts optional.LogOptions) (logOutput, error) {
 	known := r.known.get(c.object)
 	if known.phase == unknown {
-		found, err := r.engine.ContainerInspect(c.ctx, c.object)
+		found, err := r.inspectContainer(c.ctx, c.object)
 		if err != nil {
 			return logOutput{}, err
 		}
@@ -141,10 +141,9 @@ func (f *follower) Read(p []byte) (int, error) {
 func (f *follower) awaitStart() error {
 	ctx, cancel := context.WithCancel(f.call.ctx)
 	defer cancel()
-	engine := f.runtime.engine
 	// Asked for before the look at the state, so that no start falls between them.
 	messages, failures := f.runtime.containerEvents(ctx, f.call.object, events.ActionStart)
-	found, err := engine.ContainerInspect(ctx, f.call.object)
+	found, err := f.runtime.inspectContainer(ctx, f.call.object)
 	switch {
 	case errdefs.IsNotFound(err):
 		return nil

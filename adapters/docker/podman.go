@@ -114,6 +114,9 @@ func podmanError(err error) error {
 // podmanNoContainer ends Podman's message for a missing container.
 const podmanNoContainer = "no such container"
 
+// podmanProcessGone ends the message of an inspection that a process's end has upset.
+const podmanProcessGone = "/cgroup: no such process"
+
 // familiarOnPodman returns an image's name without Docker's registry, and Moat's images
 // without the localhost/ that Podman adds to a name without a registry.
 func familiarOnPodman(name string) string {
@@ -233,7 +236,7 @@ func awaitFirstExitOnPodman(ctx context.Context, r *Runtime, id string) (int64, 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	messages, failures := r.containerEvents(ctx, id, events.ActionDie)
-	found, err := r.engine.ContainerInspect(ctx, id)
+	found, err := r.inspectContainer(ctx, id)
 	if err != nil {
 		return 0, err
 	}

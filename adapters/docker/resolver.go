@@ -170,7 +170,7 @@ func (r *Runtime) joinResolver(c *call, of *resolver, found network.Inspect) (pa
 
 func (r *Runtime) runResolver(ctx context.Context, of *resolver, found network.Inspect) (path string, err error) {
 	name := resolverName(found.ID)
-	running, err := r.engine.ContainerInspect(ctx, name)
+	running, err := r.inspectContainer(ctx, name)
 	if err == nil && running.State.Running && of.ready == lifeOf(running) {
 		return running.ResolvConfPath, nil
 	}
@@ -181,7 +181,7 @@ func (r *Runtime) runResolver(ctx context.Context, of *resolver, found network.I
 		err = r.startResolver(ctx, name, found)
 	}
 	if err == nil {
-		running, err = r.engine.ContainerInspect(ctx, name)
+		running, err = r.inspectContainer(ctx, name)
 	}
 	if err == nil {
 		err = r.awaitResolver(ctx, running)
@@ -353,7 +353,7 @@ func (r *Runtime) visited(ctx context.Context, id string) (networkID string) {
 	if known, found := r.known.find(id); found || r.options.Sandbox == nil {
 		return known.visits
 	}
-	found, err := r.engine.ContainerInspect(ctx, id)
+	found, err := r.inspectContainer(ctx, id)
 	if err != nil || found.Config == nil || found.Config.Labels[core.LabelNetwork] == "" {
 		return ""
 	}

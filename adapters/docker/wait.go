@@ -42,7 +42,7 @@ func awaitNextExit(ctx context.Context, r *Runtime, id string) (int64, error) {
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	results, failures := r.engine.ContainerWait(waiting, id, container.WaitConditionNextExit)
-	found, err := r.engine.ContainerInspect(ctx, id)
+	found, err := r.inspectContainer(ctx, id)
 	over := err == nil && hasRun(found.State) && !found.State.Running
 	if over || (err != nil && !errdefs.IsNotFound(err)) {
 		cancel()
@@ -68,7 +68,7 @@ func (r *Runtime) confirmRun(ctx context.Context, id string) error {
 	if r.known.phase(id) >= starting {
 		return nil
 	}
-	found, err := r.engine.ContainerInspect(ctx, id)
+	found, err := r.inspectContainer(ctx, id)
 	if err == nil && !hasRun(found.State) {
 		err = errors.New("the wait ended, but it has not run")
 	}
