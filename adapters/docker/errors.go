@@ -411,6 +411,12 @@ func isAddressTaken(err error) bool {
 	return err != nil && strings.Contains(strings.ToLower(err.Error()), "address already in use")
 }
 
+// isStillborn tells the start of a container whose process ended before it became the
+// program.
+func isStillborn(err error) bool {
+	return err != nil && strings.Contains(strings.ToLower(err.Error()), "cannot start a stopped process")
+}
+
 // isBeingRemoved tells the start of a container that somebody is removing.
 func isBeingRemoved(err error) bool {
 	return errdefs.IsConflict(err) && strings.Contains(strings.ToLower(err.Error()), "marked for removal")

@@ -196,6 +196,10 @@ func (r *Runtime) runResolver(ctx context.Context, of *resolver, found network.I
 // lifeOf identifies one run of a container, from its start to its exit.
 func lifeOf(c container.InspectResponse) string { return c.ID + " " + c.State.StartedAt }
 
+// resolverThreads bounds the threads of a resolver. It needs one; the others are for the
+// engine's runc, which becomes the resolver and dies where it cannot start a thread.
+const resolverThreads = 32
+
 func (r *Runtime) createResolver(ctx context.Context, name string, found network.Inspect) error {
 	version, err := r.engine.ServerVersion(ctx)
 	if err != nil {
@@ -214,7 +218,7 @@ func (r *Runtime) createResolver(ctx context.Context, name string, found network
 	labels[core.LabelNetwork] = found.ID
 	// It ignores other signals, for which a stopping engine would wait ten seconds.
 	config := &container.Config{Image: ref, Labels: labels, StopSignal: "SIGKILL"}
-	pids := int64(1)
+	pids := int64(resolverThreads)
 	hostConfig := &container.HostConfig{
 		Runtime:       plain,
 		NetworkMode:   container.NetworkMode(found.ID),
@@ -267,6 +271,7 @@ func resolverAddress(found network.Inspect) *network.EndpointIPAMConfig {
 func (r *Runtime) startResolver(ctx context.Context, name string, found network.Inspect) error {
 	err := r.engine.ContainerStart(ctx, name, container.StartOptions{})
 	switch {
+	case isStillborn(err): // once more
 	case errdefs.IsNotFound(err) || isBeingRemoved(err):
 		if _, err := receive(r.engine.ContainerWait(ctx, name, container.WaitConditionRemoved)); err != nil && !errdefs.IsNotFound(err) {
 			return err

@@ -89,6 +89,9 @@ func TestResolver(t *testing.T) {
 				resolver.Labels[core.LabelRole] != core.RoleHelper || resolver.Labels[core.LabelRunID] != "" || resolver.Labels[core.LabelNetwork] != testID || resolver.HostConfig.NetworkMode != testID {
 				t.Errorf("the resolver is %+v, %+v", resolver.Config, resolver.HostConfig)
 			}
+			if limit := resolver.HostConfig.PidsLimit; limit == nil || *limit != resolverThreads {
+				t.Errorf("its limit of threads is %v", limit)
+			}
 			if resolver.StopSignal != "SIGKILL" {
 				t.Errorf("it is stopped with %q", resolver.StopSignal)
 			}
@@ -425,6 +428,9 @@ func TestResolverIsBroughtBack(t *testing.T) {
 		"its address is taken": {
 			failure(http.StatusForbidden, "failed to set up container networking: Address already in use"),
 			[]string{"POST /networks/" + testID + "/disconnect", "POST /networks/" + testID + "/connect"},
+		},
+		"its process ended before it became the program": {
+			failure(http.StatusInternalServerError, "cannot start a stopped process: unknown"), nil,
 		},
 		"it has been removed": {
 			failure(http.StatusNotFound, "No such container: "+name),
