@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -349,8 +350,37 @@ func (c cli) Logs(ctx context.Context, id string, opts optional.LogOptions) erro
 		args = append(args, "--tail="+strconv.Itoa(opts.Tail))
 	}
 	cmd := c.command(ctx, append(args, id)...)
-	cmd.Stdout, cmd.Stderr = opts.Stdout, opts.Stderr
-	return cmd.Run()
+	stderr := &lastWords{to: opts.Stderr}
+	cmd.Stdout, cmd.Stderr = opts.Stdout, stderr
+	if opts.Stdout == opts.Stderr {
+		cmd.Stdout = stderr // one pipe for both keeps their order
+	}
+	if err = cmd.Run(); err == nil {
+		_, err = stderr.to.Write(stderr.held) // the program's own, after all
+	} else if len(stderr.held) > 0 {
+		err = errors.New(strings.TrimSpace(string(stderr.held)))
+	}
+	return err
+}
+
+// lastWords passes output on, but for a last line that may be the command's own: it
+// writes the engine's failure to where the container's stderr goes.
+type lastWords struct {
+	to   io.Writer
+	held []byte
+}
+
+func (w *lastWords) Write(p []byte) (int, error) {
+	all := slices.Concat(w.held, p)
+	last := bytes.LastIndexByte(bytes.TrimSuffix(all, []byte("\n")), '\n') + 1
+	if !bytes.HasPrefix(all[last:], []byte("Error response from daemon: ")) {
+		last = len(all)
+	}
+	w.held = all[last:]
+	if _, err := w.to.Write(all[:last]); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 func (c cli) RemoveImage(ctx context.Context, id string) error {

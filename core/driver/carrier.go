@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"io"
+	"reflect"
 	"sync"
 	"time"
 
@@ -25,7 +26,9 @@ type Carrier struct {
 	Ready func(context.Context) error
 
 	// Copy writes the program's output, and returns the program's exit code once there is
-	// no more, or as soon as ctx ends. It may write from several goroutines.
+	// no more, or as soon as ctx ends. It may write from several goroutines. Where the
+	// caller's writers are equal, so are these: a program of the engine's that is given one
+	// pipe for both keeps the order of its output.
 	Copy func(ctx context.Context, stdout, stderr io.Writer) (int64, error)
 }
 
@@ -44,8 +47,13 @@ func (c *Carrier) Run(ctx context.Context) (int64, error) {
 		err  error
 	}
 	copied := make(chan result, 1)
+	stdout := output.writer(c.Caller.Stdout)
+	stderr := stdout
+	if !equal(c.Caller.Stdout, c.Caller.Stderr) {
+		stderr = output.writer(c.Caller.Stderr)
+	}
 	go func() {
-		code, err := c.Copy(running, output.writer(c.Caller.Stdout), output.writer(c.Caller.Stderr))
+		code, err := c.Copy(running, stdout, stderr)
 		copied <- result{code, err}
 	}()
 	input, refused := make(chan error, 1), make(chan error, 1)
@@ -90,6 +98,15 @@ func (c *Carrier) Run(ctx context.Context) (int64, error) {
 		end.err = failureIn(input)
 	}
 	return end.code, end.err
+}
+
+// equal tells whether two writers are the same one. Writers of some types cannot be
+// compared.
+func equal(a, b io.Writer) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	return reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
 }
 
 // grace is how long Copy and Writes in progress may outlast the context: a method

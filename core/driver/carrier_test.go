@@ -304,3 +304,28 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// TestOneWriterForBoth tells one writer from two, which may be of a type that cannot be
+// compared.
+func TestOneWriterForBoth(t *testing.T) {
+	one, other := new(bytes.Buffer), new(bytes.Buffer)
+	function := writerFunc(func(p []byte) (int, error) { return len(p), nil })
+	for _, test := range []struct {
+		stdout, stderr io.Writer
+		want           bool
+	}{
+		{one, one, true}, {nil, nil, true}, {one, other, false}, {one, nil, false}, {nil, one, false}, {function, function, false}, {one, function, false},
+	} {
+		var same bool
+		carrier := Carrier{
+			Caller: core.AttachOptions{Stdout: test.stdout, Stderr: test.stderr},
+			Copy: func(_ context.Context, stdout, stderr io.Writer) (int64, error) {
+				same = stdout == stderr
+				return 0, nil
+			},
+		}
+		if _, err := carrier.Run(t.Context()); err != nil || same != test.want {
+			t.Errorf("%T and %T are one writer: %t, %v", test.stdout, test.stderr, same, err)
+		}
+	}
+}
