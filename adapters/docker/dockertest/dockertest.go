@@ -32,7 +32,7 @@ func Absence(host, variable string) string {
 }
 
 // Harnesses are the names that CONTRACT_REQUIRED may have in this repository.
-var Harnesses = []string{"docker", "docker-cli", "docker-current", "gvisor", "gvisor-current", "memory", "podman"}
+var Harnesses = []string{"docker", "docker-current", "dockercli", "gvisor", "gvisor-current", "memory", "podman"}
 
 // Need skips the test for the reason absence, unless that is "". Where
 // CONTRACT_REQUIRED lists the adapter it fails the test instead.

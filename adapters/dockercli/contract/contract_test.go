@@ -14,7 +14,7 @@ import (
 func TestContract(t *testing.T) {
 	host := os.Getenv("MOAT_TEST_ENGINE_CURRENT")
 	contracttests.Run(t, contracttests.Harness{
-		Name:   "docker-cli",
+		Name:   "dockercli",
 		Others: dockertest.Harnesses,
 		New:    func(testing.TB) core.Runtime { return dockercli.New(dockercli.Options{Host: host}) },
 		Absent: func() string { return dockertest.Absence(host, "MOAT_TEST_ENGINE_CURRENT") },
