@@ -11,8 +11,8 @@ import (
 	"github.com/moatproject/moat/core/optional"
 )
 
-// RegistrationOptions is what the bundled runtimes are made with. Its zero value tells
-// nobody anything and remembers nothing.
+// RegistrationOptions configures the bundled runtimes. Its zero value discards progress
+// and log lines.
 type RegistrationOptions struct {
 	PullProgress optional.PullSink // of the pulls that CreateContainer does; nil discards
 	Logger       *slog.Logger      // nil discards

@@ -101,7 +101,7 @@ type watch struct {
 	latest  time.Time                     // of an event
 	recent  recentEvents                  // which may come again
 	running map[string]optional.Event     // by ID, as if they had just been started
-	told    map[string]optional.EventType // by ID, what was looked up, and may still come
+	told    map[string]optional.EventType // by ID, found by a request; the engine may still send them
 }
 
 // begin finds out what there is, and subscribes.

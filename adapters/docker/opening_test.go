@@ -78,8 +78,7 @@ func TestPromptsAreNotHeldBack(t *testing.T) {
 	}
 }
 
-// FuzzOpening passes output in pieces: what is passed on and what is held back are
-// together what was written.
+// FuzzOpening writes output in pieces, and finds each byte passed on or held back.
 func FuzzOpening(f *testing.F) {
 	f.Add("OCI runtime exec failed: x\n", uint8(3))
 	f.Add("OCI runtime exec\nfailed", uint8(1))

@@ -407,8 +407,8 @@ func TestTheStepsOfPodmansBuilds(t *testing.T) {
 	}
 }
 
-// Podman loses lines of output that is followed, and ends it early: what has been
-// written is read in the log itself.
+// Podman loses lines of a followed log and ends it early. The runtime reads the missing
+// lines from the log itself.
 func TestNothingOfALogIsLostOnPodman(t *testing.T) {
 	engine := startFakePodman(t)
 	lines := [][]byte{frame(streamStdout, "one\n"), frame(streamStderr, "two\n"), frame(streamStdout, "three\n"), frame(streamStdout, "end")}
