@@ -15,14 +15,19 @@ export PATH := $(PATH):/usr/local/go/bin
 
 include tools/engine.mk
 
-.PHONY: help build unit test lives race bench programs programs-check lint vuln standalone demo
+.PHONY: help build moat unit test lives race bench programs programs-check lint vuln standalone demo
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## the binaries, into bin/
+build: moat ## the binaries, into bin/
+	@cd apps && CGO_ENABLED=0 go build -o ../bin/moat-build ./cmd/moat
+
+# BuildKit's client is half of what there is to compile and to start: `moat build` starts a
+# second program, which has it.
+moat:
 	@bash tools/need-go.sh
-	@cd apps && CGO_ENABLED=0 go build -o ../bin/ ./cmd/...
+	@cd apps && CGO_ENABLED=0 go build -tags moat_without_builder -o ../bin/moat ./cmd/moat
 
 unit: ## the tests that need no engine, which takes a minute or two
 	@unset CONTRACT_REQUIRED $${!MOAT_TEST_*}; \

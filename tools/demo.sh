@@ -11,7 +11,7 @@ die() { say "$*"; exit 1; }
 trap 'exit 130' INT TERM
 
 say "building Moat: takes a minute on two cores the first time"
-make --no-print-directory build
+make --no-print-directory moat
 [[ -z ${SUDO_UID:-} ]] || chown -R "$SUDO_UID:$SUDO_GID" bin # or the user's next `make build` could not write there
 plain=
 moat() { bin/moat ${plain:+--no-sandbox} "$@"; }

@@ -7,13 +7,15 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"strings"
+	"time"
 
 	"github.com/distribution/reference"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
-	"github.com/moatproject/moat/adapters/docker/internal/buildcontext"
-	"github.com/moatproject/moat/adapters/docker/internal/dockerfile"
+	"github.com/docker/docker/api/types/registry"
+	"github.com/moatproject/moat/adapters/docker/internal/build"
 	"github.com/moatproject/moat/core"
 )
 
@@ -24,16 +26,6 @@ func (r *Runtime) BuildManager() core.BuildManager { return (*builds)(r) }
 
 // builds is a runtime as a build manager.
 type builds Runtime
-
-// build is one build in progress.
-type build struct {
-	*call
-	runtime    *Runtime
-	dockerfile string
-	tag        string // with its registry and version
-	opts       core.BuildOptions
-	unread     *buildcontext.Failure
-}
 
 func (m *builds) BuildImage(ctx context.Context, dockerfile string, tag string, opts core.BuildOptions) error {
 	if err := core.ValidateTag(tag); err != nil {
@@ -62,93 +54,89 @@ func (m *builds) BuildImage(ctx context.Context, dockerfile string, tag string, 
 		return c.wrong(core.ErrUnsupported, "DNS", "builders take their DNS servers from their own settings",
 			"Set dns in the engine's daemon.json, or in BuildKit's buildkitd.toml")
 	}
-	asked := c.ctx
-	building, stop := context.WithCancel(asked)
-	defer stop()
-	c.ctx = building
-	b := &build{call: c, runtime: r, dockerfile: dockerfile, tag: reference.TagNameOnly(named).String(), opts: opts, unread: buildcontext.NewFailure(stop)}
-	err = b.run()
-	if why := b.unread.Err(); why != nil && asked.Err() == nil {
-		failure := &core.Error{
-			Op: c.op, Runtime: core.RuntimeDocker, Object: c.object, Field: "Context", Class: core.ErrInvalidConfig,
-			Err: why, Remedy: "Make it readable, or name it in " + buildcontext.IgnoreFile,
-		}
-		if _, ok := errors.AsType[*buildcontext.EncodingError](why); ok {
-			failure.Remedy = "Rename it, or exclude it in " + buildcontext.IgnoreFile + " (? stands for any one byte that is not UTF-8)"
-		}
-		return failure
+	err = runBuild(c.ctx, r.buildRequest(c, dockerfile, reference.TagNameOnly(named).String(), opts))
+	if err == nil || c.ctx.Err() != nil {
+		return c.failed(err)
 	}
-	if why := c.logins.failure(); why != nil && asked.Err() == nil {
+	if context, ok := errors.AsType[*build.ContextError](err); ok {
+		return &core.Error{
+			Op: op, Runtime: core.RuntimeDocker, Object: tag,
+			Field: "Context", Class: context.Class, Err: context.Err, Remedy: context.Remedy,
+		}
+	}
+	if why := c.logins.failure(); why != nil {
 		return c.failed(why)
+	}
+	if failure, ok := errors.AsType[*build.StepError](err); ok {
+		return r.buildFailure(c, failure)
 	}
 	return c.failed(err)
 }
 
-func (b *build) run() error {
-	options := b.runtime.options
-	if options.BuildKit != "" {
-		return b.onBuildKit(options.BuildKit)
+func (r *Runtime) buildRequest(c *call, dockerfile, tag string, opts core.BuildOptions) build.Request {
+	request := build.Request{
+		Dockerfile: dockerfile, Tag: tag, Options: opts, BuildKit: r.options.BuildKit, Classic: r.options.ClassicBuilder,
+		Engine: build.Engine{
+			APIClient:    r.engine,
+			DialBuildKit: r.dialBuildKit,
+			LinksInside:  r.kind().linksInside,
+			ImageMissing: func(ctx context.Context, image string) bool {
+				_, err := r.findImage(ctx, image)
+				return errors.Is(err, core.ErrNotFound)
+			},
+		},
 	}
-	if options.ClassicBuilder {
-		return b.classic()
+	if r.options.Logins != nil {
+		request.Engine.Login = func(name string) (registry.AuthConfig, error) {
+			login, err := r.login(c, name)
+			return login.config(), err
+		}
 	}
-	err := b.onEngine()
-	if errors.Is(err, errNoBuildKit) {
-		return b.classic()
-	}
-	return err
+	return request
 }
 
-// failure makes a builder's error one of the step on a line of the Dockerfile. Where the
-// builder does not tell the line (Docker 20.10's BuildKit), it is the line of the step
-// that the builder has named, or of the one with what the error is about.
-func (b *build) failure(err error, line int, step, output string) error {
-	err = withoutPrefixes(err)
-	b.step = step
-	failed, _ := errors.AsType[*core.Error](b.failed(err))
-	if failed == nil || b.ctx.Err() != nil {
-		return failed
+// buildFailure makes a failed step's error of what the builder tells of it.
+func (r *Runtime) buildFailure(c *call, failure *build.StepError) error {
+	c.step = failure.Name
+	failed, _ := errors.AsType[*core.Error](c.failed(failure))
+	if failed == nil {
+		return nil
 	}
-	if failed.Remedy == startEngine && b.runtime.options.BuildKit != "" {
+	if failed.Remedy == startEngine && r.options.BuildKit != "" {
 		failed.Remedy = startBuildKit
 	}
 	if errors.Is(failed.Class, core.ErrInvalidConfig) && failed.Field != "ContextFiles" {
 		failed.Field, failed.Remedy = "Dockerfile", mendDockerfile
 	}
-	file := dockerfile.Parse(b.dockerfile)
-	line = cmp.Or(line, lineIn(err), file.LineOf(step), file.LineAbout(err.Error()))
-	if at := file.StepAt(line); at != "" {
-		step = at
-	}
-	if line > 0 || step != "" {
-		failed.Err = &core.BuildError{Step: step, Line: line, Output: output, Err: failed.Err}
+	if failure.Line > 0 || failure.Step != "" {
+		failed.Err = &core.BuildError{Step: failure.Step, Line: failure.Line, Output: failure.Output, Err: failed.Err}
 	}
 	return failed
 }
 
-// context returns the build's files and the patterns that exclude some of them.
-func (b *build) context() (buildcontext.Files, []byte, error) {
-	files, patterns, err := buildcontext.New(b.opts.Context, b.opts.ContextFiles, b.unread)
+// dialBuildKit connects to the BuildKit within the engine.
+func (r *Runtime) dialBuildKit(ctx context.Context) (net.Conn, error) {
+	conn, err := r.upgrade(ctx, "/grpc", nil, "h2c", nil)
 	if err != nil {
-		err = b.wrong(core.ErrInvalidConfig, "Context", buildcontext.IgnoreFile+": "+err.Error(), "Make it a file of patterns, or leave it out")
+		return nil, err
 	}
-	return files, patterns, err
+	return engineConn{conn}, nil
 }
 
-// outputMax bounds what of a step's output its error carries.
-const outputMax = 2000
+// engineConn makes a connection within the engine's of an upgraded one. Its user
+// closes it: it needs no deadlines.
+type engineConn struct{ hijacked }
 
-// tailOf returns the end of a step's output, whole lines where there are several.
-func tailOf(output []byte) string {
-	if len(output) <= outputMax {
-		return string(output)
-	}
-	output = output[len(output)-outputMax:]
-	if _, rest, several := strings.Cut(string(output), "\n"); several && rest != "" {
-		return rest
-	}
-	return strings.ToValidUTF8(string(output), "")
-}
+func (engineConn) LocalAddr() net.Addr              { return engineAddr{} }
+func (engineConn) RemoteAddr() net.Addr             { return engineAddr{} }
+func (engineConn) SetDeadline(time.Time) error      { return nil }
+func (engineConn) SetReadDeadline(time.Time) error  { return nil }
+func (engineConn) SetWriteDeadline(time.Time) error { return nil }
+
+type engineAddr struct{}
+
+func (engineAddr) Network() string { return "unix" }
+func (engineAddr) String() string  { return "engine" }
 
 func (m *builds) ImageExists(ctx context.Context, tag string) (bool, error) {
 	_, err := (*Runtime)(m).findImage(ctx, tag)

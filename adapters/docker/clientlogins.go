@@ -17,6 +17,7 @@ import (
 	"github.com/docker/cli/cli/config/credentials"
 	helpers "github.com/docker/docker-credential-helpers/client"
 	helper "github.com/docker/docker-credential-helpers/credentials"
+	"github.com/moatproject/moat/adapters/docker/internal/build"
 	"github.com/moatproject/moat/core"
 )
 
@@ -35,7 +36,7 @@ const helperGrace = 200 * time.Millisecond
 // may name a program docker-credential-NAME that keeps them. It reads the file each time,
 // and writes nothing. A program is run as this process would run it, for 50 seconds at most.
 func (env Environment) Logins(ctx context.Context, registry string) (Login, error) {
-	key := registryKey(registry)
+	key := build.RegistryKey(registry)
 	if content := env.Getenv(envLogins); content != "" {
 		set, err := parseLogins(strings.NewReader(content))
 		if err != nil {
@@ -105,7 +106,7 @@ func helpedLogin(ctx context.Context, program, registry string) (Login, error) {
 	found, err := helpers.Get(func(args ...string) helpers.Program {
 		run.args = args
 		return run
-	}, registryKey(registry))
+	}, build.RegistryKey(registry))
 	switch {
 	case helper.IsErrCredentialsNotFound(err):
 		return Login{}, nil
@@ -118,7 +119,7 @@ func helpedLogin(ctx context.Context, program, registry string) (Login, error) {
 	}
 	failure := &core.Error{
 		Op: opFindLogin, Runtime: core.RuntimeDocker, Object: registry, Class: core.ErrUnavailable,
-		Remedy: fmt.Sprintf("Run `echo %s | %s get` to see why: it should print JSON with the login", registryKey(registry), program),
+		Remedy: fmt.Sprintf("Run `echo %s | %s get` to see why: it should print JSON with the login", build.RegistryKey(registry), program),
 	}
 	switch {
 	case limited.Err() != nil:

@@ -9,14 +9,13 @@ import (
 	"net"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/client"
-	"github.com/moatproject/moat/adapters/docker/internal/buildcontext"
+	"github.com/moatproject/moat/adapters/docker/internal/build"
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/driver"
 	"github.com/moatproject/moat/core/optional"
@@ -86,7 +85,7 @@ func (c *call) explain(failure *core.Error, text string, what refused) {
 		return
 	}
 	command := "`docker login " + name + "`"
-	if name == hub {
+	if name == build.Hub {
 		command = "`docker login`"
 	}
 	var problem optional.LoginProblem
@@ -158,7 +157,7 @@ const (
 	checkProgram   = "Check the program's name, and that the image has it and its interpreter"
 	runnable       = "Name a program for the engine's machine, and make it executable"
 	mendDockerfile = "Fix the Dockerfile"
-	checkContext   = "Check the path, and the patterns in " + buildcontext.IgnoreFile
+	checkContext   = "Check the path, and the patterns in .dockerignore"
 	otherFolder    = "Choose a path whose parents are directories"
 )
 
@@ -289,18 +288,6 @@ var commandFailed = lazily(`(?s)^(?:(?:process ".*" did not complete successfull
 
 func isCommandFailed(err error) bool { return commandFailed().MatchString(err.Error()) }
 
-// builderPrefixes are how far a builder had come, which says nothing.
-var builderPrefixes = []string{"failed to solve: ", "failed to solve with frontend dockerfile.v0: ", "failed to create LLB definition: "}
-
-// withoutPrefixes returns a builder's error with the words that tell something.
-func withoutPrefixes(err error) error {
-	text := err.Error()
-	for _, prefix := range builderPrefixes {
-		text = strings.TrimPrefix(text, prefix)
-	}
-	return &causedError{errors.New(text), err}
-}
-
 // fromRegistry precedes what newer engines quote of a registry that refuses.
 const fromRegistry = "error from registry: "
 
@@ -317,17 +304,6 @@ func isRegistryBroken(err error) bool { return broken().MatchString(err.Error())
 
 // endsNotFound tells the failures of builders that come without a class.
 func endsNotFound(err error) bool { return strings.HasSuffix(err.Error(), ": not found") }
-
-var parseErrorLine = lazily(`dockerfile parse error (?:on )?line (\d+)`)
-
-// lineIn returns the line of a Dockerfile that an error names, or 0.
-func lineIn(err error) int {
-	line := 0
-	if match := parseErrorLine().FindStringSubmatch(err.Error()); match != nil {
-		line, _ = strconv.Atoi(match[1])
-	}
-	return line
-}
 
 // lazily compiles an expression when it is first needed, and not at the start of each process.
 func lazily(expression string) func() *regexp.Regexp {
@@ -392,17 +368,6 @@ func brokenOCIRuntime(err error) bool {
 // noSuchImage tells an image that a pull might bring.
 func noSuchImage(err error) bool {
 	return errdefs.IsNotFound(err) && strings.Contains(strings.ToLower(err.Error()), "no such image")
-}
-
-// isBuilderRace tells a step that failed by a race of the engine's. A builder, the classic
-// one or Podman's, looks at all images that have the same parent, for one to reuse, and
-// another client has just removed one of them. Podman before 4.6 starts a step's runtime
-// from a thread whose end, at any moment, kills it; a command that is killed is told in
-// other words.
-func isBuilderRace(failure string) bool {
-	return strings.HasPrefix(failure, `unable to find image "sha256:`) ||
-		strings.Contains(failure, "checking if cached image exists from a previous build: ") ||
-		strings.HasSuffix(failure, ": while running runtime: signal: killed")
 }
 
 // isAddressTaken tells the start of a container whose address on its network another

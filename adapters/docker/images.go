@@ -3,9 +3,6 @@ package docker
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +11,8 @@ import (
 	"github.com/distribution/reference"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/registry"
+	"github.com/moatproject/moat/adapters/docker/internal/build"
+	"github.com/moatproject/moat/adapters/docker/internal/message"
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/optional"
 )
@@ -82,13 +81,13 @@ func (r *Runtime) PullImage(ctx context.Context, ref string, sink optional.PullS
 		return c.failed(err)
 	}
 	defer body.Close()
-	return c.failed(readPull(body, ref, sink))
+	return c.failed(message.ReadPull(body, ref, sink))
 }
 
 // pullAuth returns the login at an image's registry in the form of the engine's header,
 // "" for none.
 func (r *Runtime) pullAuth(c *call, ref string) (string, error) {
-	name, err := registryOf(ref)
+	name, err := build.RegistryOf(ref)
 	if err != nil {
 		return "", nil // the engine reports the error
 	}
@@ -97,49 +96,4 @@ func (r *Runtime) pullAuth(c *call, ref string) (string, error) {
 		return "", err
 	}
 	return registry.EncodeAuthConfig(login.config())
-}
-
-// pullMessage is a line of the engine's response.
-type pullMessage struct {
-	ID       string `json:"id"`
-	Status   string `json:"status"`
-	Progress struct {
-		Current int64 `json:"current"`
-		Total   int64 `json:"total"`
-	} `json:"progressDetail"`
-	Error       string `json:"error"` // only this on older engines
-	ErrorDetail struct {
-		Message string `json:"message"`
-	} `json:"errorDetail"`
-}
-
-// readPull reads the response to its end. An error in it is the pull's error.
-func readPull(body io.Reader, ref string, sink optional.PullSink) error {
-	lines := json.NewDecoder(body)
-	for {
-		var message pullMessage
-		switch err := lines.Decode(&message); {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		}
-		if failure := cmp.Or(message.ErrorDetail.Message, message.Error); failure != "" {
-			return errors.New(failure)
-		}
-		if sink != nil {
-			sink(optional.PullProgress{
-				Image: ref, Layer: layerOf(message), Status: message.Status,
-				Current: message.Progress.Current, Total: message.Progress.Total,
-			})
-		}
-	}
-}
-
-// layerOf returns a line's layer. The first line of a pull has the tag in its place.
-func layerOf(message pullMessage) string {
-	if strings.HasPrefix(message.Status, "Pulling from ") {
-		return ""
-	}
-	return message.ID
 }

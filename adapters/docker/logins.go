@@ -3,7 +3,6 @@ package docker
 import (
 	"cmp"
 	"context"
-	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -14,14 +13,9 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/distribution/reference"
 	"github.com/docker/docker/api/types/registry"
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/redact"
-	"github.com/moby/buildkit/session/auth"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	rpc "google.golang.org/grpc/status"
 )
 
 // Login is what an engine shows a registry: a user's name and password, or a token. The
@@ -78,22 +72,6 @@ func (l Login) expired(now time.Time) bool {
 		}
 	}
 	return false
-}
-
-// hub is the registry of images whose names have none, and hubKey the name that engines
-// and Docker's client keep its login under. BuildKit calls it by the address of its API.
-const (
-	hub     = "docker.io"
-	hubKey  = "https://index.docker.io/v1/"
-	hubHost = "registry-1.docker.io"
-)
-
-// registryKey returns what a registry's login is kept under.
-func registryKey(name string) string {
-	if name == hub {
-		return hubKey
-	}
-	return name
 }
 
 // logins are those of one call, by registry. What was looked up once is not again.
@@ -176,83 +154,4 @@ func (l *logins) failure() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.err
-}
-
-// loginServer hands the logins of a build to BuildKit, each when it asks.
-type loginServer struct {
-	auth.UnimplementedAuthServer
-	build *build
-	key   ed25519.PrivateKey
-}
-
-func newLoginServer(b *build) (*loginServer, error) {
-	_, key, err := ed25519.GenerateKey(nil)
-	return &loginServer{build: b, key: key}, err
-}
-
-// Register implements [session.Attachable].
-func (s *loginServer) Register(server *grpc.Server) { auth.RegisterAuthServer(server, s) }
-
-// login returns the login at a host, whose failure BuildKit and its log are told nothing of.
-func (s *loginServer) login(host string) (Login, error) {
-	if host == hubHost {
-		host = hub
-	}
-	login, err := s.build.runtime.login(s.build.call, host)
-	if err != nil {
-		return Login{}, rpc.Error(codes.Internal, "the login cannot be found")
-	}
-	return login, nil
-}
-
-// Credentials returns a password or an identity token. A registry's token is for
-// [loginServer.FetchToken], and not the same as no login, which BuildKit may remember.
-func (s *loginServer) Credentials(_ context.Context, request *auth.CredentialsRequest) (*auth.CredentialsResponse, error) {
-	login, err := s.login(request.Host)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case login.IdentityToken != "":
-		return &auth.CredentialsResponse{Secret: login.IdentityToken}, nil
-	case login.RegistryToken != "":
-		return &auth.CredentialsResponse{Username: tokenUser}, nil
-	}
-	return &auth.CredentialsResponse{Username: login.Username, Secret: login.Password}, nil
-}
-
-// GetTokenAuthority has BuildKit fetch its tokens from here. Without it BuildKit asks the
-// registry's token server: that may be out of this process's reach.
-func (s *loginServer) GetTokenAuthority(ctx context.Context, request *auth.GetTokenAuthorityRequest) (*auth.GetTokenAuthorityResponse, error) {
-	login, err := s.login(request.Host)
-	if err != nil {
-		return nil, err
-	}
-	if login.RegistryToken == "" {
-		return s.UnimplementedAuthServer.GetTokenAuthority(ctx, request)
-	}
-	return &auth.GetTokenAuthorityResponse{PublicKey: s.key.Public().(ed25519.PublicKey)}, nil
-}
-
-// VerifyTokenAuthority proves that this build may use a token that was fetched before.
-func (s *loginServer) VerifyTokenAuthority(_ context.Context, request *auth.VerifyTokenAuthorityRequest) (*auth.VerifyTokenAuthorityResponse, error) {
-	return &auth.VerifyTokenAuthorityResponse{Signed: append(ed25519.Sign(s.key, request.Payload), request.Payload...)}, nil
-}
-
-// FetchToken returns the registry's own token.
-func (s *loginServer) FetchToken(_ context.Context, request *auth.FetchTokenRequest) (*auth.FetchTokenResponse, error) {
-	login, err := s.login(request.Host)
-	if err != nil {
-		return nil, err
-	}
-	return &auth.FetchTokenResponse{Token: login.RegistryToken}, nil
-}
-
-// registryOf returns the registry of an image's name, such as "docker.io".
-func registryOf(ref string) (string, error) {
-	named, err := reference.ParseNormalizedNamed(ref)
-	if err != nil {
-		return "", err
-	}
-	return reference.Domain(named), nil
 }

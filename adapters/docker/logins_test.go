@@ -2,7 +2,6 @@ package docker
 
 import (
 	"context"
-	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -17,9 +16,9 @@ import (
 
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/registry"
+	"github.com/moatproject/moat/adapters/docker/internal/builder"
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/optional"
-	"github.com/moby/buildkit/session/auth"
 )
 
 // secret is found wherever it is not to be.
@@ -223,7 +222,7 @@ FROM alpine
 		t.Fatal(err)
 	}
 	want := map[string]registry.AuthConfig{}
-	for key, name := range map[string]string{hubKey: "docker.io", "base.example": "base.example", "copied.example:5000": "copied.example:5000"} {
+	for key, name := range map[string]string{"https://index.docker.io/v1/": "docker.io", "base.example": "base.example", "copied.example:5000": "copied.example:5000"} {
 		want[key] = registry.AuthConfig{Username: name, Password: secret}
 	}
 	if got := decoded[map[string]registry.AuthConfig](t, header); !reflect.DeepEqual(got, want) {
@@ -234,61 +233,8 @@ FROM alpine
 	}
 }
 
-// What BuildKit asks for and gets.
-func TestLoginServer(t *testing.T) {
-	asked := map[string]int{}
-	r := startFake(t).runtime(t, withLogins(map[string]Login{
-		"docker.io":        {Username: "hubber", Password: "of the hub"},
-		"identity.example": {Username: "user", Password: "password", IdentityToken: "identity"},
-		"bearer.example":   {RegistryToken: "bearer"},
-	}, asked))
-	c, err := r.call(t.Context(), "build image", "moat/x")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.end()
-	server, err := newLoginServer(&build{call: c, runtime: r})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for host, want := range map[string][2]string{
-		"registry-1.docker.io": {"hubber", "of the hub"},
-		"identity.example":     {"", "identity"},
-		"unknown.example":      {"", ""},
-		// Not the same as none, for which BuildKit may have a token already.
-		"bearer.example": {tokenUser, ""},
-	} {
-		for range 2 {
-			got, err := server.Credentials(t.Context(), &auth.CredentialsRequest{Host: host})
-			if err != nil || got.Username != want[0] || got.Secret != want[1] {
-				t.Errorf("%s: %v, %v", host, got, err)
-			}
-		}
-		authority, err := server.GetTokenAuthority(t.Context(), &auth.GetTokenAuthorityRequest{Host: host})
-		if (host == "bearer.example") != (err == nil) {
-			t.Errorf("%s: an authority: %v, %v", host, authority, err)
-		}
-	}
-	for host, times := range asked {
-		if times != 1 {
-			t.Errorf("the login at %s was asked for %d times", host, times)
-		}
-	}
-	authority, err := server.GetTokenAuthority(t.Context(), &auth.GetTokenAuthorityRequest{Host: "bearer.example"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	proof, err := server.VerifyTokenAuthority(t.Context(), &auth.VerifyTokenAuthorityRequest{Host: "bearer.example", Payload: []byte("payload")})
-	if err != nil || !ed25519.Verify(authority.PublicKey, []byte("payload"), proof.Signed[:ed25519.SignatureSize]) {
-		t.Errorf("the proof: %v, %v", proof, err)
-	}
-	if token, err := server.FetchToken(t.Context(), &auth.FetchTokenRequest{Host: "bearer.example"}); err != nil || token.Token != "bearer" {
-		t.Errorf("the token: %v, %v", token, err)
-	}
-}
-
-// BuildKit keeps and logs what it is told.
-func TestLoginServerKeepsFailuresToItself(t *testing.T) {
+// The build fails with what its builder is not told.
+func TestBuildsKnowOfLoginsThatCannotBeFound(t *testing.T) {
 	r := startFake(t).runtime(t, func(options *Options) {
 		options.Logins = func(context.Context, string) (Login, error) { return Login{}, errors.New(secret) }
 	})
@@ -297,15 +243,9 @@ func TestLoginServerKeepsFailuresToItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.end()
-	server, err := newLoginServer(&build{call: c, runtime: r})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := server.Credentials(t.Context(), &auth.CredentialsRequest{Host: "example.org"}); err == nil || strings.Contains(err.Error(), secret) {
-		t.Errorf("BuildKit is told %v", err)
-	}
-	if c.logins.failure() == nil {
-		t.Error("the build does not know of it")
+	request := r.buildRequest(c, "FROM scratch", "moat/x", core.BuildOptions{})
+	if _, err := request.Engine.Login("example.org"); err == nil || c.logins.failure() == nil {
+		t.Errorf("the builder got %v, the build knows of %v", err, c.logins.failure())
 	}
 }
 
@@ -440,8 +380,8 @@ func TestRefusalOfOneRegistryOfSeveral(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		b := &build{call: c, runtime: r, dockerfile: "FROM x\nRUN true\n", tag: builtTag}
-		err = b.failure(errors.New("failed to authorize: failed to fetch oauth token: unexpected status: 401 Unauthorized"), 0, step, "")
+		refusal := errors.New("failed to authorize: failed to fetch oauth token: unexpected status: 401 Unauthorized")
+		err = r.buildFailure(c, builder.NewStepError("FROM x\nRUN true\n", refusal, 0, step, ""))
 		refused, ok := errors.AsType[*optional.LoginError](err)
 		if ok != (want != "") || ok && refused.Registry != want {
 			t.Errorf("%s: %v", step, err)

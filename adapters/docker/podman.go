@@ -25,11 +25,8 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/go-connections/nat"
-	"github.com/moatproject/moat/adapters/docker/internal/buildcontext"
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/optional"
-	"github.com/tonistiigi/fsutil"
-	"github.com/tonistiigi/fsutil/types"
 )
 
 // podmanHeader is the header of a ping's response that only Podman sends.
@@ -63,7 +60,7 @@ var podman = product{
 	members:         membersOnPodman,
 	headers:         []func(*tar.Header){optional.GNUHeader}, // Podman rounds times up
 	vetTarget:       vetTargetOnPodman,
-	vetContext:      vetContextForPodman,
+	linksInside:     true,
 	resizeTries:     600, // half a minute
 	lastWords:       lastWordsOfPodman,
 	execRefusal:     isExecRefusalOfPodman,
@@ -285,29 +282,6 @@ func vetTargetOnPodman(r *Runtime, c *call, dir string) error {
 		err = c.wrong(core.ErrInvalidConfig, "dir", dir+" is not a directory", "")
 	}
 	return err
-}
-
-// vetContextForPodman finds links that Podman refuses to unpack: its own error does not
-// name them.
-func vetContextForPodman(b *build, files fsutil.FS) error {
-	return files.Walk(b.ctx, "", func(file string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		stat, ok := info.Sys().(*types.Stat)
-		if !ok || info.Mode()&fs.ModeSymlink == 0 || path.IsAbs(stat.Linkname) {
-			return nil
-		}
-		if target := path.Join(path.Dir(file), stat.Linkname); target == ".." || strings.HasPrefix(target, "../") {
-			return b.wrong(core.ErrUnsupported, "Context", "Podman takes no link that leads out of the context: "+file+" -> "+stat.Linkname,
-				"Name it in "+buildcontext.IgnoreFile+", or build on Docker Engine")
-		}
-		return nil
-	})
 }
 
 // podmanLost is a message that Podman writes into a stream, in a frame if the stream has

@@ -15,7 +15,6 @@ import (
 	"github.com/docker/docker/api/types/network"
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/optional"
-	"github.com/tonistiigi/fsutil"
 )
 
 // unjoined begins the key of an endpoint that its container has not joined yet, in a
@@ -101,8 +100,7 @@ type product struct {
 	// vetTarget refuses a missing target directory that the engine would create.
 	vetTarget func(r *Runtime, c *call, dir string) error
 
-	// vetContext refuses a build context that the engine's builder cannot take.
-	vetContext func(b *build, files fsutil.FS) error
+	linksInside bool // its builder takes no symbolic link that leads out of the context
 
 	// openArchive opens a path of a container without a sandbox, as an archive.
 	openArchive func(r *Runtime, c *call, of place, file string) (io.Reader, error)
@@ -169,9 +167,8 @@ var dockerEngine = product{
 		archive, _, err := r.engine.CopyFromContainer(c.ctx, c.object, file)
 		return archive, err
 	},
-	vetTarget:  func(*Runtime, *call, string) error { return nil },
-	vetContext: func(*build, fsutil.FS) error { return nil },
-	statOf:     func(_ string, stat optional.PathStat) optional.PathStat { return stat },
+	vetTarget: func(*Runtime, *call, string) error { return nil },
+	statOf:    func(_ string, stat optional.PathStat) optional.PathStat { return stat },
 }
 
 // pinger is the SDK's transport. It learns the product from the response to a ping, without

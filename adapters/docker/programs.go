@@ -9,6 +9,7 @@ import (
 	"fmt"
 
 	"github.com/docker/docker/api/types/image"
+	"github.com/moatproject/moat/adapters/docker/internal/message"
 	"github.com/moatproject/moat/core"
 )
 
@@ -37,7 +38,7 @@ func (r *Runtime) importProgram(ctx context.Context, ref, name string, program [
 		return err
 	}
 	defer body.Close()
-	return readPull(body, ref, nil)
+	return message.ReadPull(body, ref, nil)
 }
 
 // programLayer is an archive of a program alone.

@@ -304,3 +304,33 @@ func TestContextOfOddNames(t *testing.T) {
 		})
 	}
 }
+
+// TestBuildWithoutBuilder has moat alone in a directory, and called by a link from another.
+func TestBuildWithoutBuilder(t *testing.T) {
+	u := newUser(t)
+	program, err := os.ReadFile(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone := filepath.Join(u.home, "alone")
+	if err := os.WriteFile(alone, program, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(u.home, "link")
+	if err := os.Symlink(binary, link); err != nil {
+		t.Fatal(err)
+	}
+	folder := u.folder(map[string]string{"Dockerfile": from})
+	for program, want := range map[string]int{alone: 1, link: 0} {
+		tag := u.tag()
+		build := u.command("build", "-q", "-t", tag, folder)
+		build.Path = program
+		got := u.finish(u.start(build))
+		if got.code != want || u.isThere(tag) != (want == 0) {
+			t.Errorf("%s: got %+v, want status %d", program, got, want)
+		}
+		if want != 0 && !strings.Contains(got.stderr, "`make build` makes both") {
+			t.Errorf("%s: no remedy in %q", program, got.stderr)
+		}
+	}
+}

@@ -16,5 +16,7 @@ func main() {
 	// BuildKit's client has an HTTP/2 server write there of connections that the engine
 	// breaks off: what became of the build its caller is told.
 	log.SetOutput(io.Discard)
-	os.Exit(cli.Main(cli.ProcessEnv(), os.Args[1:]))
+	env := cli.ProcessEnv()
+	env.Builder = builder
+	os.Exit(cli.Main(env, os.Args[1:]))
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"github.com/moatproject/moat/core"
 	"github.com/spf13/cobra"
@@ -53,6 +54,9 @@ func (a *app) buildCommand() *cobra.Command {
 			"The steps of a Dockerfile run in the engine's builder, outside the sandbox: build only what you trust.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if a.env.Builder != "" {
+				return a.becomeBuilder()
+			}
 			return a.build(cmd, &options, append(args, ".")[0])
 		},
 	}
@@ -60,6 +64,21 @@ func (a *app) buildCommand() *cobra.Command {
 	cmd.MarkFlagsMutuallyExclusive("quiet", "progress")
 	a.jsonFlag(cmd)
 	return cmd
+}
+
+// becomeBuilder replaces this program by the one beside it that builds images, with the
+// same arguments. It returns only where it cannot.
+func (a *app) becomeBuilder() error {
+	self, err := os.Executable()
+	if err == nil {
+		self, err = filepath.EvalSymlinks(self)
+	}
+	if err != nil {
+		return fmt.Errorf("find this program's directory: %w", err)
+	}
+	builder := filepath.Join(filepath.Dir(self), a.env.Builder)
+	err = syscall.Exec(builder, append([]string{builder}, a.args...), os.Environ())
+	return fmt.Errorf("start %s: %w. `moat build` needs it beside moat: `make build` makes both", builder, err)
 }
 
 func (a *app) build(cmd *cobra.Command, options *buildOptions, folder string) error {

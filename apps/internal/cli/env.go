@@ -39,6 +39,10 @@ type Env struct {
 	StateDir string
 	CacheDir string
 
+	// Builder is the name of the program beside this one that builds images in its place.
+	// Empty: this one does.
+	Builder string
+
 	// Registered returns the runtimes of this build; progress is for pulls. nil: none.
 	Registered func(env Env, progress optional.PullSink, logger *slog.Logger) []detect.Registration
 }

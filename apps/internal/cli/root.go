@@ -22,11 +22,12 @@ import (
 // app is one invocation.
 type app struct {
 	env       Env
-	runtime   string // --runtime
-	noSandbox bool   // --no-sandbox
-	debug     bool   // --debug
-	json      bool   // --json
-	creates   bool   // the command creates containers
+	args      []string // of the command line
+	runtime   string   // --runtime
+	noSandbox bool     // --no-sandbox
+	debug     bool     // --debug
+	json      bool     // --json
+	creates   bool     // the command creates containers
 
 	pullProgress optional.PullSink
 }
@@ -41,7 +42,7 @@ func Main(env Env, args []string) int {
 	defer cancel(nil)
 	stdout, stderr := &output{to: env.Stdout, lost: cancel}, &output{to: env.Stderr, lost: cancel}
 	env.Stdout, env.Stderr = stdout, stderr
-	a := &app{env: env}
+	a := &app{env: env, args: args}
 	root := a.rootCommand()
 	root.SetArgs(args)
 	command, err := root.ExecuteContextC(ctx)

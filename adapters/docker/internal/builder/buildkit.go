@@ -1,4 +1,4 @@
-package docker
+package builder
 
 import (
 	"cmp"
@@ -6,11 +6,11 @@ import (
 	"errors"
 	"io"
 	"net"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
-	"github.com/moatproject/moat/adapters/docker/internal/buildcontext"
+	"github.com/moatproject/moat/adapters/docker/internal/builder/buildcontext"
+	"github.com/moatproject/moat/adapters/docker/internal/message"
 	"github.com/moatproject/moat/core"
 	buildkit "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/session"
@@ -26,74 +26,50 @@ var errNoBuildKit = errors.New("the engine has no BuildKit")
 const dockerfileName = "Dockerfile"
 
 // onEngine builds with the BuildKit within the engine, which keeps the image itself.
-func (b *build) onEngine() error {
-	first, err := b.runtime.dialBuildKit(b.ctx)
+func (r *run) onEngine() error {
+	first, err := r.Engine.DialBuildKit(r.ctx)
 	if errdefs.IsNotFound(err) || errdefs.IsNotImplemented(err) {
 		return errNoBuildKit
 	}
 	if err != nil {
 		return err
 	}
-	builder, err := buildkit.New(b.ctx, "", buildkit.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+	builder, err := buildkit.New(r.ctx, "", buildkit.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 		if conn := first; conn != nil {
 			first = nil
 			return conn, nil
 		}
-		return b.runtime.dialBuildKit(b.ctx)
+		return r.Engine.DialBuildKit(r.ctx)
 	}))
 	if err != nil {
 		first.Close()
 		return err
 	}
 	defer func() { _ = builder.Close() }()
-	return b.solve(builder, buildkit.ExportEntry{Type: "moby", Attrs: map[string]string{"name": b.tag}}, nil)
+	return r.solve(builder, buildkit.ExportEntry{Type: "moby", Attrs: map[string]string{"name": r.Tag}}, nil)
 }
-
-// dialBuildKit connects to the BuildKit within the engine.
-func (r *Runtime) dialBuildKit(ctx context.Context) (net.Conn, error) {
-	conn, err := r.upgrade(ctx, "/grpc", nil, "h2c", nil)
-	if err != nil {
-		return nil, err
-	}
-	return engineConn{conn}, nil
-}
-
-// engineConn makes a connection within the engine's of an upgraded one. Whoever uses it
-// closes it: it needs no deadlines.
-type engineConn struct{ hijacked }
-
-func (engineConn) LocalAddr() net.Addr              { return engineAddr{} }
-func (engineConn) RemoteAddr() net.Addr             { return engineAddr{} }
-func (engineConn) SetDeadline(time.Time) error      { return nil }
-func (engineConn) SetReadDeadline(time.Time) error  { return nil }
-func (engineConn) SetWriteDeadline(time.Time) error { return nil }
-
-type engineAddr struct{}
-
-func (engineAddr) Network() string { return "unix" }
-func (engineAddr) String() string  { return "engine" }
 
 // onBuildKit builds with a BuildKit beside the engine, and loads the image into it.
-func (b *build) onBuildKit(address string) error {
-	builder, err := buildkit.New(b.ctx, address)
+func (r *run) onBuildKit(address string) error {
+	builder, err := buildkit.New(r.ctx, address)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = builder.Close() }()
-	version, err := b.runtime.engine.ServerVersion(b.ctx)
+	version, err := r.Engine.ServerVersion(r.ctx)
 	if err != nil {
 		return err
 	}
 	loaded := make(chan error, 1)
 	loading := false
 	image, archive := io.Pipe()
-	err = b.solve(builder, buildkit.ExportEntry{
+	err = r.solve(builder, buildkit.ExportEntry{
 		Type:  buildkit.ExporterDocker,
-		Attrs: map[string]string{"name": b.tag},
+		Attrs: map[string]string{"name": r.Tag},
 		Output: func(map[string]string) (io.WriteCloser, error) {
 			loading = true
 			go func() {
-				err := b.load(image)
+				err := r.load(image)
 				loaded <- err
 				image.CloseWithError(err)
 			}()
@@ -115,22 +91,22 @@ func (b *build) onBuildKit(address string) error {
 	}
 }
 
-func (b *build) load(archive io.Reader) error {
-	response, err := b.runtime.engine.ImageLoad(b.ctx, archive)
+func (r *run) load(archive io.Reader) error {
+	response, err := r.Engine.ImageLoad(r.ctx, archive)
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
-	return readPull(response.Body, b.tag, nil)
+	return message.ReadPull(response.Body, r.Tag, nil)
 }
 
 // solve runs the build.
-func (b *build) solve(builder *buildkit.Client, export buildkit.ExportEntry, attributes map[string]string) error {
-	files, ignored, err := b.context()
+func (r *run) solve(builder *buildkit.Client, export buildkit.ExportEntry, attributes map[string]string) error {
+	files, ignored, err := r.context()
 	if err != nil {
 		return err
 	}
-	dockerfile := map[string][]byte{dockerfileName: []byte(b.dockerfile)}
+	dockerfile := map[string][]byte{dockerfileName: []byte(r.Dockerfile)}
 	if ignored != nil {
 		dockerfile[dockerfileName+buildcontext.IgnoreFile] = ignored // it goes before the context's own
 	}
@@ -138,21 +114,21 @@ func (b *build) solve(builder *buildkit.Client, export buildkit.ExportEntry, att
 		attributes = map[string]string{}
 	}
 	attributes["filename"] = dockerfileName
-	if b.opts.NoCache {
+	if r.Options.NoCache {
 		attributes["no-cache"] = ""
 	}
-	for name, value := range b.opts.Args {
+	for name, value := range r.Options.Args {
 		attributes["build-arg:"+name] = value
 	}
-	for key, value := range b.opts.ImageLabels() {
+	for key, value := range r.Options.ImageLabels() {
 		attributes["label:"+key] = value
 	}
-	logins, err := newLoginServer(b)
+	logins, err := newLoginServer(r)
 	if err != nil {
 		return err
 	}
 	statuses := make(chan *buildkit.SolveStatus)
-	progress := solveProgress{sink: b.opts.Progress, steps: map[digest.Digest]*solveStep{}}
+	progress := solveProgress{sink: r.Options.Progress, steps: map[digest.Digest]*solveStep{}}
 	shown := make(chan struct{})
 	go func() {
 		defer close(shown)
@@ -160,25 +136,25 @@ func (b *build) solve(builder *buildkit.Client, export buildkit.ExportEntry, att
 			progress.show(status)
 		}
 	}()
-	_, err = builder.Solve(b.ctx, nil, buildkit.SolveOpt{
+	_, err = builder.Solve(r.ctx, nil, buildkit.SolveOpt{
 		Frontend:      "dockerfile.v0",
 		FrontendAttrs: attributes,
 		// As LocalMounts they would be looked at before they are filtered.
 		Session: []session.Attachable{logins, filesync.NewFSSyncProvider(filesync.StaticDirSource{
-			"context": files, "dockerfile": buildcontext.Of(dockerfile, b.unread),
+			"context": files, "dockerfile": buildcontext.Of(dockerfile, r.unread),
 		})},
-		SharedKey: buildcontext.SharedKey(dockerfile, b.opts),
+		SharedKey: buildcontext.SharedKey(dockerfile, r.Options),
 		Exports:   []buildkit.ExportEntry{export},
 	}, statuses)
 	<-shown
 	if err != nil {
-		return b.solveFailure(err, &progress)
+		return r.solveFailure(err, &progress)
 	}
 	return nil
 }
 
 // solveFailure finds the step that failed.
-func (b *build) solveFailure(err error, progress *solveProgress) error {
+func (r *run) solveFailure(err error, progress *solveProgress) error {
 	line := 0
 	for _, source := range failures.Sources(err) {
 		if len(source.Ranges) > 0 {
@@ -186,7 +162,7 @@ func (b *build) solveFailure(err error, progress *solveProgress) error {
 		}
 	}
 	step := progress.failed(err)
-	return b.failure(errgrpc.ToNative(err), line, step.name, tailOf(step.output))
+	return NewStepError(r.Dockerfile, errgrpc.ToNative(err), line, step.name, tailOf(step.output))
 }
 
 // solveProgress tells a sink what BuildKit tells of its steps.

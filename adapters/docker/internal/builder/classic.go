@@ -1,4 +1,4 @@
-package docker
+package builder
 
 import (
 	"bytes"
@@ -8,18 +8,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
+	"path"
 	"strconv"
 	"strings"
 
 	engine "github.com/docker/docker/api/types/build"
 	"github.com/docker/docker/api/types/registry"
-	"github.com/moatproject/moat/adapters/docker/internal/buildcontext"
-	"github.com/moatproject/moat/adapters/docker/internal/dockerfile"
+	"github.com/moatproject/moat/adapters/docker/internal/build"
+	"github.com/moatproject/moat/adapters/docker/internal/builder/buildcontext"
+	"github.com/moatproject/moat/adapters/docker/internal/builder/dockerfile"
+	"github.com/moatproject/moat/adapters/docker/internal/message"
 	"github.com/moatproject/moat/core"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/patternmatcher/ignorefile"
 	"github.com/tonistiigi/fsutil"
+	"github.com/tonistiigi/fsutil/types"
 )
 
 // classicDockerfile is the Dockerfile's name in a context of the classic builder, which
@@ -34,28 +39,28 @@ const classicTries = 5
 var errTryAgain = errors.New("the engine failed by a race of its own")
 
 // classic builds with the engine's builder of before BuildKit.
-func (b *build) classic() error {
-	files, err := b.classicContext()
-	if err == nil {
-		err = b.runtime.kind().vetContext(b, files)
+func (r *run) classic() error {
+	files, err := r.classicContext()
+	if err == nil && r.Engine.LinksInside {
+		err = vetLinks(r.ctx, files)
 	}
 	if err != nil {
 		return err
 	}
-	logins, err := b.classicLogins()
+	logins, err := r.classicLogins()
 	if err != nil {
 		return err
 	}
 	for try := 1; ; try++ {
-		progress := classicProgress{sink: b.opts.Progress, steps: dockerfile.Parse(b.dockerfile).Steps, last: try == classicTries}
-		if err := b.classicTry(files, logins, &progress); !errors.Is(err, errTryAgain) {
+		progress := classicProgress{sink: r.Options.Progress, steps: dockerfile.Parse(r.Dockerfile).Steps, last: try == classicTries}
+		if err := r.classicTry(files, logins, &progress); !errors.Is(err, errTryAgain) {
 			return err
 		}
 	}
 }
 
-func (b *build) classicTry(files fsutil.FS, logins map[string]registry.AuthConfig, progress *classicProgress) error {
-	ctx, cancel := context.WithCancel(b.ctx)
+func (r *run) classicTry(files fsutil.FS, logins map[string]registry.AuthConfig, progress *classicProgress) error {
+	ctx, cancel := context.WithCancel(r.ctx)
 	defer cancel()
 	archive, writer := io.Pipe()
 	defer func() { _ = archive.Close() }()
@@ -66,12 +71,12 @@ func (b *build) classicTry(files fsutil.FS, logins map[string]registry.AuthConfi
 		packed <- err
 	}()
 	args := map[string]*string{}
-	for name, value := range b.opts.Args {
+	for name, value := range r.Options.Args {
 		args[name] = &value
 	}
-	response, err := b.runtime.engine.ImageBuild(ctx, archive, engine.ImageBuildOptions{
-		Version: engine.BuilderV1, Dockerfile: classicDockerfile, Tags: []string{b.tag},
-		NoCache: b.opts.NoCache, BuildArgs: args, Labels: b.opts.ImageLabels(), AuthConfigs: logins,
+	response, err := r.Engine.ImageBuild(ctx, archive, engine.ImageBuildOptions{
+		Version: engine.BuilderV1, Dockerfile: classicDockerfile, Tags: []string{r.Tag},
+		NoCache: r.Options.NoCache, BuildArgs: args, Labels: r.Options.ImageLabels(), AuthConfigs: logins,
 		Remove: true, ForceRemove: true,
 	})
 	if err != nil {
@@ -79,46 +84,46 @@ func (b *build) classicTry(files fsutil.FS, logins map[string]registry.AuthConfi
 		if failure := <-packed; failure != nil && !errors.Is(failure, io.ErrClosedPipe) {
 			return failure // what the engine has got of it ended too early, which tells nothing
 		}
-		return b.failure(err, 0, "", "")
+		return NewStepError(r.Dockerfile, err, 0, "", "")
 	}
 	defer response.Body.Close()
 	if err := progress.read(response.Body); errors.Is(err, errTryAgain) {
 		return err
 	} else if err != nil {
-		return b.failure(err, progress.line(), progress.name, tailOf(progress.output))
+		return NewStepError(r.Dockerfile, err, progress.line(), progress.name, tailOf(progress.output))
 	}
 	return nil
 }
 
 // classicLogins returns the logins at the registries of the images that are missing: this
 // builder wants them beforehand.
-func (b *build) classicLogins() (map[string]registry.AuthConfig, error) {
+func (r *run) classicLogins() (map[string]registry.AuthConfig, error) {
 	found := map[string]registry.AuthConfig{}
-	if b.runtime.options.Logins == nil {
+	if r.Engine.Login == nil {
 		return found, nil
 	}
-	for _, image := range dockerfile.Parse(b.dockerfile).Images(b.opts.Args) {
-		name, err := registryOf(image)
+	for _, image := range dockerfile.Parse(r.Dockerfile).Images(r.Options.Args) {
+		name, err := build.RegistryOf(image)
 		if err != nil {
 			continue // the builder says what is wrong with it
 		}
-		if _, err := b.runtime.findImage(b.ctx, image); !errors.Is(err, core.ErrNotFound) {
+		if !r.Engine.ImageMissing(r.ctx, image) {
 			continue
 		}
-		login, err := b.runtime.login(b.call, name)
+		login, err := r.Engine.Login(name)
 		if err != nil {
 			return nil, err
 		}
-		if login != (Login{}) {
-			found[registryKey(name)] = login.config()
+		if login != (registry.AuthConfig{}) {
+			found[build.RegistryKey(name)] = login
 		}
 	}
 	return found, nil
 }
 
 // classicContext returns the context with the Dockerfile in it, out of the reach of COPY.
-func (b *build) classicContext() (fsutil.FS, error) {
-	all, ignored, err := b.context()
+func (r *run) classicContext() (fsutil.FS, error) {
+	all, ignored, err := r.context()
 	if err != nil {
 		return nil, err
 	}
@@ -130,8 +135,8 @@ func (b *build) classicContext() (fsutil.FS, error) {
 		ignored = []byte(buildcontext.IgnoreFile)
 	}
 	files := map[string][]byte{}
-	maps.Copy(files, b.opts.ContextFiles)
-	files[classicDockerfile] = []byte(b.dockerfile)
+	maps.Copy(files, r.Options.ContextFiles)
+	files[classicDockerfile] = []byte(r.Dockerfile)
 	files[buildcontext.IgnoreFile] = fmt.Appendf(ignored, "\n%s\n", classicDockerfile)
 	patterns = append(patterns, "!"+classicDockerfile, "!"+buildcontext.IgnoreFile)
 	return fsutil.NewFilterFS(all.With(files), &fsutil.FilterOpt{ExcludePatterns: patterns})
@@ -172,16 +177,16 @@ const (
 func (p *classicProgress) read(body io.Reader) error {
 	lines := json.NewDecoder(body)
 	for {
-		var message struct {
+		var line struct {
 			Stream string
-			pullMessage
+			message.Message
 		}
-		err := lines.Decode(&message)
+		err := lines.Decode(&line)
 		if errors.Is(err, io.EOF) {
 			p.end(core.BuildDone)
 			return nil
 		}
-		if failure := cmp.Or(message.ErrorDetail.Message, message.Error); failure != "" {
+		if failure := line.Failure(); failure != "" {
 			err = errors.New(failure)
 			if !p.last && isBuilderRace(failure) {
 				return errTryAgain
@@ -191,12 +196,12 @@ func (p *classicProgress) read(body io.Reader) error {
 			p.end(core.BuildFailed)
 			return err
 		}
-		if message.Stream != "" {
-			p.heard(message.Stream)
-		} else if message.Status != "" {
+		if line.Stream != "" {
+			p.heard(line.Stream)
+		} else if line.Status != "" {
 			p.tell(core.BuildProgress{
-				Status: core.BuildRunning, Detail: layerOf(message.pullMessage),
-				Current: message.Progress.Current, Total: message.Progress.Total,
+				Status: core.BuildRunning, Detail: line.Layer(),
+				Current: line.Progress.Current, Total: line.Progress.Total,
 			})
 		}
 	}
@@ -268,4 +273,40 @@ func (p *classicProgress) line() int {
 		return 0
 	}
 	return p.steps[p.number-1].StartLine
+}
+
+// isBuilderRace tells a step that failed by a race of the engine's. A builder, the classic
+// one or Podman's, looks at all images that have the same parent, for one to reuse, and
+// another client has just removed one of them. Podman before 4.6 starts a step's runtime
+// from a thread whose end, at any moment, kills it; a command that is killed is told in
+// other words.
+func isBuilderRace(failure string) bool {
+	return strings.HasPrefix(failure, `unable to find image "sha256:`) ||
+		strings.Contains(failure, "checking if cached image exists from a previous build: ") ||
+		strings.HasSuffix(failure, ": while running runtime: signal: killed")
+}
+
+// vetLinks finds links that Podman refuses to unpack: its own error does not
+// name them.
+func vetLinks(ctx context.Context, files fsutil.FS) error {
+	return files.Walk(ctx, "", func(file string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		stat, ok := info.Sys().(*types.Stat)
+		if !ok || info.Mode()&fs.ModeSymlink == 0 || path.IsAbs(stat.Linkname) {
+			return nil
+		}
+		if target := path.Join(path.Dir(file), stat.Linkname); target == ".." || strings.HasPrefix(target, "../") {
+			return &build.ContextError{
+				Class: core.ErrUnsupported, Err: fmt.Errorf("a link that leads out of the context, which Podman does not take: %s -> %s", file, stat.Linkname),
+				Remedy: "Name it in " + buildcontext.IgnoreFile + ", or build on Docker Engine",
+			}
+		}
+		return nil
+	})
 }

@@ -1,0 +1,19 @@
+//go:build moat_without_builder
+
+package docker
+
+import (
+	"context"
+	"errors"
+
+	"github.com/moatproject/moat/adapters/docker/internal/build"
+	"github.com/moatproject/moat/core"
+)
+
+// runBuild refuses: the program was compiled without what builds.
+func runBuild(context.Context, build.Request) error {
+	return &core.Error{
+		Class: core.ErrUnsupported, Err: errors.New("this program was compiled without BuildKit's client"),
+		Remedy: "Compile it without the build tag moat_without_builder",
+	}
+}
