@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 MODULES := core contracttests contracttests/selftest $(wildcard adapters/*) $(wildcard adapters/*/contract) apps apps/e2e tools
-RACE    := core contracttests contracttests/selftest adapters/docker adapters/gvisor adapters/memory adapters/memory/contract apps tools
+RACE    := core contracttests contracttests/selftest adapters/docker adapters/egress adapters/gvisor adapters/memory adapters/memory/contract apps tools
 TOOL    := bash tools/setup.sh tool
 # The suite's own tests take minutes, and apps/e2e is about engines.
 UNIT    := $(filter-out contracttests/selftest apps/e2e,$(MODULES))

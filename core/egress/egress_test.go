@@ -80,6 +80,18 @@ func TestParseDestination(t *testing.T) {
 	}
 }
 
+// TestPunycode compares with the names that Python's codec makes.
+func TestPunycode(t *testing.T) {
+	for label, want := range map[string]string{
+		"münchen": "xn--mnchen-3ya", "ΕΛΛΗΝΙΚΆ": "xn--hxargifdar", "правда": "xn--80aafi6cg", "例え": "xn--r8jz45g", "aaaéz": "xn--aaaz-dpa",
+		"日本語abc": "xn--abc-s08fl0dtz6h", "😀": "xn--e28h", "他们为什么不说中文": "xn--ihqwcrb4cv8a8dqg056pqjye", "mañana-é": "xn--maana--gva3d",
+	} {
+		if got, ok := toASCII("www." + label + ".example"); got != "www."+want+".example" || !ok {
+			t.Errorf("%s became %s, %v, want %s", label, got, ok, want)
+		}
+	}
+}
+
 func TestParseRule(t *testing.T) {
 	tests := []struct{ text, want string }{
 		{"example.com", "example.com:443"},
