@@ -2,6 +2,7 @@ package core
 
 import (
 	"maps"
+	"time"
 
 	"github.com/moatproject/moat/core/internal/validation"
 )
@@ -18,9 +19,13 @@ const (
 	LabelRole    = labelPrefix + "role"
 	LabelVersion = labelPrefix + "version"
 
-	// LabelNetwork is the ID of the network that a helper serves: on the helper, and on
-	// each container that cannot do without it. Whose network it is does not matter.
-	LabelNetwork = labelPrefix + "network"
+	// LabelServes is the ID of the object, such as a network, for which an adapter has a
+	// container of its own: on that one, and on each container that cannot do without it.
+	LabelServes = labelPrefix + "serves"
+
+	// LabelExpires is the time (RFC 3339) from which an object of [RoleAdapter] counts as
+	// left behind, unless a container that cannot do without it is there.
+	LabelExpires = labelPrefix + "expires"
 )
 
 // The roles that [LabelRole] tells.
@@ -31,18 +36,11 @@ const (
 	RoleNetwork = "network"
 	RoleImage   = "image"
 
-	// RoleProbe is an adapter's own short-lived check. Its run ID is empty: what is some
-	// minutes old, by [Info].Created, was left behind by a process that was killed.
-	RoleProbe = "probe"
-
-	// RoleHelper is what an adapter needs beside runs' containers. A container has
-	// [LabelNetwork] and an empty run ID, because the runs that use it come and go: it
-	// is left over once no other container has the same [LabelNetwork], created and
-	// exited ones included. The adapter itself removes it with its last user, and with
-	// its network; it makes a new one when the next user is created. So whoever tidies
-	// up may remove one without users, but not one that is younger than a minute: it
-	// comes just before its first user.
-	RoleHelper = "helper"
+	// RoleAdapter is what an adapter makes for itself: a check, or a container that others
+	// need. It belongs to no run, so its run ID is empty. The adapter removes it when it
+	// has done its work, or with the last container that needs it, created and exited
+	// ones included. [LabelExpires] tells when anybody may.
+	RoleAdapter = "adapter"
 )
 
 // Version is this release of Moat, as [LabelVersion] and `moat version` show it.
@@ -77,6 +75,17 @@ func ObjectLabels(runID, role string) map[string]string {
 		LabelRole:    role,
 		LabelVersion: Version,
 	}
+}
+
+// AdapterLabels returns Moat's labels for a container that an adapter makes for itself,
+// with [RoleAdapter]. It serves the object of this ID, "" for none.
+func AdapterLabels(serves string, expires time.Time) map[string]string {
+	labels := ObjectLabels("", RoleAdapter)
+	labels[LabelExpires] = expires.UTC().Format(time.RFC3339)
+	if serves != "" {
+		labels[LabelServes] = serves
+	}
+	return labels
 }
 
 // IsManaged tells whether a container with this name and these labels is ours. One that

@@ -182,6 +182,9 @@ func (m *builds) GetImageHomeDir(ctx context.Context, imageName string) string {
 	return cmp.Or(r.homeIn(ctx, found.ID, user), rootHome)
 }
 
+// homeLookup is longer than it takes to read an image's /etc/passwd.
+const homeLookup = 10 * time.Minute
+
 // passwdMax bounds what is read of an image's /etc/passwd.
 const passwdMax = 1 << 20
 
@@ -194,7 +197,7 @@ func (r *Runtime) homeIn(ctx context.Context, imageID, user string) string {
 	defer c.end()
 	graced, cancel := withGrace(c.ctx)
 	defer cancel()
-	config := &container.Config{Image: imageID, Cmd: []string{"none"}, Labels: core.ObjectLabels("", core.RoleProbe)}
+	config := &container.Config{Image: imageID, Cmd: []string{"none"}, Labels: core.AdapterLabels("", time.Now().Add(homeLookup))}
 	created, err := r.engine.ContainerCreate(graced, config, nil, nil, nil, "")
 	if err != nil {
 		return ""

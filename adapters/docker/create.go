@@ -119,7 +119,7 @@ func (r *Runtime) requestFor(c *call, cfg core.Config) (request, error) {
 		return asked, err
 	}
 	asked.joins = joined
-	asked.config.Labels[core.LabelNetwork] = joined.ID
+	asked.config.Labels[core.LabelServes] = joined.ID
 	if !isOurs(joined) {
 		asked.visits = joined.ID
 	}

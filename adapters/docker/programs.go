@@ -27,7 +27,7 @@ func (r *Runtime) importProgram(ctx context.Context, ref, name string, program [
 		return err
 	}
 	changes := []string{`ENTRYPOINT ["/` + name + `"]`}
-	for key, value := range core.ObjectLabels("", core.RoleHelper) {
+	for key, value := range core.ObjectLabels("", core.RoleAdapter) {
 		changes = append(changes, fmt.Sprintf("LABEL %s=%q", key, value))
 	}
 	source := image.ImportSource{Source: layer, SourceName: "-"}

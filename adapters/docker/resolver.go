@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -35,6 +36,10 @@ const resolvConf = "/etc/resolv.conf"
 // resolverRestarts bounds how often the engine restarts a resolver that exits within ten
 // seconds.
 const resolverRestarts = 10
+
+// resolverUnused is how long a resolver may be there without a container that needs it:
+// it comes just before the first.
+const resolverUnused = 2 * time.Minute
 
 // resolverName returns the name of a network's resolver.
 func resolverName(networkID string) string { return "moat-resolver-" + networkID[:12] }
@@ -214,8 +219,7 @@ func (r *Runtime) createResolver(ctx context.Context, name string, found network
 		return err
 	}
 	ref := programImage("resolver", program)
-	labels := core.ObjectLabels("", core.RoleHelper)
-	labels[core.LabelNetwork] = found.ID
+	labels := core.AdapterLabels(found.ID, time.Now().Add(resolverUnused))
 	// It ignores other signals, for which a stopping engine would wait ten seconds.
 	config := &container.Config{Image: ref, Labels: labels, StopSignal: "SIGKILL"}
 	pids := int64(resolverThreads)
@@ -341,9 +345,9 @@ func (r *Runtime) removeIdle(ctx context.Context, of *resolver, networkID string
 	ctx, cancel := tidying(ctx)
 	defer cancel()
 	tied, err := r.engine.ContainerList(ctx, container.ListOptions{
-		All: true, Filters: filters.NewArgs(filters.Arg("label", core.LabelNetwork+"="+networkID)),
+		All: true, Filters: filters.NewArgs(filters.Arg("label", core.LabelServes+"="+networkID)),
 	})
-	if err != nil || slices.ContainsFunc(tied, func(c container.Summary) bool { return c.Labels[core.LabelRole] != core.RoleHelper }) {
+	if err != nil || slices.ContainsFunc(tied, func(c container.Summary) bool { return c.Labels[core.LabelRole] != core.RoleAdapter }) {
 		return
 	}
 	for _, helper := range tied {
@@ -359,10 +363,10 @@ func (r *Runtime) visited(ctx context.Context, id string) (networkID string) {
 		return known.visits
 	}
 	found, err := r.inspectContainer(ctx, id)
-	if err != nil || found.Config == nil || found.Config.Labels[core.LabelNetwork] == "" {
+	if err != nil || found.Config == nil || found.Config.Labels[core.LabelServes] == "" {
 		return ""
 	}
-	on, err := r.engine.NetworkInspect(ctx, found.Config.Labels[core.LabelNetwork], network.InspectOptions{})
+	on, err := r.engine.NetworkInspect(ctx, found.Config.Labels[core.LabelServes], network.InspectOptions{})
 	if err != nil || isOurs(on) {
 		return ""
 	}

@@ -86,7 +86,7 @@ func TestResolver(t *testing.T) {
 			}
 			resolver, workload := (*bodies)[0], (*bodies)[1]
 			if resolver.HostConfig.Runtime != "runc" || !slices.Equal(resolver.HostConfig.CapDrop, []string{"ALL"}) ||
-				resolver.Labels[core.LabelRole] != core.RoleHelper || resolver.Labels[core.LabelRunID] != "" || resolver.Labels[core.LabelNetwork] != testID || resolver.HostConfig.NetworkMode != testID {
+				resolver.Labels[core.LabelRole] != core.RoleAdapter || resolver.Labels[core.LabelRunID] != "" || resolver.Labels[core.LabelServes] != testID || resolver.Labels[core.LabelExpires] == "" || resolver.HostConfig.NetworkMode != testID {
 				t.Errorf("the resolver is %+v, %+v", resolver.Config, resolver.HostConfig)
 			}
 			if limit := resolver.HostConfig.PidsLimit; limit == nil || *limit != resolverThreads {
@@ -108,7 +108,7 @@ func TestResolver(t *testing.T) {
 					t.Errorf("the workload's mounts are %+v", mounts)
 				}
 			}
-			if workload.HostConfig.Runtime != "sandbox" || workload.Labels[core.LabelNetwork] != testID {
+			if workload.HostConfig.Runtime != "sandbox" || workload.Labels[core.LabelServes] != testID {
 				t.Errorf("the workload's OCI runtime is %q, its labels are %q", workload.HostConfig.Runtime, workload.Labels)
 			}
 		})
@@ -132,7 +132,7 @@ func TestResolverIsNotNeeded(t *testing.T) {
 			if _, err := engine.runtime(t, sandboxedBy(test.sandbox)).CreateContainer(t.Context(), test.cfg); err != nil {
 				t.Fatal(err)
 			}
-			if len(*bodies) != 1 || len((*bodies)[0].HostConfig.Mounts) != len(test.cfg.Mounts) || (*bodies)[0].Labels[core.LabelNetwork] != "" {
+			if len(*bodies) != 1 || len((*bodies)[0].HostConfig.Mounts) != len(test.cfg.Mounts) || (*bodies)[0].Labels[core.LabelServes] != "" {
 				t.Errorf("it created %+v", *bodies)
 			}
 		})
@@ -186,14 +186,14 @@ func TestNamesRefused(t *testing.T) {
 func tied(roles ...string) http.HandlerFunc {
 	list := []container.Summary{}
 	for i, role := range roles {
-		list = append(list, container.Summary{ID: fmt.Sprintf("%s-%d", role, i), Labels: map[string]string{core.LabelRole: role, core.LabelNetwork: testID}})
+		list = append(list, container.Summary{ID: fmt.Sprintf("%s-%d", role, i), Labels: map[string]string{core.LabelRole: role, core.LabelServes: testID}})
 	}
 	return answer(http.StatusOK, list)
 }
 
 // helperRemoved tells whether the helper that tied lists first was removed.
 func helperRemoved(engine *fakeEngine) bool {
-	return slices.Contains(engine.requests(), "DELETE /containers/helper-0?force=1&v=1")
+	return slices.Contains(engine.requests(), "DELETE /containers/adapter-0?force=1&v=1")
 }
 
 func TestTheLastRemovesTheResolver(t *testing.T) {
@@ -202,11 +202,11 @@ func TestTheLastRemovesTheResolver(t *testing.T) {
 		tied    http.HandlerFunc
 		removed bool
 	}{
-		"nobody needs it":                {false, tied(core.RoleHelper), true},
-		"another container is there":     {false, tied(core.RoleHelper, core.RoleMain), false},
+		"nobody needs it":                {false, tied(core.RoleAdapter), true},
+		"another container is there":     {false, tied(core.RoleAdapter, core.RoleMain), false},
 		"it is gone":                     {false, tied(), false},
 		"nobody tells":                   {false, die, false},
-		"nobody needs it on one of ours": {true, tied(core.RoleHelper), false},
+		"nobody needs it on one of ours": {true, tied(core.RoleAdapter), false},
 	} {
 		for _, known := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, known %t", name, known), func(t *testing.T) {
@@ -219,7 +219,7 @@ func TestTheLastRemovesTheResolver(t *testing.T) {
 				if !known { // another process's
 					r = engine.runtime(t, sandboxedBy(&fakeSandbox{name: "sandbox"}))
 					engine.on("GET /containers/{id}/json", answer(http.StatusOK, container.InspectResponse{
-						Config: &container.Config{Labels: map[string]string{core.LabelNetwork: testID}},
+						Config: &container.Config{Labels: map[string]string{core.LabelServes: testID}},
 					}))
 				}
 				if err := r.RemoveContainer(t.Context(), "named"); err != nil {
@@ -228,7 +228,7 @@ func TestTheLastRemovesTheResolver(t *testing.T) {
 				if helperRemoved(engine) != test.removed {
 					t.Errorf("it asked for %q", engine.requests())
 				}
-				lists := "GET /containers/json?all=1&filters=%7B%22label%22%3A%7B%22moat.network%3D" + testID + "%22%3Atrue%7D%7D"
+				lists := "GET /containers/json?all=1&filters=%7B%22label%22%3A%7B%22moat.serves%3D" + testID + "%22%3Atrue%7D%7D"
 				if !test.managed && !slices.Contains(engine.requests(), lists) {
 					t.Errorf("it asked for %q", engine.requests())
 				}
@@ -240,7 +240,7 @@ func TestTheLastRemovesTheResolver(t *testing.T) {
 // TestTheNextKeepsTheResolver removes the last container while another is created.
 func TestTheNextKeepsTheResolver(t *testing.T) {
 	engine, _ := resolverEngine(t, false)
-	engine.on("GET /containers/json", tied(core.RoleHelper))
+	engine.on("GET /containers/json", tied(core.RoleAdapter))
 	r := engine.runtime(t, sandboxedBy(&fakeSandbox{name: "sandbox"}))
 	cfg := core.Config{Image: "image", NetworkMode: "net"}
 	first, err := r.CreateContainer(t.Context(), cfg)
@@ -287,7 +287,7 @@ func TestAFailureRemovesTheResolver(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			engine, _ := resolverEngine(t, test.managed)
-			engine.on("GET /containers/json", tied(core.RoleHelper))
+			engine.on("GET /containers/json", tied(core.RoleAdapter))
 			engine.on("POST /images/create", failure(http.StatusNotFound, "manifest unknown"))
 			engine.on(test.route, test.handler)
 			r := engine.runtime(t, sandboxedBy(&fakeSandbox{name: "sandbox"}))
@@ -314,7 +314,7 @@ func TestResolverImage(t *testing.T) {
 	}
 	slices.Sort(changes)
 	want := []string{
-		`ENTRYPOINT ["/resolver"]`, `LABEL moat.managed="true"`, `LABEL moat.role="helper"`, `LABEL moat.run-id=""`, `LABEL moat.version="` + core.Version + `"`,
+		`ENTRYPOINT ["/resolver"]`, `LABEL moat.managed="true"`, `LABEL moat.role="adapter"`, `LABEL moat.run-id=""`, `LABEL moat.version="` + core.Version + `"`,
 	}
 	if !slices.Equal(changes, want) {
 		t.Errorf("the image is made with %q", changes)
@@ -324,7 +324,7 @@ func TestResolverImage(t *testing.T) {
 // TestResolverOfNobody has the caller give up while the resolver is created.
 func TestResolverOfNobody(t *testing.T) {
 	engine, _ := resolverEngine(t, true)
-	engine.on("GET /containers/json", tied(core.RoleHelper))
+	engine.on("GET /containers/json", tied(core.RoleAdapter))
 	ctx, cancel := context.WithCancel(t.Context())
 	engine.on("POST /containers/create", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) // or the server does not notice that the caller leaves

@@ -41,7 +41,7 @@ func probeImage(architecture string) (archive, error) {
 		Config: ocispec.ImageConfig{
 			User:       "65534:65534",
 			Entrypoint: []string{"/" + probePath},
-			Labels:     core.ObjectLabels("", core.RoleProbe),
+			Labels:     core.ObjectLabels("", core.RoleAdapter),
 		},
 		RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(layer)}},
 	})

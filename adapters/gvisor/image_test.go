@@ -60,7 +60,7 @@ func TestProbeImage(t *testing.T) {
 			if err := json.Unmarshal(files["config.json"], &config); err != nil {
 				t.Fatal(err)
 			}
-			if config.Architecture != architecture || config.Config.Labels[core.LabelRole] != core.RoleProbe {
+			if config.Architecture != architecture || config.Config.Labels[core.LabelRole] != core.RoleAdapter {
 				t.Errorf("config %+v", config)
 			}
 			if !slices.Equal(config.RootFS.DiffIDs, []digest.Digest{digest.FromBytes(files["layer.tar"])}) {

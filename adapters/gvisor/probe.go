@@ -159,13 +159,16 @@ func (p prober) runThen(caller context.Context, config container.Config, host co
 	return then(ctx, name)
 }
 
+// probeLifetime is longer than a probe takes.
+const probeLifetime = 10 * time.Minute
+
 func (p prober) create(ctx context.Context, name string, config container.Config, host container.HostConfig) error {
 	image, err := probeImage(architectureOf(p.info))
 	if err != nil {
 		return err
 	}
 	config.Image = image.tag
-	config.Labels = core.ObjectLabels("", core.RoleProbe)
+	config.Labels = core.AdapterLabels("", time.Now().Add(probeLifetime))
 	host.NetworkMode = network.NetworkNone
 	host.CapDrop = []string{"ALL"}
 	host.SecurityOpt = []string{"no-new-privileges"}

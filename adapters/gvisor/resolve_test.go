@@ -54,7 +54,7 @@ func TestProbeContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	asked := engine.created[0]
-	if asked.Labels[core.LabelManaged] != "true" || asked.Labels[core.LabelRole] != core.RoleProbe {
+	if asked.Labels[core.LabelManaged] != "true" || asked.Labels[core.LabelRole] != core.RoleAdapter || asked.Labels[core.LabelExpires] == "" {
 		t.Errorf("labels %v", asked.Labels)
 	}
 	host, err := json.Marshal(map[string]any{

@@ -271,12 +271,12 @@ func wantText(u *user, where string, texts ...string) {
 	}
 }
 
-// cleaned cleans, and returns what of runs that was. Helpers and probes belong to none:
-// whoever cleans next removes those that other tests have done with.
+// cleaned cleans, and returns what of runs that was. Adapters' own containers belong to
+// none: the next clean removes those that other tests have done with.
 func (u *user) cleaned() []map[string]any {
 	u.Helper()
 	return slices.DeleteFunc(u.rows("clean", "--json"), func(row map[string]any) bool {
-		return row["role"] == core.RoleHelper || row["role"] == core.RoleProbe
+		return row["role"] == core.RoleAdapter
 	})
 }
 

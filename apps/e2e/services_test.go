@@ -77,7 +77,7 @@ func (u *user) removeOwned() {
 	}
 	remove(u.ownerFilter())
 	for _, id := range strings.Fields(u.docker("network", "ls", "-q", "--no-trunc", "--filter", u.ownerFilter())) {
-		remove("label=" + core.LabelNetwork + "=" + id) // the helper of sandboxed containers
+		remove("label=" + core.LabelServes + "=" + id) // the helper of sandboxed containers
 		u.docker("network", "rm", id)
 	}
 }

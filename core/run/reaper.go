@@ -185,7 +185,7 @@ type judge struct {
 	now      time.Time
 	mains    map[string]core.Info // by run
 	running  map[string]bool      // runs of which anything runs
-	served   map[string]bool      // networks whose helper is needed
+	served   map[string]bool      // objects for which an adapter must have a container
 	liveness map[string]Liveness  // by run
 }
 
@@ -203,8 +203,8 @@ func newJudge(r Reaper, owner string, all managed) judge {
 		if role == core.RoleMain {
 			j.mains[run] = info
 		}
-		if role != core.RoleHelper {
-			j.served[info.Labels[core.LabelNetwork]] = true
+		if serves := info.Labels[core.LabelServes]; role != core.RoleAdapter && serves != "" {
+			j.served[serves] = true
 		}
 		j.running[run] = j.running[run] || IsRunning(info.Status)
 	}
@@ -233,25 +233,12 @@ func (j judge) judge(all managed) (orphans []Orphan, unknown []string) {
 	return orphans, unknown
 }
 
-// How old a container that belongs to no run must be before it counts as left behind: a
-// helper comes just before the first container that needs it.
-const (
-	helperAge = 2 * time.Minute
-	probeAge  = 10 * time.Minute
-)
-
 // container returns why one is an orphan, or "".
 func (j judge) container(info core.Info) string {
-	age := j.now.Sub(info.Created)
-	switch network := info.Labels[core.LabelNetwork]; info.Labels[core.LabelRole] {
-	case core.RoleHelper:
-		if network != "" && !j.served[network] && age > helperAge {
+	if info.Labels[core.LabelRole] == core.RoleAdapter {
+		expires, err := time.Parse(time.RFC3339, info.Labels[core.LabelExpires])
+		if err == nil && j.now.After(expires) && !j.served[info.Labels[core.LabelServes]] {
 			return "nothing needs it any more"
-		}
-		return ""
-	case core.RoleProbe:
-		if age > probeAge {
-			return "the check that it was made for was killed"
 		}
 		return ""
 	}

@@ -127,27 +127,28 @@ func TestOrphans(t *testing.T) {
 
 // TestOrphansOfNoRun are what runs share, and what none has.
 func TestOrphansOfNoRun(t *testing.T) {
-	of := func(role, network string, age time.Duration, status string) core.Info {
-		return core.Info{
-			ID: role + " of " + network, Status: status, Created: now.Add(-age),
-			Labels: map[string]string{core.LabelRole: role, core.LabelNetwork: network, core.LabelRunID: ""},
-		}
+	of := func(role, serves string, overFor time.Duration, status string) core.Info {
+		labels := core.AdapterLabels(serves, now.Add(-overFor))
+		labels[core.LabelRole] = role
+		return core.Info{ID: role + " of " + serves, Status: status, Labels: labels}
 	}
+	withoutExpiry := of(core.RoleAdapter, "for ever", time.Hour, core.StateRunning)
+	delete(withoutExpiry.Labels, core.LabelExpires)
 	all := managed{containers: []core.Info{
-		of(core.RoleHelper, "created", time.Hour, core.StateRunning), of(core.RoleMain, "created", time.Hour, core.StateCreated),
-		of(core.RoleHelper, "exited", time.Hour, core.StateRunning), of(core.RoleService, "exited", time.Hour, core.StateExited),
-		of(core.RoleHelper, "empty", 3*time.Minute, core.StateRunning),
-		of(core.RoleHelper, "ended", 3*time.Minute, core.StateExited),
-		of(core.RoleHelper, "new", time.Minute, core.StateRunning),
-		of(core.RoleHelper, "", time.Hour, core.StateRunning), of(core.RoleMain, "", time.Hour, core.StateRunning),
-		of(core.RoleProbe, "old", 11*time.Minute, core.StateRunning), of(core.RoleProbe, "young", 9*time.Minute, core.StateExited),
+		of(core.RoleAdapter, "created", time.Hour, core.StateRunning), of(core.RoleMain, "created", time.Hour, core.StateCreated),
+		of(core.RoleAdapter, "exited", time.Hour, core.StateRunning), of(core.RoleService, "exited", time.Hour, core.StateExited),
+		of(core.RoleAdapter, "empty", 3*time.Minute, core.StateRunning),
+		of(core.RoleAdapter, "ended", 3*time.Minute, core.StateExited),
+		of(core.RoleAdapter, "new", -time.Minute, core.StateRunning),
+		of(core.RoleAdapter, "", time.Hour, core.StateRunning), of(core.RoleMain, "", time.Hour, core.StateRunning),
+		withoutExpiry,
 	}}
 	orphans, unknown := newJudge(Reaper{Store: memoryStore{}, Clock: fixedClock{Time: now}}, "me", all).judge(all)
 	var got []string
 	for _, o := range orphans {
 		got = append(got, o.ID)
 	}
-	if want := []string{"helper of empty", "helper of ended", "probe of old"}; !slices.Equal(got, want) || len(unknown) > 0 {
+	if want := []string{"adapter of empty", "adapter of ended", "adapter of "}; !slices.Equal(got, want) || len(unknown) > 0 {
 		t.Errorf("got %q, unknown are %q, want %q", got, unknown, want)
 	}
 }

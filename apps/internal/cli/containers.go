@@ -42,7 +42,7 @@ func (a *app) psCommand() *cobra.Command {
 func selectShown(infos []core.Info, all bool) []core.Info {
 	var shown []core.Info
 	for _, info := range infos {
-		isHelper := info.Labels[core.LabelRole] == core.RoleHelper // an adapter's own affair
+		isHelper := info.Labels[core.LabelRole] == core.RoleAdapter
 		if all || (run.IsRunning(info.Status) && !isHelper) {
 			shown = append(shown, info)
 		}
