@@ -22,6 +22,7 @@ help: ## this list
 
 build: moat ## the binaries, into bin/
 	@cd apps && CGO_ENABLED=0 go build -o ../bin/moat-build ./cmd/moat
+	@cd apps && CGO_ENABLED=0 go build -o ../bin/ ./cmd/moat-conform
 
 # BuildKit's client is half of what there is to compile and to start: `moat build` starts a
 # second program, which has it.

@@ -10,7 +10,13 @@ require (
 	github.com/hinshun/vt10x v0.0.0-20220301184237-5011da428d02
 	github.com/klauspost/compress v1.18.6
 	github.com/moatproject/moat/adapters/container v0.0.0
+	github.com/moatproject/moat/adapters/docker v0.0.0
+	github.com/moatproject/moat/adapters/docker/contract v0.0.0
+	github.com/moatproject/moat/adapters/gvisor v0.0.0
+	github.com/moatproject/moat/adapters/gvisor/contract v0.0.0
 	github.com/moatproject/moat/adapters/memory v0.0.0
+	github.com/moatproject/moat/adapters/memory/contract v0.0.0
+	github.com/moatproject/moat/contracttests v0.0.0
 	github.com/moatproject/moat/core v0.0.0
 	github.com/moby/term v0.5.2
 	github.com/rs/zerolog v1.35.1
@@ -55,8 +61,6 @@ require (
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/mattn/go-colorable v0.1.14 // indirect
 	github.com/mattn/go-isatty v0.0.20 // indirect
-	github.com/moatproject/moat/adapters/docker v0.0.0 // indirect
-	github.com/moatproject/moat/adapters/gvisor v0.0.0 // indirect
 	github.com/moby/buildkit v0.30.0 // indirect
 	github.com/moby/docker-image-spec v1.3.1 // indirect
 	github.com/moby/locker v1.0.1 // indirect
@@ -105,3 +109,11 @@ replace github.com/moatproject/moat/adapters/docker => ../adapters/docker
 replace github.com/moatproject/moat/adapters/gvisor => ../adapters/gvisor
 
 replace github.com/moatproject/moat/adapters/memory => ../adapters/memory
+
+replace github.com/moatproject/moat/adapters/docker/contract => ../adapters/docker/contract
+
+replace github.com/moatproject/moat/adapters/gvisor/contract => ../adapters/gvisor/contract
+
+replace github.com/moatproject/moat/adapters/memory/contract => ../adapters/memory/contract
+
+replace github.com/moatproject/moat/contracttests => ../contracttests

@@ -382,7 +382,7 @@ func noDockerfile(f *fixture) {
 
 func missingSources(f *fixture) {
 	tag := f.tag()
-	for _, base := range []string{f.h.MissingImage, f.h.UnreachableImage} {
+	for _, base := range []string{f.missingImage(), f.h.UnreachableImage} {
 		err := f.tryBuild(tag, "FROM "+base+"\nRUN true\n", core.BuildOptions{})
 		class := core.ErrNotFound
 		if base == f.h.UnreachableImage {
@@ -553,8 +553,8 @@ func impossibleBuilds(f *fixture) {
 func imageExists(f *fixture) {
 	f.dropImage()
 	f.wantImage(f.h.Image, true)
-	f.wantImage(f.h.PullImage, false)
-	f.wantImage(f.h.PullImage, false) // the first time has not pulled it
+	f.wantImage(f.pullImage(), false)
+	f.wantImage(f.pullImage(), false) // the first time has not pulled it
 	f.wantImage(f.missingLocalImage(), false)
 	tag := f.tag()
 	f.wantImage(tag, false)
@@ -598,15 +598,15 @@ func imageHomes(f *fixture) {
 		tag := f.build(f.dockerfile(test.lines...), core.BuildOptions{})
 		want(f, "the home folder of an image with "+test.name, f.builds().GetImageHomeDir(f.ctx, tag), test.want)
 	}
-	for _, image := range []string{f.h.Image, f.missingLocalImage(), f.h.PullImage, "", "Upper"} {
+	for _, image := range []string{f.h.Image, f.missingLocalImage(), f.pullImage(), "", "Upper"} {
 		want(f, fmt.Sprintf("the home folder of %q", image), f.builds().GetImageHomeDir(f.ctx, image), "/root")
 	}
-	f.wantImage(f.h.PullImage, false)
+	f.wantImage(f.pullImage(), false)
 	want(f, "the number of containers", len(f.list()), 0)
 }
 
 func pulledBase(f *fixture) {
 	f.dropImage()
-	tag := f.build("FROM "+f.h.PullImage+"\nRUN echo pulled >/how\n", core.BuildOptions{})
+	tag := f.build("FROM "+f.pullImage()+"\nRUN echo pulled >/how\n", core.BuildOptions{})
 	f.wantSaid(tag, "cat /how", "pulled\n")
 }

@@ -324,7 +324,7 @@ func privileged(f *fixture) {
 	cfg.Privileged = true
 	id := f.create(cfg)
 	err := f.rt.StartContainer(f.ctx, id)
-	if err != nil && f.h.Unprivileged != nil && f.h.Unprivileged() != "" {
+	if err != nil && f.unprivileged() {
 		return // refused, as what cannot be honoured has to be
 	}
 	f.must(err)

@@ -94,7 +94,7 @@ func invalidConfig(f *fixture) {
 
 func unknownReferences(f *fixture) {
 	cfg := f.agent()
-	cfg.Image = f.h.MissingImage
+	cfg.Image = f.missingImage()
 	_, err := f.tryCreate(cfg)
 	f.wantMissing("an image that the registry does not have", err, cfg.Image)
 

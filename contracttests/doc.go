@@ -36,6 +36,8 @@
 // they tell and what is declared must agree, in both directions. Some cases cannot
 // be declared: without them it is no runtime.
 //
+// Package conform makes a program of the suite, which needs no go command.
+//
 // # Environment
 //
 //   - CONTRACT_REQUIRED=docker,gvisor: an absent engine fails these harnesses

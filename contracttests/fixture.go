@@ -155,6 +155,40 @@ func ofRun(runID string, all []core.Info) []core.Info {
 	})
 }
 
+// untested notes that a part of the case cannot be tested here, and why.
+func (f *fixture) untested(reason string) {
+	f.Helper()
+	f.Log("not tested: " + reason)
+	if noting, ok := f.TB.(interface{ Untested(reason string) }); ok {
+		noting.Untested(reason)
+	}
+}
+
+// unprivileged tells whether the engine's machine cannot start privileged containers.
+func (f *fixture) unprivileged() bool {
+	if f.h.Unprivileged == nil {
+		return false
+	}
+	reason := f.h.Unprivileged()
+	if reason != "" {
+		f.untested("privileged containers: " + reason)
+	}
+	return reason != ""
+}
+
+// The images of the registry that the engine reaches. The case ends where there is none.
+func (f *fixture) pullImage() string    { f.Helper(); return f.ofRegistry(f.h.PullImage) }
+func (f *fixture) missingImage() string { f.Helper(); return f.ofRegistry(f.h.MissingImage) }
+
+func (f *fixture) ofRegistry(image string) string {
+	f.Helper()
+	if image == "" {
+		f.untested("there is no registry for the test")
+		f.SkipNow()
+	}
+	return image
+}
+
 // command is a configuration that runs a program.
 func (f *fixture) command(argv ...string) core.Config {
 	return core.Config{Image: f.h.Image, Cmd: argv, RunID: f.runID}

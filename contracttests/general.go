@@ -2,6 +2,7 @@ package contracttests
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -195,8 +196,9 @@ func engineCalls(f *fixture) []engineCall {
 		}})
 	}
 	if p, ok := core.As[optional.ImagePuller](rt); ok {
+		image := cmp.Or(f.h.MissingImage, f.h.UnreachableImage)
 		calls = append(calls, engineCall{"PullImage", func(ctx context.Context, _ string) error {
-			return p.PullImage(ctx, f.h.MissingImage, nil)
+			return p.PullImage(ctx, image, nil)
 		}})
 	}
 	if p := rt.BuildManager(); optional.CapabilitiesOf(rt).BuildManager && p != nil {

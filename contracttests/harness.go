@@ -81,7 +81,7 @@ func Run(t *testing.T, h Harness, o Options) {
 		t.Skipf("%s is absent: %s", h.Name, reason)
 	}
 	cases := Cases()
-	for _, problem := range append(h.problems(), o.problems(cases)...) {
+	for _, problem := range append(h.problems(), o.Problems()...) {
 		t.Error(problem)
 	}
 	if t.Failed() {
@@ -148,15 +148,15 @@ func (h Harness) nameLeftovers(t testing.TB) {
 			t.Errorf("close: %v", err)
 		}
 	}()
-	if left := leftovers(t.Context(), rt); len(left) > 0 {
+	if left := Leftovers(t.Context(), rt); len(left) > 0 {
 		t.Logf("on the engine are %d objects of other runs of the suite. Those of a run that was killed remain until you remove them with the engine's own command:\n\t%s",
 			len(left), strings.Join(left, "\n\t"))
 	}
 }
 
-// leftovers describes what runs of the suite have on an engine. What cannot be listed, the
-// cases will tell.
-func leftovers(ctx context.Context, rt core.Runtime) (left []string) {
+// Leftovers describes the objects that runs of the suite have on an engine, one a line. Lists
+// that fail count as empty: the cases will tell.
+func Leftovers(ctx context.Context, rt core.Runtime) (left []string) {
 	containers, _ := rt.ListContainers(ctx)
 	for _, info := range containers {
 		if run := info.Labels[core.LabelRunID]; strings.HasPrefix(run, runPrefix) {
@@ -199,8 +199,9 @@ func (h Harness) problems() (problems []string) {
 	return problems
 }
 
-// problems tells which declarations make no sense.
-func (o Options) problems(cases []Case) (problems []string) {
+// Problems tells which declarations make no sense.
+func (o Options) Problems() (problems []string) {
+	cases := Cases()
 	for number, reason := range o.Unsupported {
 		i := slices.IndexFunc(cases, func(c Case) bool { return c.Number == number })
 		switch {

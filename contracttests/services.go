@@ -207,10 +207,10 @@ func unknownService(f *fixture) {
 	elsewhere.NetworkID = f.missing()
 	_, err := f.services().StartService(f.ctx, elsewhere)
 	f.wantMissing("a service on a network that does not exist", err, elsewhere.NetworkID)
-	tag := strings.LastIndex(f.h.MissingImage, ":")
-	cfg.Image, cfg.Version = f.h.MissingImage[:tag], f.h.MissingImage[tag+1:]
+	tag := strings.LastIndex(f.missingImage(), ":")
+	cfg.Image, cfg.Version = f.missingImage()[:tag], f.missingImage()[tag+1:]
 	_, err = f.services().StartService(f.ctx, cfg)
-	f.wantMissing("a service of an image that does not exist", err, f.h.MissingImage)
+	f.wantMissing("a service of an image that does not exist", err, f.missingImage())
 }
 
 func twinServices(f *fixture) {

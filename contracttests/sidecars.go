@@ -82,7 +82,7 @@ func incompleteSidecars(f *fixture) {
 	elsewhere.NetworkID = f.missing()
 	_, err := f.sidecars().StartSidecar(f.ctx, elsewhere)
 	f.wantClass("a sidecar on a network that does not exist", err, core.ErrNotFound)
-	unknown.Image = f.h.MissingImage
+	unknown.Image = f.missingImage()
 	_, err = f.sidecars().StartSidecar(f.ctx, unknown)
 	f.wantClass("a sidecar of an image that does not exist", err, core.ErrNotFound)
 }
@@ -157,7 +157,7 @@ func isolatedSidecar(f *fixture) {
 	}
 	cfg := f.sidecar(f.network(f.runID), "sleep")
 	want(f, "a sidecar's isolation", isolation(f.startSidecar(cfg)), optional.CapabilitiesOf(f.rt).Isolation)
-	if !optional.CapabilitiesOf(f.rt).Privileged || (f.h.Unprivileged != nil && f.h.Unprivileged() != "") {
+	if !optional.CapabilitiesOf(f.rt).Privileged || f.unprivileged() {
 		return
 	}
 	// What is not in the sandbox hears and is heard by what is.

@@ -158,7 +158,7 @@ func TestOptionsProblems(t *testing.T) {
 		{"two lines", "RT-100", "a\nb", "without a reason"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			problems := Options{Unsupported: map[string]string{test.number: test.reason}}.problems(Cases())
+			problems := Options{Unsupported: map[string]string{test.number: test.reason}}.Problems()
 			if text := strings.Join(problems, "\n"); (text == "") != (test.want == "") || !strings.Contains(text, test.want) {
 				t.Errorf("got %q, want %q", text, test.want)
 			}

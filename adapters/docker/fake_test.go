@@ -100,6 +100,7 @@ func usualRoutes() map[string]http.HandlerFunc {
 		"POST /grpc":                            failure(http.StatusNotFound, "page not found"),
 		"DELETE /images/{name...}":              answer(http.StatusOK, []any{}),
 		"POST /images/create":                   answer(http.StatusOK, map[string]string{"status": "Download complete"}),
+		"POST /images/load":                     raw(`{"stream":"Loaded image: x"}`),
 		"GET /version":                          answer(http.StatusOK, map[string]string{"Version": "20.10.24"}),
 		"GET /info":                             answer(http.StatusOK, map[string]string{"OSType": "linux"}),
 		"GET " + libpod + "/containers/json":    answer(http.StatusOK, []any{}),

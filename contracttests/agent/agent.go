@@ -10,7 +10,7 @@
 //	agent "on TERM after 2s exit 7" "stderr say ready" "sleep"
 //
 // The same functions run in a container of the in-process runtime: [Run] needs a [Process],
-// which is one of the operating system's in cmd/agent.
+// which is one of the operating system's in Main.
 package agent
 
 import (

@@ -19,7 +19,7 @@ url=${1:?usage: build.sh [--check] ENGINE_URL [SEEDED]}
 seeded=${2:-}
 engine() { docker -H "$url" "$@"; }
 
-sources() { find "$suite/agent" "$suite/cmd" -name '*.go' ! -name '*_test.go' | LC_ALL=C sort | xargs cat; }
+sources() { find "$suite/agent" "$suite/cmd" "$suite/internal/image" -name '*.go' ! -name '*_test.go' | LC_ALL=C sort | xargs cat; }
 
 want=$({ cat "${BASH_SOURCE[0]}" && sources; } | sha256sum | cut -d' ' -f1)
 label=moat.test.content

@@ -36,7 +36,7 @@ var table = []rule{
 	{folder: "adapters/container", siblings: []string{"core", "adapters/*"}, thirdParty: true},
 	{folder: "adapters/*/contract", siblings: []string{"core", "contracttests", "adapters/*"}, thirdParty: true},
 	{folder: "adapters/*", siblings: []string{"core"}, thirdParty: true},
-	{folder: "apps", siblings: []string{"core", "adapters/*"}, thirdParty: true},
+	{folder: "apps", siblings: []string{"core", "adapters/*", "contracttests"}, thirdParty: true},
 	{folder: "apps/e2e", siblings: []string{"core", "adapters/docker"}, thirdParty: true},
 	{folder: "tools", siblings: []string{"core", "contracttests", "adapters/*"}, thirdParty: true},
 }
@@ -45,6 +45,12 @@ var table = []rule{
 var reserved = map[string]string{
 	"go.uber.org/fx": "apps", "github.com/rs/zerolog": "apps", "github.com/testcontainers/testcontainers-go": "apps/e2e",
 }
+
+// In apps, conformer alone may use the suite and what belongs to it.
+var (
+	conformer = "apps/cmd/moat-conform"
+	suite     = []string{"contracttests", "adapters/*/contract"}
+)
 
 // Packages of the standard library by which core would reach out of its process.
 // What lies below them does so too, but for the exceptions.
@@ -292,7 +298,11 @@ func checkFile(root, file, module string) (breaches []string, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if why := r.refuses(imported, module, strings.HasSuffix(file, "_test.go")); why != "" {
+		why := r.refuses(imported, module, strings.HasSuffix(file, "_test.go"))
+		if why == "" && module == "apps" && path.Dir(file) != conformer && isSuite(imported) {
+			why = "it is for " + conformer + " only"
+		}
+		if why != "" {
 			breaches = append(breaches, fmt.Sprintf("%s: imports %s: %s", file, imported, why))
 		}
 	}
@@ -321,6 +331,12 @@ func (r rule) refuses(imported, module string, test bool) string {
 		}
 	}
 	return ""
+}
+
+// isSuite tells whether a package is the suite's, or of an adapter's run of it.
+func isSuite(imported string) bool {
+	sibling, ok := strings.CutPrefix(imported, prefix)
+	return ok && slices.ContainsFunc(parents(sibling), func(folder string) bool { return matches(folder, suite...) })
 }
 
 // below tells whether a package is one of those that are named, or lies below it.

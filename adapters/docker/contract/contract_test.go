@@ -18,9 +18,9 @@ func TestContract(t *testing.T) {
 		name, suffix string
 		unsupported  map[string]string
 	}{
-		{"docker", "", unsupported},
-		{"docker-current", "_CURRENT", unsupported},
-		{"podman", "_PODMAN", unsupportedByPodman},
+		{"docker", "", Unsupported},
+		{"docker-current", "_CURRENT", Unsupported},
+		{"podman", "_PODMAN", UnsupportedByPodman},
 	} {
 		t.Run(engine.name, func(t *testing.T) {
 			host := os.Getenv("MOAT_TEST_ENGINE" + engine.suffix)
@@ -32,19 +32,6 @@ func TestContract(t *testing.T) {
 	}
 }
 
-var unsupported = map[string]string{
-	"BM-15":  "builders take their DNS servers from their own settings",
-	"RT-117": "the engine closes stdin together with the attachment",
-}
-
-var unsupportedByPodman = map[string]string{
-	"BM-14":  "Podman takes no link that leads out of a context",
-	"BM-15":  "builders take their DNS servers from their own settings",
-	"CF-34":  "Podman chooses no host port from a range",
-	"NM-10":  "Podman's networks let their containers reach each other",
-	"RT-117": "the engine closes stdin together with the attachment",
-}
-
 // TestClassicBuilder runs the builders' cases without BuildKit.
 func TestClassicBuilder(t *testing.T) {
 	for _, engine := range []struct{ name, suffix string }{{"docker", ""}, {"docker-current", "_CURRENT"}} {
@@ -53,7 +40,7 @@ func TestClassicBuilder(t *testing.T) {
 			builds := harness(engine.name, engine.suffix, options)
 			dockertest.Need(t, engine.name, builds.Absent())
 			for _, c := range contracttests.Cases() {
-				if strings.HasPrefix(c.Number, "BM-") && unsupported[c.Number] == "" {
+				if strings.HasPrefix(c.Number, "BM-") && Unsupported[c.Number] == "" {
 					t.Run(c.Name(), func(t *testing.T) {
 						if !c.Serial {
 							t.Parallel()

@@ -18,12 +18,8 @@ func TestContract(t *testing.T) {
 	for _, engine := range []struct{ name, suffix string }{{"gvisor", ""}, {"gvisor-current", "_CURRENT"}} {
 		t.Run(engine.name, func(t *testing.T) {
 			contracttests.Run(t, harness(engine.name, engine.suffix), contracttests.Options{
-				Unsupported: map[string]string{
-					"BM-15":  "builders take their DNS servers from their own settings",
-					"CF-12":  "gVisor has a network stack of its own",
-					"RT-117": "the engine closes stdin together with the attachment",
-				},
-				Golden: "testdata/" + engine.name + ".golden",
+				Unsupported: Unsupported,
+				Golden:      "testdata/" + engine.name + ".golden",
 			})
 		})
 	}

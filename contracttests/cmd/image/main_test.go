@@ -95,7 +95,7 @@ func TestImage(t *testing.T) {
 	if headers["bin/sh"].Linkname != "/bin/busybox" || headers["bin/busybox"].Mode != 0o755 || headers["linuxrc"] != nil {
 		t.Errorf("the shell is %+v", headers["bin/sh"])
 	}
-	if headers["home/tester/"].Uid != tester || headers["tmp/"].Mode != 0o1777 {
+	if headers["home/tester/"].Uid != 1000 || headers["tmp/"].Mode != 0o1777 {
 		t.Errorf("directories are %+v and %+v", headers["home/tester/"], headers["tmp/"])
 	}
 	_, again := made(t, "-config", "-busybox", busybox, "moat/test-config:latest")

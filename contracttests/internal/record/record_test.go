@@ -1,7 +1,10 @@
 package record
 
 import (
+	"context"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -51,5 +54,48 @@ func TestEveryFailureCounts(t *testing.T) {
 		}).Failed || !seen {
 			t.Errorf("%s does not fail the test", name)
 		}
+	}
+}
+
+func TestRunAlone(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var directory string
+	result := RunAlone(ctx, "its name", func(t testing.TB) {
+		directory = t.TempDir()
+		t.Cleanup(func() {
+			if _, err := os.Stat(directory); err != nil {
+				t.Errorf("the directory is gone too early: %v", err)
+			}
+		})
+		t.Log(t.Name())
+		cancel()
+		<-t.Context().Done()
+		t.(interface{ Untested(string) }).Untested("interrupted")
+		t.SkipNow()
+		t.Error("it goes on")
+	})
+	if result.Failed || result.String() != "its name" || !slices.Equal(result.Untested, []string{"interrupted"}) {
+		t.Errorf("got %+v", result)
+	}
+	if _, err := os.Stat(directory); !os.IsNotExist(err) {
+		t.Errorf("the directory is left: %v", err)
+	}
+}
+
+func TestAPanicFails(t *testing.T) {
+	cleaned := false
+	result := RunAlone(t.Context(), "", func(t testing.TB) {
+		t.Cleanup(func() { cleaned = true })
+		t.Cleanup(func() { panic("in the clean-up") })
+		panic("in the test")
+	})
+	for _, text := range []string{"panic: in the test", "panic: in the clean-up", "record_test.go"} {
+		if !strings.Contains(result.String(), text) {
+			t.Errorf("%q is missing from %s", text, result)
+		}
+	}
+	if !result.Failed || !cleaned {
+		t.Errorf("failed: %t, cleaned up: %t", result.Failed, cleaned)
 	}
 }
