@@ -2,7 +2,7 @@ package egress
 
 import "net/netip"
 
-// Class tells what an address is for, in words such as "private" or "loopback".
+// Class is the purpose of an address, such as "private" or "loopback".
 type Class string
 
 // The classes that programs need to tell from the others.

@@ -41,7 +41,7 @@ func ParseDestination(text string, defaultPort uint16) (Destination, error) {
 	return Destination{host, port}, err
 }
 
-// checkCharacters refuses what has no place in a host and a port.
+// checkCharacters refuses characters that have no place in a host and a port.
 func checkCharacters(text, host string) error {
 	nonASCII := false
 	for _, r := range text {
@@ -68,10 +68,9 @@ func checkCharacters(text, host string) error {
 	return nil
 }
 
-// parsePort wants decimal digits alone: strconv also takes a sign.
 func parsePort(text string) (uint16, error) {
-	port, err := strconv.ParseUint(text, 10, 16)
-	if err != nil || port == 0 || strings.Trim(text, "0123456789") != "" {
+	port, err := strconv.ParseUint(text, 10, 16) // which takes no sign
+	if err != nil || port == 0 {
 		return 0, fmt.Errorf("%q is not a port between 1 and 65535", text)
 	}
 	return uint16(port), nil

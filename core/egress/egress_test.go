@@ -247,7 +247,7 @@ func FuzzParseDestination(f *testing.F) {
 		if _, err := netip.ParseAddr(host); err == nil {
 			t.Fatalf("%q became the address %v", text, d)
 		}
-		// The text says no more and no less than what was understood.
+		// Nothing of the text was left out.
 		want := strings.ToLower(text)
 		if want != host && want != host+"." && !sameHostPort(want, host, port) {
 			t.Fatalf("%q became %v", text, d)

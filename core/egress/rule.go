@@ -138,8 +138,8 @@ func NewPolicy(rules ...Rule) Policy { return Policy{slices.Clone(rules)} }
 // Rules returns the rules in their order.
 func (p Policy) Rules() []Rule { return slices.Clone(p.rules) }
 
-// Decide returns the first rule that allows a destination, or false: what no rule allows
-// is denied. The method of a request does not matter, because no rule names methods.
+// Decide returns the first rule that allows a destination, or false, which means
+// that it is denied. The method of a request does not matter, because no rule names methods.
 func (p Policy) Decide(d Destination) (Rule, bool) {
 	for _, rule := range p.rules {
 		if rule.Allows(d) {
