@@ -58,7 +58,7 @@ func TestHostsInOtherWords(t *testing.T) {
 		"allowed.example.com\x01", "allowed.example.com\x7f", "allowed.example.com\r", "allowed.example.com\t",
 		"[allowed.example.com]", "[[allowed.example.com]]", "[allowed.example.com", // P2
 		"allowed.example.com..", ".allowed.example.com", "allowed..example.com", "allowed.example.com:8080", // P3
-		"allowed.example.com%00", "allowed%2eexample.com", "evil.com%23.allowed.example.com",
+		"allowed.example.com%00", "allowed%2eexample.com", "evil.com%23.allowed.example.com", "allowed.example.com#", "allowed.example.com#@evil.com",
 		"user@allowed.example.com", "allowed.example.com:8080@evil.com", "allowed.example.com\\@evil.com", "evil.com\\.allowed.example.com",
 		"127.0.0.1", "127.1", "0x7f000001", "2130706433", "0", "017700000001", "0x7f.1", // P4 and P8
 		"[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "127.0.0.1.", "allowed.example.com\xe3\x80\x82",
@@ -88,12 +88,12 @@ func TestHostsInOtherWords(t *testing.T) {
 	}
 }
 
-// TestAddresses is P4, P5, P6, P15: what an allowed name leads to.
+// TestAddresses is P4, P5, P6, P15: the addresses of an allowed name.
 func TestAddresses(t *testing.T) {
 	everywhere := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 	tests := []struct {
 		answer  string
-		private []netip.Prefix // what is allowed besides public addresses
+		private []netip.Prefix // addresses that are allowed besides public ones
 		status  int
 	}{
 		{"8.8.8.8", none, 200},
@@ -181,7 +181,7 @@ func TestOwnAddresses(t *testing.T) {
 	w := newWorld(t, Options{OwnAddresses: interfaceAddresses}, "self.example.com:8080", "other.example.com:8080")
 	w.listen("self.example.com", "127.0.0.1", 8080, func(net.Conn) {})
 	w.listen("other.example.com", "127.0.0.2", 8080, func(net.Conn) {})
-	w.lead("127.0.0.2:8080", "127.0.0.1:1") // what the control dials is refused there
+	w.lead("127.0.0.2:8080", "127.0.0.1:1") // where the dial-time check refuses the control
 	if _, status := w.connect("self.example.com:8080"); status != 403 {
 		t.Errorf("the proxy's own address: status %d", status)
 	}
@@ -198,7 +198,7 @@ func TestOwnAddresses(t *testing.T) {
 	}
 }
 
-// TestClientHello is P7. The server counts what arrives.
+// TestClientHello is P7. The server reports the bytes that arrive.
 func TestClientHello(t *testing.T) {
 	const host = "allowed.example.com"
 	handshake := func(config *tls.Config) func(net.Conn) {
@@ -221,6 +221,7 @@ func TestClientHello(t *testing.T) {
 		{"the same name", 443, handshake(insecure(host)), "", false},
 		{"the same name in capitals", 443, handshake(insecure("ALLOWED.example.com")), "", false},
 		{"the same name elsewhere", 8443, handshake(insecure(host)), "", false},
+		{"the same name, byte by byte", 443, func(conn net.Conn) { _ = tls.Client(dribble{conn}, insecure(host)).Handshake() }, "", false},
 		{"no TLS elsewhere", 8443, write("EHLO x\r\n"), "", false},
 		{"the same outer name", 443, handshake(ech("hidden.example.com", host)), "", false}, // the inner one cannot be seen
 
@@ -267,6 +268,18 @@ func TestClientHello(t *testing.T) {
 			}
 		})
 	}
+}
+
+// dribble writes single bytes.
+type dribble struct{ net.Conn }
+
+func (d dribble) Write(p []byte) (int, error) {
+	for i := range p {
+		if _, err := d.Conn.Write(p[i : i+1]); err != nil {
+			return i, err
+		}
+	}
+	return len(p), nil
 }
 
 // echConfigs returns a list of one configuration for Encrypted Client Hello.
@@ -348,7 +361,7 @@ func TestSmuggling(t *testing.T) {
 	const smuggled = "GET http://evil.example.com/smuggled HTTP/1.1\r\nHost: evil.example.com\r\n\r\n"
 	post := "POST http://allowed.example.com/ HTTP/1.1\r\nHost: allowed.example.com\r\n" + credential
 	tests := []struct {
-		name, request, want string // want is what arrives, without its first lines; "" is nothing
+		name, request, want string // want is the request that arrives, without its first lines; "" is none
 	}{
 		{"a plain body", post + "Content-Length: 5\r\n\r\nabcde", "Content-Length: 5\r\n\r\nabcde"},
 		{"chunks", post + "Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n"},
@@ -368,7 +381,7 @@ func TestSmuggling(t *testing.T) {
 		{"a line break in the URL", "GET http://allowed.example.com/\r HTTP/1.1\r\nHost: a\r\n" + credential + "\r\n", ""},
 		{"h2c", "GET http://allowed.example.com/ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n" + credential + "\r\n", "\r\n"},
 		{"WebSocket", "GET http://allowed.example.com/ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + credential + "\r\n", "\r\n"},
-		{"Upgrade alone", "GET http://allowed.example.com/ HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\n" + credential + "\r\n", "\r\n"},
+		{"Upgrade alone", "GET http://allowed.example.com/ HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n" + credential + "\r\n", "\r\n"},
 		{"hop-by-hop headers", "GET http://allowed.example.com/ HTTP/1.1\r\nHost: a\r\nConnection: X-One, close\r\nX-One: 1\r\nX-Two: 2\r\nKeep-Alive: 1\r\n" +
 			"Proxy-Connection: keep-alive\r\nTE: gzip\r\n" + credential + "\r\n", "X-Two: 2\r\n\r\n"},
 		{"h2 with prior knowledge", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ""},

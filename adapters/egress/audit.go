@@ -12,7 +12,7 @@ import (
 // meaning or goes away.
 const RecordVersion = 1
 
-// Verdict tells what a [Record] is about.
+// Verdict is the kind of a [Record].
 type Verdict string
 
 // The verdicts. A request that is not allowed has one record. One that is allowed has

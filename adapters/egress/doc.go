@@ -28,8 +28,9 @@
 //
 // # Answers of the proxy
 //
-// Each answer that is the proxy's own has the header [Header]. A denial says "blocked by
-// policy", and names the command that would allow the destination:
+// Each answer that is the proxy's own has the header [Header], but for those of net/http
+// to requests that it cannot parse. A denial says "blocked by policy", and names the
+// command that would allow the destination:
 //
 //	blocked by policy: example.org:443 is not allowed for run run1. To allow it, run: moat egress allow run1 example.org:443
 //
@@ -38,5 +39,6 @@
 // The proxy does not decrypt TLS. Inside a tunnel it cannot see which host an HTTP
 // request names, nor the inner name of Encrypted Client Hello: a host that serves others'
 // domains, as content delivery networks do, may lead to these. A host whose answer has a
-// single private address, such as one of NAT64, is refused as a whole.
+// single private address, such as one of NAT64, is refused as a whole. Where a proxy
+// serves several runs, one of them can use up its connections.
 package egress

@@ -120,7 +120,7 @@ func TestStuckReader(t *testing.T) {
 	}
 }
 
-// TestTooManyConnections is P20: what is too much is told so, and the rest goes on.
+// TestTooManyConnections is P20: connections beyond the limit get 503, and the others go on.
 func TestTooManyConnections(t *testing.T) {
 	w := newWorld(t, Options{MaxConnections: 3}, "allowed.example.com:8080", "allowed.example.com:80")
 	w.listen("allowed.example.com", "127.0.0.2", 8080, func(conn net.Conn) { _, _ = io.Copy(conn, conn) })
@@ -243,7 +243,7 @@ func TestTunnelBytes(t *testing.T) {
 }
 
 // TestManyTunnels is P20: as many tunnels as the limit of open files has room for, up to
-// 10,000. It also measures what one of them takes.
+// 10,000. It also measures the memory of one of them.
 func TestManyTunnels(t *testing.T) {
 	count := min(10_000, (openFiles()-1000)/4) // both ends of two connections are here
 	w := newWorld(t, Options{MaxConnections: count, IdleTime: time.Hour}, "allowed.example.com:8080")
@@ -302,7 +302,7 @@ func TestManyTunnels(t *testing.T) {
 	}
 }
 
-// TestShutdown waits for what is open, cuts it at the deadline, and leaves no goroutine.
+// TestShutdown lets open tunnels end, cuts them at the deadline, and leaves no goroutine.
 func TestShutdown(t *testing.T) {
 	others := proxyGoroutines(nil)
 	w := newWorld(t, Options{}, "allowed.example.com:8080", "allowed.example.com:80")
@@ -445,7 +445,7 @@ func TestUpstream(t *testing.T) {
 // TestUnreachable tells the failures of an allowed destination apart.
 func TestUnreachable(t *testing.T) {
 	w := newWorld(t, Options{DialTime: 200 * time.Millisecond}, "*.example.com:8080", "*.example.com:80")
-	w.names.set("nobody.example.com", "127.0.0.5")
+	w.names.set("closed.example.com", "127.0.0.5")
 	w.names.set("slow.example.com", "127.0.0.6")
 	w.names.set("second.example.com", "127.0.0.5,127.0.0.7")
 	w.listen("garbage.example.com", "127.0.0.8", 80, func(conn net.Conn) {
@@ -463,7 +463,7 @@ func TestUnreachable(t *testing.T) {
 		return dial(ctx, dialer, address)
 	}
 	for target, status := range map[string]int{
-		"unknown.example.com:8080": 502, "nobody.example.com:8080": 502, "slow.example.com:8080": 504, "second.example.com:8080": 200,
+		"unknown.example.com:8080": 502, "closed.example.com:8080": 502, "slow.example.com:8080": 504, "second.example.com:8080": 200,
 	} {
 		conn, got := w.connect(target)
 		if conn.Close(); got != status {
@@ -479,7 +479,7 @@ func TestUnreachable(t *testing.T) {
 	})
 }
 
-// TestAuditLoss is a full disk: what could not be written is counted by the next record.
+// TestAuditLoss is a full disk: the next record counts those that could not be written.
 func TestAuditLoss(t *testing.T) {
 	disk := &failing{}
 	w := newWorld(t, Options{Audit: disk}, "allowed.example.com:80")
@@ -499,7 +499,26 @@ func TestAuditLoss(t *testing.T) {
 	}
 }
 
-// failing is a disk that is full at times, and then keeps the beginning of what it gets.
+// TestAuditLines is a client that would fill the audit with few requests.
+func TestAuditLines(t *testing.T) {
+	w := newWorld(t, Options{}, "allowed.example.com:80")
+	long := strings.Repeat("x", 10_000)
+	for _, request := range []string{"CONNECT " + long + ":443", long + " http://" + long + "/", "GET http://a:" + long + "/"} {
+		if status := w.raw(request + " HTTP/1.1\r\nHost: a\r\n" + credential + "\r\n"); status != 400 {
+			t.Errorf("status %d", status)
+		}
+	}
+	for line := range strings.Lines(w.audit.text.String()) {
+		if len(line) > 1000 {
+			t.Errorf("a line has %d bytes: %.100s", len(line), line)
+		}
+	}
+	if got := len(w.audit.records(t)); got == 0 {
+		t.Error("there is no record")
+	}
+}
+
+// failing is a disk that is full at times, and then keeps the beginning of one line.
 type failing struct {
 	lines
 	isFull, torn bool
@@ -612,7 +631,7 @@ func benchWorld(b *testing.B, listener net.Listener) *world {
 	w := newWorld(b, Options{}, "allowed.example.com:8080")
 	w.names.set("allowed.example.com", "127.0.0.2")
 	w.lead("127.0.0.2:8080", listener.Addr().String())
-	w.proxy.options.Audit = io.Discard
+	w.proxy.audit.writer = io.Discard
 	return w
 }
 

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Options are what a proxy needs from outside, and its limits. The zero value is safe:
+// Options are the limits of a proxy, and the things that it needs from outside. The zero value is safe:
 // it has limits, and reaches only public addresses.
 type Options struct {
 	// Audit gets a line of JSON for each [Record], in one Write. The proxy waits for
@@ -37,7 +37,7 @@ type Options struct {
 	// Now is the clock of the records. nil: [time.Now].
 	Now func() time.Time
 
-	// ErrorLog gets what net/http reports about broken connections. nil: discarded.
+	// ErrorLog gets net/http's reports about broken connections. nil: discarded.
 	ErrorLog *log.Logger
 
 	// MaxConnections is how many clients' connections are open at once. More are

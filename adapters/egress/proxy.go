@@ -125,7 +125,9 @@ func (p *Proxy) RemoveRun(id string) {
 var (
 	errRevoked  = errors.New("the rule was revoked")
 	errIdle     = errors.New("idle for too long")
-	errShutdown = errors.New("the proxy ends")
+	errShutdown = errors.New("the proxy is ending")
+
+	errClientGone = errors.New("the client has closed its connection")
 )
 
 // cut ends the flows of a run to some destinations. The caller holds mu.
@@ -214,8 +216,8 @@ func (p *Proxy) release(count *int) {
 	p.work.Done()
 }
 
-// limitedListener answers with 503 what is beyond the limit of connections. It returns
-// connections as they are, since io.Copy splices sockets only.
+// limitedListener answers connections beyond the limit with 503. It does not wrap the
+// others, since io.Copy splices sockets only.
 type limitedListener struct {
 	net.Listener
 	proxy *Proxy

@@ -41,8 +41,7 @@ type world struct {
 	dials   []string
 }
 
-// newWorld starts a proxy that may reach 127.0.0.0/8, with a run that may reach what the
-// rules allow.
+// newWorld starts a proxy that may reach 127.0.0.0/8, with a run and its rules.
 func newWorld(t testing.TB, options Options, rules ...string) *world {
 	w := &world{audit: &lines{}, names: &names{}, servers: map[string]string{}}
 	w.T, _ = t.(*testing.T)
@@ -367,6 +366,39 @@ func TestForwardsAndAudits(t *testing.T) {
 		if !slices.Contains(records, want.Record) {
 			t.Errorf("there is no record %+v in %+v", want.Record, records)
 		}
+	}
+}
+
+// TestExpect is a client that waits for leave to send its body.
+func TestExpect(t *testing.T) {
+	w := newWorld(t, Options{}, "allowed.example.com:80")
+	w.web("allowed.example.com", "127.0.0.2", func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%q with %q", body, r.Header["Expect"])
+	})
+	request, _ := http.NewRequest(http.MethodPost, "http://allowed.example.com/", strings.NewReader("abc"))
+	request.Header.Set("Expect", "100-continue")
+	client := w.client(w.run)
+	client.Transport.(*http.Transport).ExpectContinueTimeout = patience
+	answer, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, err := io.ReadAll(answer.Body); string(body) != `"abc" with []` {
+		t.Errorf("%q, %v", body, err)
+	}
+}
+
+// TestClientGone is a client that does not wait for the answer.
+func TestClientGone(t *testing.T) {
+	w := newWorld(t, Options{}, "allowed.example.com:80")
+	w.listen("allowed.example.com", "127.0.0.2", 80, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
+	conn := w.dial()
+	_, _ = io.WriteString(conn, "GET http://allowed.example.com/ HTTP/1.1\r\nHost: a\r\n"+credential+"\r\n")
+	w.await(func(r Record) bool { return r.Verdict == Allowed })
+	conn.Close()
+	if end := w.await(func(r Record) bool { return r.Verdict != Allowed }); end.Verdict != Ended || end.Reason != errClientGone.Error() {
+		t.Errorf("the record is %+v", end)
 	}
 }
 

@@ -59,7 +59,6 @@ func (p *Proxy) handle(w http.ResponseWriter, r *http.Request) {
 		respond(w, http.StatusProxyAuthRequired, "the proxy needs this run's credential, from this run's address")
 		return
 	}
-	r.Header.Del("Proxy-Authorization")
 	record.Run = run
 	destination, err := destinationOf(r)
 	if err != nil {
@@ -138,11 +137,10 @@ func destinationOf(r *http.Request) (egress.Destination, error) {
 	case !strings.EqualFold(scheme, "http"):
 		return egress.Destination{}, errors.New("only http URLs are forwarded; use CONNECT for others")
 	}
-	end := strings.IndexAny(rest, "/?#")
-	if end < 0 {
-		end = len(rest)
+	if end := strings.IndexAny(rest, "/?"); end >= 0 { // a request line has no fragment
+		rest = rest[:end]
 	}
-	return egress.ParseDestination(rest[:end], 80)
+	return egress.ParseDestination(rest, 80)
 }
 
 // begin decides about a flow and registers it, both under one lock: no change of the
@@ -195,7 +193,7 @@ func (p *Proxy) deny(w http.ResponseWriter, record Record, status int, reason st
 // unreachable answers an allowed request that cannot be carried out.
 func (p *Proxy) unreachable(ctx context.Context, w http.ResponseWriter, f *flow, err error) {
 	f.record.Verdict = Failed
-	if cause := context.Cause(ctx); cause != nil {
+	if cause := cutBy(ctx); cause != nil {
 		f.record.Verdict, err = Ended, cause
 	}
 	f.record.Reason = err.Error()
@@ -274,11 +272,20 @@ func (p *Proxy) forward(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	r.Header.Del("HTTP2-Settings")
 	r.Header.Del("Expect") // net/http answers it when the body is read
 	defer func() {
-		if cause := context.Cause(ctx); cause != nil && f.record.Reason == "" {
+		if cause := cutBy(ctx); cause != nil && f.record.Reason == "" {
 			f.record.Reason = cause.Error()
 		}
 	}()
 	forwarder.ServeHTTP(&cleanWriter{w}, r.WithContext(ctx))
+}
+
+// cutBy returns why a flow was cut, or nil.
+func cutBy(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	if cause == context.Canceled { //nolint:errorlint // of net/http, not an error that wraps it
+		return errClientGone
+	}
+	return cause
 }
 
 // hostHeader leaves out the default port, as browsers do.

@@ -32,7 +32,7 @@ func (p *Proxy) tunnel(ctx context.Context, w http.ResponseWriter, f *flow, upst
 		client.Close()
 		upstream.Close()
 	})()
-	// What the client has sent behind its request is already read.
+	// The buffer has the bytes that the client has sent behind its request.
 	early, _ := buffered.Peek(buffered.Reader.Buffered())
 	if _, err = io.WriteString(client, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
 		f.record.Reason = err.Error()
