@@ -10,5 +10,5 @@ func openFiles() int {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 256
 	}
-	return int(min(limit.Cur, 1<<20))
+	return int(min(limit.Cur, 1<<20)) // some systems have no limit
 }

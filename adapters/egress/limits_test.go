@@ -562,7 +562,8 @@ func BenchmarkConnect(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tunnels/s")
 }
 
-// BenchmarkThroughput compares a tunnel with a direct connection.
+// BenchmarkThroughput compares a tunnel with a direct connection, and with one through a
+// relay that does nothing but io.Copy.
 func BenchmarkThroughput(b *testing.B) {
 	const size = 64 << 20
 	block := make([]byte, 256<<10)
@@ -580,14 +581,25 @@ func BenchmarkThroughput(b *testing.B) {
 	})
 	defer stop()
 	w := benchWorld(b, listener)
-	direct := func() net.Conn {
-		conn, err := net.Dial("tcp", listener.Addr().String())
-		if err != nil {
-			b.Fatal(err)
+	dialer := func(listener net.Listener) func() net.Conn {
+		return func() net.Conn {
+			conn, err := net.Dial("tcp", listener.Addr().String())
+			if err != nil {
+				b.Fatal(err)
+			}
+			return conn
 		}
-		return conn
 	}
-	for name, dial := range map[string]func() net.Conn{"direct": direct, "tunnel": func() net.Conn { return w.benchTunnel(b) }} {
+	relay, stopRelay := benchServer(b, func(conn net.Conn) {
+		onward := dialer(listener)()
+		defer onward.Close()
+		go func() { _, _ = io.Copy(onward, conn) }()
+		_, _ = io.Copy(conn, onward)
+	})
+	defer stopRelay()
+	for name, dial := range map[string]func() net.Conn{
+		"direct": dialer(listener), "relay": dialer(relay), "tunnel": func() net.Conn { return w.benchTunnel(b) },
+	} {
 		b.Run(name, func(b *testing.B) {
 			conn := dial()
 			defer conn.Close()
