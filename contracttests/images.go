@@ -96,6 +96,16 @@ func pull(f *fixture) {
 	f.start(id)
 	want(f, "the exit code of the pulled image", f.wait(id), 0)
 	f.must(portOf[optional.ImagePuller](f).PullImage(f.ctx, f.h.PullImage, nil))
+
+	told := 0
+	cfg := f.agent()
+	cfg.Image, cfg.Pull = f.h.PullImage, core.PullAlways
+	id, err = f.rt.CreateContainer(optional.WithPullProgress(f.ctx, func(optional.PullProgress) { told++ }), cfg)
+	f.must(err)
+	f.created = append(f.created, id)
+	if told == 0 {
+		f.Errorf("CreateContainer told its context's sink nothing of the pull")
+	}
 }
 
 func failedPulls(f *fixture) {

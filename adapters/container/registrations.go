@@ -8,15 +8,13 @@ import (
 	"github.com/moatproject/moat/adapters/gvisor"
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/detect"
-	"github.com/moatproject/moat/core/optional"
 )
 
-// RegistrationOptions configures the bundled runtimes. Its zero value discards progress
-// and log lines.
+// RegistrationOptions configures the bundled runtimes. Its zero value discards log
+// lines.
 type RegistrationOptions struct {
-	PullProgress optional.PullSink // of the pulls that CreateContainer does; nil discards
-	Logger       *slog.Logger      // nil discards
-	GVisorCache  gvisor.Cache      // what is known of engines' sandboxes; nil: nothing is remembered
+	Logger      *slog.Logger // nil discards
+	GVisorCache gvisor.Cache // what is known of engines' sandboxes; nil: nothing is remembered
 }
 
 // Registrations returns the bundled runtimes for [detect.Plan] to choose from. They use
@@ -51,7 +49,7 @@ func onDocker(
 		buildKit, classic := env.Builder()
 		for i, endpoint := range endpoints {
 			engine := docker.Options{
-				Host: endpoint.Host, TLS: endpoint.TLS, PullProgress: opts.PullProgress, Logger: opts.Logger,
+				Host: endpoint.Host, TLS: endpoint.TLS, Logger: opts.Logger,
 				BuildKit: buildKit, ClassicBuilder: classic, Logins: env.Logins,
 			}
 			candidates[i] = detect.Candidate{Type: name, Endpoint: endpoint.Host, New: func() (core.Runtime, error) {

@@ -13,6 +13,7 @@ import (
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/go-connections/nat"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 )
 
 // capabilities are what root keeps: enough to install packages (dnf wants SETFCAP)
@@ -52,7 +53,7 @@ func (r *Runtime) CreateContainer(ctx context.Context, cfg core.Config) (string,
 		return "", err
 	}
 	if cfg.Pull == core.PullAlways {
-		if err := r.PullImage(c.ctx, cfg.Image, r.pullProgress); err != nil {
+		if err := r.PullImage(c.ctx, cfg.Image, optional.PullProgressOf(ctx)); err != nil {
 			return "", err
 		}
 	}
@@ -62,7 +63,7 @@ func (r *Runtime) CreateContainer(ctx context.Context, cfg core.Config) (string,
 	}
 	response, err := create(c, cfg.Name, request)
 	if noSuchImage(err) && cfg.Pull != core.PullNever {
-		if err := r.PullImage(c.ctx, cfg.Image, r.pullProgress); err != nil {
+		if err := r.PullImage(c.ctx, cfg.Image, optional.PullProgressOf(ctx)); err != nil {
 			return "", err
 		}
 		response, err = create(c, cfg.Name, request)

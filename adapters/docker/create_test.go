@@ -234,11 +234,12 @@ func TestPullsTellTheirProgressOneAtATime(t *testing.T) {
 	engine := startFake(t)
 	engine.on("POST /images/create", raw(strings.Repeat(`{"status":"Downloading","id":"layer","progressDetail":{"current":1,"total":2}}`, 100)))
 	count := 0 // the race detector sees calls at once
-	r := engine.runtime(t, func(o *Options) { o.PullProgress = func(optional.PullProgress) { count++ } })
+	r := engine.runtime(t)
+	ctx := optional.WithPullProgress(t.Context(), func(optional.PullProgress) { count++ })
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			if _, err := r.CreateContainer(t.Context(), core.Config{Image: "image", Pull: core.PullAlways}); err != nil {
+			if _, err := r.CreateContainer(ctx, core.Config{Image: "image", Pull: core.PullAlways}); err != nil {
 				t.Error(err)
 			}
 		})

@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,14 +29,13 @@ const minimumAPI = "1.41"
 
 // Options configures a [Runtime].
 type Options struct {
-	Host           string            // endpoint, such as unix:///var/run/docker.sock; empty: the platform's usual one
-	TLS            *TLS              // of a tcp endpoint; nil: none
-	PullProgress   optional.PullSink // of the pulls that CreateContainer does; nil discards
-	Logger         *slog.Logger      // nil discards
-	Sandbox        Sandbox           // nil: the engine's default OCI runtime
-	SubnetPool     netip.Prefix      // IPv4 subnets for networks, from /8 to /29; zero: a part of 10.0.0.0/8
-	BuildKit       string            // address of the BuildKit that builds images, such as unix:///run/buildkit/buildkitd.sock; empty: the engine builds
-	ClassicBuilder bool              // the engine builds without its BuildKit
+	Host           string       // endpoint, such as unix:///var/run/docker.sock; empty: the platform's usual one
+	TLS            *TLS         // of a tcp endpoint; nil: none
+	Logger         *slog.Logger // nil discards
+	Sandbox        Sandbox      // nil: the engine's default OCI runtime
+	SubnetPool     netip.Prefix // IPv4 subnets for networks, from /8 to /29; zero: a part of 10.0.0.0/8
+	BuildKit       string       // address of the BuildKit that builds images, such as unix:///run/buildkit/buildkitd.sock; empty: the engine builds
+	ClassicBuilder bool         // the engine builds without its BuildKit
 
 	// Logins returns the login at a registry, named as names of images have it
 	// ("docker.io", "example.org:5000"); the zero Login where there is none. It is asked
@@ -57,12 +55,11 @@ type TLS struct {
 
 // Runtime is a Docker Engine as a [core.Runtime]. It is safe for concurrent use.
 type Runtime struct {
-	engine       *client.Client
-	upgrades     *http.Client // the engine's connections without the SDK's wrapping
-	options      Options
-	timeout      time.Duration // of a request where the caller has set no deadline
-	patience     time.Duration // optional.EventPatience, but in tests
-	pullProgress optional.PullSink
+	engine   *client.Client
+	upgrades *http.Client // the engine's connections without the SDK's wrapping
+	options  Options
+	timeout  time.Duration // of a request where the caller has set no deadline
+	patience time.Duration // optional.EventPatience, but in tests
 
 	negotiating mutex
 	negotiated  atomic.Bool
@@ -121,15 +118,14 @@ func New(options Options) (*Runtime, error) {
 		MaxIdleConns: maxIdleConnections, MaxIdleConnsPerHost: maxIdleConnections, IdleConnTimeout: time.Minute,
 	}
 	r := &Runtime{
-		upgrades:     &http.Client{Transport: transport},
-		options:      options,
-		timeout:      callTimeout,
-		patience:     optional.EventPatience,
-		pullProgress: oneAtATime(options.PullProgress),
-		negotiating:  make(mutex, 1),
-		sandbox:      sandbox{proving: make(mutex, 1)},
-		host:         hostFacts{asking: make(mutex, 1)},
-		routes:       "/proc/net/route",
+		upgrades:    &http.Client{Transport: transport},
+		options:     options,
+		timeout:     callTimeout,
+		patience:    optional.EventPatience,
+		negotiating: make(mutex, 1),
+		sandbox:     sandbox{proving: make(mutex, 1)},
+		host:        hostFacts{asking: make(mutex, 1)},
+		routes:      "/proc/net/route",
 	}
 	r.product.Store(&dockerEngine)
 	if err := r.connect(transport); err != nil {
@@ -176,19 +172,6 @@ func withTLS(transport *http.Transport, files *TLS) client.Opt {
 			InsecureSkipVerify: files.SkipVerify, MinVersion: tls.VersionTLS12, ExclusiveRootPools: true,
 		})
 		return err
-	}
-}
-
-// oneAtATime keeps a sink's promise where several pulls run at once.
-func oneAtATime(sink optional.PullSink) optional.PullSink {
-	if sink == nil {
-		return nil
-	}
-	var lock sync.Mutex
-	return func(progress optional.PullProgress) {
-		lock.Lock()
-		defer lock.Unlock()
-		sink(progress)
 	}
 }
 

@@ -264,7 +264,7 @@ func (b *build) stageOrImage(name string) (*image, error) {
 	if stage := b.done[strings.ToLower(name)]; stage != nil {
 		return stage, nil
 	}
-	return b.imageFor(buildOp, core.Config{Image: name})
+	return b.imageFor(b.ctx, buildOp, core.Config{Image: name})
 }
 
 // declare gives an ARG its value, where it has one.

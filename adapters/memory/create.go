@@ -58,7 +58,7 @@ func (r *Runtime) CreateContainer(ctx context.Context, cfg core.Config) (string,
 	if reason := unsupportedSettings(cfg); reason != "" {
 		return "", unsupported(op, object, reason)
 	}
-	image, err := r.imageFor(op, cfg)
+	image, err := r.imageFor(ctx, op, cfg)
 	if err != nil {
 		return "", err
 	}

@@ -182,24 +182,12 @@ func (r *Runtime) PullImage(ctx context.Context, ref string, sink optional.PullS
 	if err := r.check(ctx, op, ref); err != nil {
 		return err
 	}
-	pulled, err := r.pull(op, ref)
-	if err != nil || sink == nil {
-		return err
-	}
-	layer := pulled.id[len("sha256:"):][:12]
-	for _, step := range []optional.PullProgress{
-		{Status: "Pulling"},
-		{Layer: layer, Status: "Downloading", Total: pulled.size},
-		{Layer: layer, Status: "Pull complete", Current: pulled.size, Total: pulled.size},
-		{Status: "Downloaded"},
-	} {
-		step.Image = ref
-		sink(step)
-	}
-	return nil
+	_, err := r.pull(op, ref, sink)
+	return err
 }
 
-func (r *Runtime) pull(op, ref string) (*image, error) {
+// pull takes an image from the registry, and tells sink of it; nil discards.
+func (r *Runtime) pull(op, ref string, sink optional.PullSink) (*image, error) {
 	tagged := normalRef(ref)
 	if r.unreachable[tagged] {
 		return nil, failure(op, ref, core.ErrUnavailable, errors.New("the image's registry does not answer"))
@@ -209,8 +197,21 @@ func (r *Runtime) pull(op, ref string) (*image, error) {
 		return nil, failure(op, ref, core.ErrNotFound, errors.New("the registry has no such image"))
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.images[tagged] = found
+	r.mu.Unlock()
+	if sink == nil {
+		return found, nil
+	}
+	layer := found.id[len("sha256:"):][:12]
+	for _, step := range []optional.PullProgress{
+		{Status: "Pulling"},
+		{Layer: layer, Status: "Downloading", Total: found.size},
+		{Layer: layer, Status: "Pull complete", Current: found.size, Total: found.size},
+		{Status: "Downloaded"},
+	} {
+		step.Image = ref
+		sink(step)
+	}
 	return found, nil
 }
 
@@ -222,11 +223,11 @@ func (r *Runtime) present(ref string) *image {
 }
 
 // imageFor returns the image of a configuration, pulled as that says.
-func (r *Runtime) imageFor(op string, cfg core.Config) (*image, error) {
+func (r *Runtime) imageFor(ctx context.Context, op string, cfg core.Config) (*image, error) {
 	present := r.present(cfg.Image)
 	switch {
 	case cfg.Pull == core.PullAlways, present == nil && cfg.Pull != core.PullNever:
-		return r.pull(op, cfg.Image)
+		return r.pull(op, cfg.Image, optional.PullProgressOf(ctx))
 	case present == nil:
 		return nil, failure(op, cfg.Image, core.ErrNotFound, errors.New("there is no such image, and it may not be pulled"))
 	}

@@ -600,6 +600,12 @@ var breakages = []breakage{
 			return h.full.PullImage(ctx, ref, nil)
 		}
 	}},
+	{number: "RT-83", how: "no progress of a creation's pull", do: func(h *hooks) {
+		create := h.create
+		h.create = func(ctx context.Context, cfg core.Config) (string, error) {
+			return create(optional.WithPullProgress(ctx, nil), cfg)
+		}
+	}},
 	{number: "RT-84", how: "a registry without the image is out of reach", do: func(h *hooks) {
 		h.pull = func(ctx context.Context, ref string, sink optional.PullSink) error {
 			err := h.full.PullImage(ctx, ref, sink)

@@ -109,7 +109,7 @@ func (a *app) build(cmd *cobra.Command, options *buildOptions, folder string) er
 	if err != nil {
 		return err
 	}
-	err = with(cmd, a, nil, func(ctx context.Context, managers core.Managers) error {
+	err = with(cmd, a, func(ctx context.Context, managers core.Managers) error {
 		builder, err := core.BuildManagerOf(managers)
 		if err != nil {
 			return err

@@ -21,7 +21,7 @@ func (a *app) cleanCommand() *cobra.Command {
 			"$XDG_STATE_HOME/moat (~/.local/state/moat) is reported, not removed.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
+			return with(cmd, a, func(ctx context.Context, engine *wiring.Engine) error {
 				reaper := run.Reaper{Runtime: engine, Store: a.store(engine), Clock: a.env.Clock}
 				clean := reaper.Clean
 				if dryRun {

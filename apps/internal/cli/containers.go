@@ -25,7 +25,7 @@ func (a *app) psCommand() *cobra.Command {
 		Short: "List containers that Moat manages",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return with(cmd, a, nil, func(ctx context.Context, containers core.Lifecycle) error {
+			return with(cmd, a, func(ctx context.Context, containers core.Lifecycle) error {
 				infos, err := containers.ListContainers(ctx)
 				if err != nil {
 					return err
@@ -77,7 +77,7 @@ func (a *app) inspectCommand() *cobra.Command {
 		Short: "Show a container's details as JSON",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
+			return with(cmd, a, func(ctx context.Context, engine *wiring.Engine) error {
 				var all []optional.Details
 				err := forEach(ctx, engine, args,
 					func(info core.Info) (optional.Details, error) { return inspect(ctx, engine, info) },
@@ -102,7 +102,7 @@ func (a *app) logsCommand() *cobra.Command {
 			if options.Tail, err = parseTail(tail); err != nil {
 				return err
 			}
-			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
+			return with(cmd, a, func(ctx context.Context, engine *wiring.Engine) error {
 				return a.logs(ctx, engine, args[0], options)
 			})
 		},
@@ -153,7 +153,7 @@ func (a *app) waitCommand() *cobra.Command {
 		Short: "Wait for containers to exit and print their exit codes",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return with(cmd, a, nil, func(ctx context.Context, containers core.Lifecycle) error {
+			return with(cmd, a, func(ctx context.Context, containers core.Lifecycle) error {
 				var rows []row
 				err := forEach(ctx, containers, args,
 					func(info core.Info) (int64, error) { return containers.WaitContainer(ctx, info.ID) },
@@ -183,7 +183,7 @@ func (a *app) stopCommand() *cobra.Command {
 		Short: "Stop containers: SIGTERM, then SIGKILL after a time",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
+			return with(cmd, a, func(ctx context.Context, engine *wiring.Engine) error {
 				stop, err := stopper(engine, cmd.Flags().Changed("time"), seconds)
 				if err != nil {
 					return err
@@ -223,7 +223,7 @@ func (a *app) rmCommand() *cobra.Command {
 		Short: "Remove containers",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
+			return with(cmd, a, func(ctx context.Context, engine *wiring.Engine) error {
 				var lock sync.Mutex
 				seen := map[string]bool{}
 				err := a.onEach(ctx, engine, args, func(info core.Info) error {

@@ -34,7 +34,7 @@ func (a *app) cpCommand() *cobra.Command {
 			if inside == into {
 				return errCopySides
 			}
-			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
+			return with(cmd, a, func(ctx context.Context, engine *wiring.Engine) error {
 				copier, ok := core.As[optional.Copier](engine)
 				if !ok {
 					return &core.Error{Op: "copy files", Runtime: engine.Type(), Class: core.ErrUnsupported}

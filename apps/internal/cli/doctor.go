@@ -39,8 +39,8 @@ func (a *app) doctorCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := a.cancelOnSignal(cmd.Context())
 			defer stop()
-			registered := a.registered(nil, slog.New(slog.DiscardHandler))
-			settings := a.settings(nil)
+			registered := a.registered(slog.New(slog.DiscardHandler))
+			settings := a.settings()
 			plan, err := detect.Plan(settings.Host, settings.Options, registered)
 			if err != nil {
 				return err

@@ -43,8 +43,8 @@ type Env struct {
 	// Empty: this one does.
 	Builder string
 
-	// Registered returns the runtimes of this build; progress is for pulls. nil: none.
-	Registered func(env Env, progress optional.PullSink, logger *slog.Logger) []detect.Registration
+	// Registered returns the runtimes of this build. nil: none.
+	Registered func(env Env, logger *slog.Logger) []detect.Registration
 }
 
 // ProcessEnv is the environment of this process.
@@ -87,10 +87,9 @@ func notify(which ...os.Signal) (<-chan os.Signal, func()) {
 	return signals, func() { signal.Stop(signals) }
 }
 
-func bundled(env Env, progress optional.PullSink, logger *slog.Logger) []detect.Registration {
+func bundled(env Env, logger *slog.Logger) []detect.Registration {
 	return container.Registrations(container.RegistrationOptions{
-		PullProgress: progress,
-		Logger:       logger,
-		GVisorCache:  wiring.FileCache{Dir: env.CacheDir},
+		Logger:      logger,
+		GVisorCache: wiring.FileCache{Dir: env.CacheDir},
 	})
 }

@@ -24,7 +24,7 @@ func (a *app) eventsCommand() *cobra.Command {
 			if opts.Since, err = parseSince(since, time.Now()); err != nil {
 				return err
 			}
-			err = with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
+			err = with(cmd, a, func(ctx context.Context, engine *wiring.Engine) error {
 				if len(args) == 1 {
 					info, err := resolveOne(ctx, engine, args[0])
 					if err != nil {

@@ -34,7 +34,7 @@ func (a *app) execCommand() *cobra.Command {
 			if interactive && tty && a.env.Console == nil {
 				return errNoneForTTY
 			}
-			return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
+			return with(cmd, a, func(ctx context.Context, engine *wiring.Engine) error {
 				return a.exec(ctx, engine, args[0], opts, interactive, keys)
 			})
 		},

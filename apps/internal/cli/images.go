@@ -18,7 +18,7 @@ func (a *app) imagesCommand() *cobra.Command {
 		Short: "List the images whose names begin with " + core.ImagePrefix,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return with(cmd, a, nil, func(ctx context.Context, images core.Images) error {
+			return with(cmd, a, func(ctx context.Context, images core.Images) error {
 				infos, err := images.ListImages(ctx)
 				if err != nil {
 					return err
@@ -53,7 +53,7 @@ func (a *app) pullCommand() *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			printer := newPullPrinter(a.env)
-			err := with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
+			err := with(cmd, a, func(ctx context.Context, engine *wiring.Engine) error {
 				puller, ok := core.As[optional.ImagePuller](engine)
 				if !ok {
 					return &core.Error{Op: "pull image", Runtime: engine.Type(), Class: core.ErrUnsupported}
@@ -77,7 +77,7 @@ func (a *app) rmiCommand() *cobra.Command {
 		Short: "Remove images by tag or ID; a missing image counts as removed",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return with(cmd, a, nil, func(ctx context.Context, images core.Images) error {
+			return with(cmd, a, func(ctx context.Context, images core.Images) error {
 				var done []string
 				var errs error
 				for _, image := range args { // in order: an image can be removed only after its children

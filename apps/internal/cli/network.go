@@ -26,7 +26,7 @@ func (a *app) networkCommand() *cobra.Command {
 
 // withNetworks opens the runtime's network manager for f.
 func (a *app) withNetworks(cmd *cobra.Command, f func(context.Context, core.NetworkManager) error) error {
-	return with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
+	return with(cmd, a, func(ctx context.Context, engine *wiring.Engine) error {
 		networks, err := core.NetworkManagerOf(engine)
 		if err != nil {
 			return err

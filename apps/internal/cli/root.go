@@ -14,7 +14,6 @@ import (
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/detect"
-	"github.com/moatproject/moat/core/optional"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 )
@@ -29,7 +28,6 @@ type app struct {
 	json      bool     // --json
 	creates   bool     // the command creates containers
 
-	pullProgress optional.PullSink
 }
 
 // Main runs the command line and returns the process's exit status.
@@ -69,7 +67,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetOut(a.env.Stdout)
 	root.SetErr(a.env.Stderr)
 	flags := root.PersistentFlags()
-	runtimes := detect.Names(a.registered(nil, slog.New(slog.DiscardHandler)))
+	runtimes := detect.Names(a.registered(slog.New(slog.DiscardHandler)))
 	flags.Func("runtime", "`name` of the runtime to use: "+strings.Join(runtimes, ", ")+" (default $MOAT_RUNTIME, else auto)", func(name string) error {
 		a.runtime = name
 		if name != "" && !slices.ContainsFunc(runtimes, func(known string) bool { return strings.EqualFold(known, name) }) {
@@ -88,18 +86,18 @@ func (a *app) rootCommand() *cobra.Command {
 	return root
 }
 
-func (a *app) registered(progress optional.PullSink, logger *slog.Logger) []detect.Registration {
+func (a *app) registered(logger *slog.Logger) []detect.Registration {
 	if a.env.Registered == nil {
 		return nil
 	}
-	return a.env.Registered(a.env, progress, logger)
+	return a.env.Registered(a.env, logger)
 }
 
 func (a *app) jsonFlag(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&a.json, "json", false, "print one JSON array of objects")
 }
 
-func (a *app) settings(progress optional.PullSink) wiring.Settings {
+func (a *app) settings() wiring.Settings {
 	host := a.env.Host
 	if a.runtime != "" {
 		getenv := host.Getenv
@@ -119,22 +117,20 @@ func (a *app) settings(progress optional.PullSink) wiring.Settings {
 		level = zerolog.DebugLevel
 	}
 	return wiring.Settings{
-		Host:    host,
-		Options: options,
-		Registered: func(logger *slog.Logger) []detect.Registration {
-			return a.registered(progress, logger)
-		},
-		Creates:   a.creates,
-		LogOutput: a.env.Stderr,
-		LogLevel:  level,
+		Host:       host,
+		Options:    options,
+		Registered: a.registered,
+		Creates:    a.creates,
+		LogOutput:  a.env.Stderr,
+		LogLevel:   level,
 	}
 }
 
 // with opens the runtime for f as the port P; a signal cancels f's context.
-func with[P any](cmd *cobra.Command, a *app, progress optional.PullSink, f func(context.Context, P) error) error {
+func with[P any](cmd *cobra.Command, a *app, f func(context.Context, P) error) error {
 	ctx, stop := a.cancelOnSignal(cmd.Context())
 	defer stop()
-	err := wiring.With(ctx, a.settings(progress), f)
+	err := wiring.With(ctx, a.settings(), f)
 	if interrupted, ok := errors.AsType[*interruptedError](context.Cause(ctx)); ok && err != nil {
 		return interrupted
 	}

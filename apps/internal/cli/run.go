@@ -13,6 +13,7 @@ import (
 	"github.com/moatproject/moat/apps/internal/runstore"
 	"github.com/moatproject/moat/apps/internal/wiring"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/moatproject/moat/core/run"
 	"github.com/spf13/cobra"
 )
@@ -56,7 +57,8 @@ func (a *app) runCommand() *cobra.Command {
 func (a *app) run(ctx context.Context, spec run.Spec, options runOptions) error {
 	printer := newPullPrinter(a.env)
 	defer printer.finish()
-	a.pullProgress, a.creates = printer.show, true
+	a.creates = true
+	ctx = optional.WithPullProgress(ctx, printer.show)
 	return a.relayed(ctx, func(ctx context.Context, engine *wiring.Engine, relay *relay) (err error) {
 		var atMemoryLimit atomic.Bool
 		r, err := run.New(engine, spec, run.Options{
@@ -157,7 +159,7 @@ func (a *app) relayed(ctx context.Context, f func(context.Context, *wiring.Engin
 		cancel(context.Canceled) // of a signal that is on its way to the engine
 		relay.loops.Wait()
 	}()
-	err := wiring.With(ctx, a.settings(a.pullProgress), func(ctx context.Context, engine *wiring.Engine) error {
+	err := wiring.With(ctx, a.settings(), func(ctx context.Context, engine *wiring.Engine) error {
 		return f(ctx, engine, relay)
 	})
 	if interrupted, ok := errors.AsType[*interruptedError](context.Cause(ctx)); ok && err != nil {

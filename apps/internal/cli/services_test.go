@@ -116,8 +116,8 @@ func (n *slowNetworks) RemoveNetwork(ctx context.Context, id string) error {
 
 // redis is an image whose readiness command finds what the script makes.
 // registering makes a candidate the only runtime.
-func registering(name core.RuntimeType, candidate func() detect.Candidate) func(Env, optional.PullSink, *slog.Logger) []detect.Registration {
-	return func(Env, optional.PullSink, *slog.Logger) []detect.Registration {
+func registering(name core.RuntimeType, candidate func() detect.Candidate) func(Env, *slog.Logger) []detect.Registration {
+	return func(Env, *slog.Logger) []detect.Registration {
 		return []detect.Registration{{Name: name, Candidates: func() []detect.Candidate { return []detect.Candidate{candidate()} }}}
 	}
 }

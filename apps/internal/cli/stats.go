@@ -23,7 +23,7 @@ func (a *app) statsCommand() *cobra.Command {
 		Use:   "stats [CONTAINER...]",
 		Short: "Show the resource use of running containers, each second until interrupted",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			err := with(cmd, a, nil, func(ctx context.Context, engine *wiring.Engine) error {
+			err := with(cmd, a, func(ctx context.Context, engine *wiring.Engine) error {
 				return a.stats(ctx, engine, args, once || a.json)
 			})
 			if _, interrupted := errors.AsType[*interruptedError](err); interrupted {
