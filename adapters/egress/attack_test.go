@@ -415,8 +415,9 @@ func TestSmuggling(t *testing.T) {
 				t.Errorf("there arrived\n%q", got)
 			}
 			head, rest, _ := strings.Cut(got, "Host: allowed.example.com\r\n")
-			rest = strings.Replace(rest, "Connection: close\r\n", "", 1)
-			if test.want != "*" && (rest != test.want || !strings.HasSuffix(head, " / HTTP/1.1\r\n") || status != 200) {
+			before, after, closing := strings.Cut(rest, "Connection: close\r\n")
+			rest = before + after
+			if test.want != "*" && (!closing || rest != test.want || !strings.HasSuffix(head, " / HTTP/1.1\r\n") || status != 200) {
 				t.Errorf("status %d, and there arrived\n%q\nwant\n%q", status, rest, test.want)
 			}
 		})
@@ -487,14 +488,19 @@ func TestImitation(t *testing.T) {
 
 // TestSwitchingProtocols is a destination that answers 101 to a request that did not ask.
 func TestSwitchingProtocols(t *testing.T) {
-	w := newWorld(t, Options{}, "allowed.example.com:80")
-	w.listen("allowed.example.com", "127.0.0.2", 80, func(conn net.Conn) {
-		_, _ = http.ReadRequest(bufio.NewReader(conn))
-		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
-		_, _ = io.Copy(io.Discard, conn)
-	})
-	if status, _, _ := w.get("http://allowed.example.com/"); status != 502 {
-		t.Errorf("status %d", status)
+	for _, header := range []string{"Connection: Upgrade\r\nUpgrade: x\r\n", "Connection: Upgrade\r\n", ""} {
+		w := newWorld(t, Options{}, "allowed.example.com:80")
+		w.listen("allowed.example.com", "127.0.0.2", 80, func(conn net.Conn) {
+			_, _ = http.ReadRequest(bufio.NewReader(conn))
+			_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\n"+header+"\r\n")
+			_, _ = io.Copy(io.Discard, conn)
+		})
+		if status := w.raw("GET http://allowed.example.com/ HTTP/1.1\r\nHost: a\r\n" + credential + "\r\n"); status != 502 {
+			t.Errorf("with %q: status %d", header, status)
+		}
+		if end := w.await(func(r Record) bool { return r.Verdict != Allowed }); !strings.Contains(end.Reason, "not asked for") {
+			t.Errorf("with %q: the record is %+v", header, end)
+		}
 	}
 }
 
@@ -623,6 +629,47 @@ func TestRevocation(t *testing.T) {
 	if says(kept) == nil {
 		t.Error("the tunnel of a removed run is still open")
 	}
+}
+
+// TestRevocationIsDone looks at both ends of tunnels as soon as the change has returned.
+func TestRevocationIsDone(t *testing.T) {
+	w := newWorld(t, Options{}, "allowed.example.com:8080")
+	w.listen("allowed.example.com", "127.0.0.2", 8080, func(conn net.Conn) { _, _ = io.Copy(conn, conn) })
+	dial := w.proxy.dialTCP
+	var upstreams []*closeNoted
+	w.proxy.dialTCP = func(ctx context.Context, dialer *net.Dialer, address string) (net.Conn, error) {
+		conn, err := dial(ctx, dialer, address)
+		if err != nil {
+			return nil, err
+		}
+		upstreams = append(upstreams, &closeNoted{Conn: conn})
+		return upstreams[len(upstreams)-1], nil
+	}
+	for range 50 {
+		if conn, _ := w.connect("allowed.example.com:8080"); conn != nil {
+			_, _ = io.WriteString(conn, "x")
+			if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+				t.Fatal("control:", err)
+			}
+		}
+	}
+	w.proxy.RemoveRun(w.run.ID)
+	for i, upstream := range upstreams {
+		if !upstream.closed.Load() {
+			t.Fatalf("tunnel %d of %d is still open", i, len(upstreams))
+		}
+	}
+}
+
+// closeNoted remembers that it was closed.
+type closeNoted struct {
+	net.Conn
+	closed atomic.Bool
+}
+
+func (c *closeNoted) Close() error {
+	c.closed.Store(true)
+	return c.Conn.Close()
 }
 
 // TestRevocationWhileConnecting revokes a rule between the decision and the connection.
