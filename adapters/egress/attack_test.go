@@ -193,8 +193,8 @@ func TestOwnAddresses(t *testing.T) {
 		t.Errorf("control: dialed %q", got)
 	}
 	w.proxy.options.OwnAddresses = func() ([]netip.Addr, error) { return nil, errors.New("no list") }
-	if _, status := w.connect("other.example.com:8080"); status != 502 {
-		t.Errorf("without a list of own addresses: status %d", status)
+	if _, status := w.connect("other.example.com:8080"); status != 502 || len(w.dialed()) != 1 {
+		t.Errorf("without a list of own addresses: status %d, dialed %q", status, w.dialed())
 	}
 }
 

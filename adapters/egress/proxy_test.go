@@ -461,6 +461,35 @@ func TestEarlyClientHello(t *testing.T) {
 	}
 }
 
+// TestEarlyData sends bytes right behind the ClientHello, as TLS 1.3 may, and all of it
+// with the request.
+func TestEarlyData(t *testing.T) {
+	w := newWorld(t, Options{}, "allowed.example.com")
+	arrived := make(chan []byte, 1)
+	w.listen("allowed.example.com", "127.0.0.2", 443, func(conn net.Conn) {
+		all, _ := io.ReadAll(conn)
+		arrived <- all
+	})
+	near, far := net.Pipe()
+	go func() { _ = tls.Client(near, &tls.Config{ServerName: "allowed.example.com"}).Handshake() }()
+	hello := make([]byte, 16<<10)
+	n, err := far.Read(hello)
+	far.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := append(hello[:n], bytes.Repeat([]byte("early data "), 1000)...)
+	conn := w.dial()
+	_, _ = conn.Write(append([]byte("CONNECT allowed.example.com:443 HTTP/1.1\r\nHost: a\r\n"+credential+"\r\n"), sent...))
+	if _, err := http.ReadResponse(bufio.NewReader(&byteReader{conn}), &http.Request{Method: http.MethodConnect}); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.CloseWrite()
+	if got := <-arrived; !bytes.Equal(got, sent) {
+		t.Errorf("%d bytes of %d arrived", len(got), len(sent))
+	}
+}
+
 // prefixed sends something before the first bytes, and reads one header first.
 type prefixed struct {
 	net.Conn
