@@ -478,7 +478,7 @@ func TestEarlyData(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sent := append(hello[:n], bytes.Repeat([]byte("early data "), 1000)...)
+	sent := slices.Concat(hello[:n], bytes.Repeat([]byte("early data "), 1000))
 	conn := w.dial()
 	_, _ = conn.Write(append([]byte("CONNECT allowed.example.com:443 HTTP/1.1\r\nHost: a\r\n"+credential+"\r\n"), sent...))
 	if _, err := http.ReadResponse(bufio.NewReader(&byteReader{conn}), &http.Request{Method: http.MethodConnect}); err != nil {
