@@ -15,7 +15,7 @@ export PATH := $(PATH):/usr/local/go/bin
 
 include tools/engine.mk
 
-.PHONY: help build moat unit test lives race bench programs programs-check lint vuln standalone demo
+.PHONY: help build moat unit test lives race bench programs programs-check lint vuln standalone release-check demo
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ vuln: ## govulncheck on every module, where its database can be had
 
 standalone: ## each module builds, and is tidy, without the workspace
 	@for module in $(MODULES); do (cd $$module && GOWORK=off go build ./... && GOWORK=off go mod tidy -diff); done
+
+release-check: ## publish the modules into a temporary proxy, then install, embed and test them from there
+	@cd tools && go run ./release
 
 demo: ## an untrusted script in the sandbox, on the engine that is there, or on a private one (ENGINE=private)
 	@bash tools/demo.sh $(ENGINE)

@@ -7,6 +7,7 @@ require (
 	github.com/moatproject/moat/adapters/docker v0.0.0
 	github.com/moatproject/moat/adapters/gvisor v0.0.0
 	github.com/moatproject/moat/core v0.0.0
+	golang.org/x/mod v0.42.0
 )
 
 require (
