@@ -53,16 +53,16 @@ func removeMissingImage(f *fixture) {
 // pulled creates a container of the image to pull.
 func (f *fixture) pulled(policy core.PullPolicy) (id string, err error) {
 	cfg := f.agent("say pulled")
-	cfg.Image, cfg.Pull = f.h.PullImage, policy
+	cfg.Image, cfg.Pull = f.pullImage(), policy
 	return f.tryCreate(cfg)
 }
 
 // dropImage removes the image to pull, now and at the case's end.
 func (f *fixture) dropImage() {
 	f.Helper()
-	f.must(f.rt.RemoveImage(f.ctx, f.h.PullImage))
+	f.must(f.rt.RemoveImage(f.ctx, f.pullImage()))
 	if len(f.images) == 0 {
-		f.images = append(f.images, f.h.PullImage)
+		f.images = append(f.images, f.pullImage())
 	}
 }
 
@@ -70,9 +70,9 @@ func removeUsedImage(f *fixture) {
 	f.dropImage()
 	id, err := f.pulled(core.PullMissing)
 	f.must(err)
-	f.wantClass("removing an image that a container uses", f.rt.RemoveImage(f.ctx, f.h.PullImage), core.ErrInUse)
+	f.wantClass("removing an image that a container uses", f.rt.RemoveImage(f.ctx, f.pullImage()), core.ErrInUse)
 	f.remove(id)
-	f.must(f.rt.RemoveImage(f.ctx, f.h.PullImage))
+	f.must(f.rt.RemoveImage(f.ctx, f.pullImage()))
 	_, err = f.pulled(core.PullNever)
 	f.wantClass("using an image that was removed", err, core.ErrNotFound)
 }
@@ -80,14 +80,14 @@ func removeUsedImage(f *fixture) {
 func pull(f *fixture) {
 	f.dropImage()
 	var steps []optional.PullProgress
-	f.must(portOf[optional.ImagePuller](f).PullImage(f.ctx, f.h.PullImage, func(step optional.PullProgress) {
+	f.must(portOf[optional.ImagePuller](f).PullImage(f.ctx, f.pullImage(), func(step optional.PullProgress) {
 		steps = append(steps, step) // the race detector sees concurrent calls
 	}))
 	if len(steps) == 0 {
 		f.Errorf("no progress was told")
 	}
 	for _, step := range steps {
-		if step.Image != f.h.PullImage || step.Status == "" || step.Current < 0 || step.Total < 0 {
+		if step.Image != f.pullImage() || step.Status == "" || step.Current < 0 || step.Total < 0 {
 			f.Errorf("a step of the pull is %+v", step)
 		}
 	}
@@ -95,11 +95,11 @@ func pull(f *fixture) {
 	f.must(err)
 	f.start(id)
 	want(f, "the exit code of the pulled image", f.wait(id), 0)
-	f.must(portOf[optional.ImagePuller](f).PullImage(f.ctx, f.h.PullImage, nil))
+	f.must(portOf[optional.ImagePuller](f).PullImage(f.ctx, f.pullImage(), nil))
 
 	told := 0
 	cfg := f.agent()
-	cfg.Image, cfg.Pull = f.h.PullImage, core.PullAlways
+	cfg.Image, cfg.Pull = f.pullImage(), core.PullAlways
 	id, err = f.rt.CreateContainer(optional.WithPullProgress(f.ctx, func(optional.PullProgress) { told++ }), cfg)
 	f.must(err)
 	f.created = append(f.created, id)
@@ -110,7 +110,7 @@ func pull(f *fixture) {
 
 func failedPulls(f *fixture) {
 	puller := portOf[optional.ImagePuller](f)
-	f.wantClass("pulling what the registry does not have", puller.PullImage(f.ctx, f.h.MissingImage, nil), core.ErrNotFound)
+	f.wantClass("pulling what the registry does not have", puller.PullImage(f.ctx, f.missingImage(), nil), core.ErrNotFound)
 	f.wantClass("pulling from a registry that does not answer", puller.PullImage(f.ctx, f.h.UnreachableImage, nil), core.ErrUnavailable)
 }
 
@@ -128,11 +128,11 @@ func (f *fixture) pullPolicies(create func(image string, policy core.PullPolicy)
 	f.Helper()
 	f.dropImage()
 	for range 2 { // the first one has not pulled it either
-		f.wantClass("never pulling an absent image", create(f.h.PullImage, core.PullNever), core.ErrNotFound)
+		f.wantClass("never pulling an absent image", create(f.pullImage(), core.PullNever), core.ErrNotFound)
 	}
 	// The zero policy is to pull here, where the image is missing; PullNever shows that it did.
 	for _, policy := range []core.PullPolicy{"", core.PullNever, core.PullAlways} {
-		if err := create(f.h.PullImage, policy); err != nil {
+		if err := create(f.pullImage(), policy); err != nil {
 			f.Errorf("pull policy %q: %v", policy, err)
 		}
 	}

@@ -113,9 +113,10 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer, targets .
 const program = "moat-conform"
 
 type options struct {
-	runtime, run, agent, busybox, registry, unprivileged string
-	list, json                                           bool
-	parallel                                             int
+	runtime, run, agent, busybox, unprivileged string
+	registry, pullImage, missingImage          string
+	list, json                                 bool
+	parallel                                   int
 }
 
 func (o *options) parse(args []string, stderr io.Writer, names []string) error {
@@ -135,6 +136,8 @@ func (o *options) parse(args []string, stderr io.Writer, names []string) error {
 	flags.StringVar(&o.agent, "agent", "", "`file` with the agent for the images: this program, or one like it, built statically for the engine's machine (default this program)")
 	flags.StringVar(&o.busybox, "busybox", "", "`file` with a static BusyBox for the images (default the one in PATH)")
 	flags.StringVar(&o.registry, "registry", "127.0.0.1:0", "`address` on which this program serves the image to pull, or none to leave pulls untested")
+	flags.StringVar(&o.pullImage, "pull-image", "", "`image` to pull from another registry, with the programs of the suite's images")
+	flags.StringVar(&o.missingImage, "missing-image", "", "`image` that this other registry does not have")
 	flags.StringVar(&o.unprivileged, "unprivileged", "", "`reason` why the engine's machine cannot start privileged containers, which are left untested then")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -142,6 +145,8 @@ func (o *options) parse(args []string, stderr io.Writer, names []string) error {
 	switch {
 	case flags.NArg() > 0:
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case (o.pullImage == "") != (o.missingImage == ""):
+		return errors.New("--pull-image and --missing-image are of one registry: name both")
 	case o.parallel < 1:
 		return errors.New("--parallel must be 1 or more")
 	}

@@ -56,7 +56,10 @@ func (s *session) load(ctx context.Context, rt core.Runtime) (images Images, err
 			return images, err
 		}
 	}
-	if s.registry != "none" {
+	switch {
+	case s.pullImage != "":
+		images.PullImage, images.MissingImage = s.pullImage, s.missingImage
+	case s.registry != "none":
 		err = s.serve(ctx, rt, base, &images)
 	}
 	return images, err
@@ -104,7 +107,7 @@ func (s *session) serve(ctx context.Context, rt core.Runtime, base image.Image, 
 		if err := puller.PullImage(ctx, images.PullImage, nil); err != nil {
 			return fmt.Errorf("the engine cannot pull from this program's registry at %s: %w\n"+
 				"Let the engine pull from there without TLS, and choose an address that it reaches (--registry 127.0.0.1:5001), "+
-				"or leave pulls untested (--registry none)", address, err)
+				"name images of another registry (--pull-image, --missing-image), or leave pulls untested (--registry none)", address, err)
 		}
 	}
 	return nil

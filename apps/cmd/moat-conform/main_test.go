@@ -94,8 +94,8 @@ func TestWrongDeclarationsFail(t *testing.T) {
 func TestPullsWithoutARegistryAreUntested(t *testing.T) {
 	without := inProcess(func(rt core.Runtime) core.Runtime { return rt })
 	without[0].Images.PullImage, without[0].Images.MissingImage = "", ""
-	found := conforming(t.Context(), without, "--run", "RT-10_|RT-13")
-	found.check(t, conform.StatusUntested, "untested  RT-13", "no registry", "pass      RT-10")
+	found := conforming(t.Context(), without, "--run", "RT-10_|RT-13|RT-83")
+	found.check(t, conform.StatusUntested, "untested  RT-13", "untested  RT-83", "no registry", "pass      RT-10")
 }
 
 func TestNothingToTest(t *testing.T) {
@@ -112,6 +112,7 @@ func TestNothingToTest(t *testing.T) {
 		{"no regular expression", []string{"--runtime", "memory", "--run", "("}, "--run"},
 		{"no flag", []string{"--runtimes"}, "-runtimes"},
 		{"a word", []string{"podman"}, `"podman"`},
+		{"half a registry", []string{"--runtime", "memory", "--pull-image", "example.org/x"}, "--missing-image"},
 		{"no place to run", []string{"--runtime", "memory", "--parallel", "0"}, "--parallel"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
