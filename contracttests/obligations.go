@@ -131,7 +131,7 @@ var obligations = map[string]obligation{
 	"RT-80":  {"Images.ListImages", "full ID, tag, size and creation time."},
 	"RT-81":  {"Images.RemoveImage", "missing: nil."},
 	"RT-82":  {"Images.RemoveImage", "used by a container: [ErrInUse]."},
-	"RT-83":  {"ImagePuller.PullImage", "the image can be run afterwards; progress reached the sink."},
+	"RT-83":  {"ImagePuller.PullImage", "the image can be run afterwards; progress reached the sink, and that of a pull by CreateContainer the sink of [WithPullProgress]."},
 	"RT-84":  {"ImagePuller.PullImage", "an image that the registry does not have: [core.ErrNotFound]; one that it refuses or a registry out of reach: [core.ErrUnavailable]. An error in the middle of the stream is an error of the call. Where the registry refuses because of the login, the error has a [*LoginError]."},
 	"RT-85":  {"Ports.GetPortBindings", "the host port answers on the bind address that was asked for."},
 	"RT-86":  {"Ports.GetPortBindings", "nothing published: empty, not nil; missing: [ErrNotFound]; not running: [ErrNotRunning]."},
