@@ -270,6 +270,17 @@ func TestClientHello(t *testing.T) {
 	}
 }
 
+// TestAlert is a client of TLS that learns why its tunnel ends.
+func TestAlert(t *testing.T) {
+	w := newWorld(t, Options{}, "allowed.example.com")
+	w.web("allowed.example.com", "127.0.0.2", hello)
+	conn, _ := w.connect("allowed.example.com:443")
+	err := tls.Client(conn, &tls.Config{ServerName: "evil.example.com", InsecureSkipVerify: true}).Handshake()
+	if err == nil || !strings.Contains(err.Error(), "unrecognized name") {
+		t.Error("the handshake ends with", err)
+	}
+}
+
 // dribble writes single bytes.
 type dribble struct{ net.Conn }
 
@@ -631,7 +642,7 @@ func TestRevocation(t *testing.T) {
 	}
 }
 
-// TestRevocationIsDone looks at both ends of tunnels as soon as the change has returned.
+// TestRevocationIsDone looks at connections to a destination when the change has returned.
 func TestRevocationIsDone(t *testing.T) {
 	w := newWorld(t, Options{}, "allowed.example.com:8080")
 	w.listen("allowed.example.com", "127.0.0.2", 8080, func(conn net.Conn) { _, _ = io.Copy(conn, conn) })

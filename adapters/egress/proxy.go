@@ -135,22 +135,21 @@ func (p *Proxy) cut(run string, which func(egress.Destination) bool) {
 	for f := range p.flows {
 		if f.record.Run == run && which(f.destination) {
 			f.cancel(errRevoked)
-			for _, conn := range f.connections {
-				conn.Close()
+			if f.upstream != nil {
+				f.upstream.Close()
 			}
 		}
 	}
 }
 
-// hold makes cut close connections of a flow. One that is already cut closes them at once.
-func (p *Proxy) hold(ctx context.Context, f *flow, connections ...net.Conn) {
+// hold makes cut close a flow's connection to its destination. A flow that is already cut
+// closes it at once.
+func (p *Proxy) hold(ctx context.Context, f *flow, upstream net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	f.connections = append(f.connections, connections...)
+	f.upstream = upstream
 	if ctx.Err() != nil {
-		for _, conn := range connections {
-			conn.Close()
-		}
+		upstream.Close()
 	}
 }
 

@@ -30,7 +30,7 @@ type flow struct {
 	destination egress.Destination
 	record      Record // of its own goroutine, but for Run
 	cancel      context.CancelCauseFunc
-	connections []net.Conn // which a change of the policy closes; guarded by the proxy's mu
+	upstream    net.Conn // which a change of the policy closes; guarded by the proxy's mu
 
 	sent, received atomic.Int64
 	start          time.Time

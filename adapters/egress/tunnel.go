@@ -27,7 +27,6 @@ func (p *Proxy) tunnel(ctx context.Context, w http.ResponseWriter, f *flow, upst
 	}
 	defer p.release(&p.connections)
 	defer client.Close()
-	p.hold(ctx, f, client)
 	defer context.AfterFunc(ctx, func() {
 		client.Close()
 		upstream.Close()
