@@ -16,7 +16,7 @@
 //			MissingImage:     "127.0.0.1:5000/moat/missing:latest",
 //			UnreachableImage: "127.0.0.1:1/moat/unreachable:latest",
 //		}, contracttests.Options{
-//			Unsupported: map[string]string{"RT-100": "attach comes with M2"},
+//			Unsupported: map[string]string{"RT-100": "attach is not implemented yet"},
 //			Golden:      "testdata/contract.golden",
 //		})
 //	}
@@ -25,8 +25,8 @@
 // ports: `go test -run 'TestContract/RT-2'` runs what begins with RT-2. Run must
 // not share its test with t.Parallel: some cases count goroutines.
 //
-// Every case gets a fresh runtime and fresh containers, labelled with a run ID of its
-// own. What it leaves behind, and what cannot be cleaned up, fails it.
+// Every case gets a fresh runtime and fresh containers, labelled with a run ID of its own.
+// A case fails if it leaves an object behind, or if its cleanup fails.
 //
 // # What a runtime does not support
 //
@@ -36,7 +36,7 @@
 // they tell and what is declared must agree, in both directions. Some cases cannot
 // be declared: without them it is no runtime.
 //
-// Package conform makes a program of the suite, which needs no go command.
+// Package conform builds the suite into a program that runs without the go command.
 //
 // # Environment
 //
@@ -61,7 +61,7 @@
 //
 //	cat dd echo grep id ls mkdir pwd sleep stat su touch true
 //
-// Those of set-user-ID programs need BusyBox where the kernel does not show NoNewPrivs in
+// The cases about set-user-ID programs need BusyBox if the kernel does not show NoNewPrivs in
 // /proc/self/status. Builds need the shell as /bin/sh with $RANDOM, and readlink where
 // links can be copied. A shell ends a container's background jobs with it.
 //

@@ -18,9 +18,9 @@ type Harness struct {
 	// Name is what CONTRACT_REQUIRED calls this harness.
 	Name string
 
-	// Others are further names that CONTRACT_REQUIRED may have beside Name, of harnesses in
-	// other test binaries. Any name that is neither is a slip of the pen, which fails Run
-	// rather than skip what was to be required.
+	// Others are the names of harnesses in other test binaries, which CONTRACT_REQUIRED may
+	// contain as well. Any other name in CONTRACT_REQUIRED is taken for a typing error: Run
+	// fails, because it would otherwise skip a harness that was meant to be required.
 	Others []string
 
 	// New returns a fresh runtime, which the suite closes. It is called at least once
@@ -154,8 +154,8 @@ func (h Harness) nameLeftovers(t testing.TB) {
 	}
 }
 
-// Leftovers describes the objects that runs of the suite have on an engine, one a line. Lists
-// that fail count as empty: the cases will tell.
+// Leftovers describes the objects of earlier or running suites on an engine, one per
+// element. A list that the engine cannot return counts as empty: the cases report that.
 func Leftovers(ctx context.Context, rt core.Runtime) (left []string) {
 	containers, _ := rt.ListContainers(ctx)
 	for _, info := range containers {

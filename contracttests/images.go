@@ -97,9 +97,11 @@ func pull(f *fixture) {
 	want(f, "the exit code of the pulled image", f.wait(id), 0)
 	f.must(portOf[optional.ImagePuller](f).PullImage(f.ctx, f.pullImage(), nil))
 
+	f.remove(id)
+	f.dropImage()
 	told := 0
 	cfg := f.agent()
-	cfg.Image, cfg.Pull = f.pullImage(), core.PullAlways
+	cfg.Image, cfg.Pull = f.pullImage(), core.PullMissing
 	id, err = f.rt.CreateContainer(optional.WithPullProgress(f.ctx, func(optional.PullProgress) { told++ }), cfg)
 	f.must(err)
 	f.created = append(f.created, id)

@@ -12,9 +12,9 @@ type AttachOptions struct {
 	Stderr io.Writer // If non-nil, receive stderr from container (may be same as Stdout)
 	TTY    bool      // If true, use TTY mode (raw terminal)
 
-	// InitialWidth and InitialHeight set the initial terminal size, in characters,
-	// for TTY mode. If both are > 0 the process sees them from its first instruction;
-	// one that runs already, once it is attached to.
+	// InitialWidth and InitialHeight set the terminal size, in characters, for TTY mode, if
+	// both are above 0. With StartAttached the process sees the size from its first
+	// instruction, with Attach once it is attached.
 	InitialWidth  uint
 	InitialHeight uint
 }
@@ -22,10 +22,10 @@ type AttachOptions struct {
 // Attacher connects a caller's streams to a container's.
 //
 // In all its methods the end of Stdin closes the container's stdin (half-close), and
-// the attachment goes on. A failure of Stdin does the same, and is returned at the end:
-// the program has run to its end by then, and its exit code is there. A Read of Stdin that is in progress when the attachment ends
-// is left to itself; what it returns is lost. Stdout and Stderr are never written to at
-// the same time, nor after the method has returned.
+// output continues. A failure of Stdin does the same, and is returned once the program has
+// exited: WaitContainer then returns the exit code. A Read of Stdin that is in progress
+// when the attachment ends is not waited for, and its data is lost. Stdout and Stderr are
+// never written to at the same time, nor after the method has returned.
 type Attacher interface {
 	// Attach connects to a running container and returns when it exits or ctx ends;
 	// the container outlives ctx.
@@ -75,8 +75,8 @@ type Attacher interface {
 	ResizeTTY(ctx context.Context, id string, height, width uint) error
 }
 
-// AttachBacklog is the least that a runtime keeps for an attachment whose writer is
-// slow, in bytes: what any pipe holds.
+// AttachBacklog is the least output, in bytes, that a runtime buffers for an attachment
+// with a slow writer. A pipe holds at least that much on every system.
 const AttachBacklog = 4096
 
 // MaxTerminalSize is the largest height and width that a terminal can have.

@@ -16,9 +16,8 @@ import (
 // BuildManager handles image building operations.
 // Returned by Runtime.BuildManager - nil if not supported.
 //
-// It is safe for concurrent use, and does nothing after its runtime's Close but return
-// [ErrUnavailable]. Builds run where the engine builds: not in the sandbox that its
-// containers run in, unless optional.Capabilities promises it.
+// It is safe for concurrent use. After its runtime's Close its methods return
+// [ErrUnavailable]. The engine runs the build's steps outside the sandbox of its containers.
 type BuildManager interface {
 	// BuildImage builds an image from a Dockerfile's content and tags it. The base
 	// image is pulled where it is missing.
@@ -118,9 +117,9 @@ func ValidateTag(tag string) error {
 	return nil
 }
 
-// ValidateDockerfile reports the first line that builders would change: they make other
-// characters of what is not UTF-8. Comments may contain it, unless they could be a part
-// of a here-document. The error is [ErrInvalidConfig], field Dockerfile, with a [*BuildError].
+// ValidateDockerfile reports the first line that builders would silently change, because it
+// is not UTF-8. Comments may contain such text, unless they could be a part of a
+// here-document. The error is [ErrInvalidConfig], field Dockerfile, with a [*BuildError].
 func ValidateDockerfile(dockerfile string) error {
 	heredocs := strings.Contains(dockerfile, "<<")
 	number := 0
@@ -204,8 +203,8 @@ func (e *BuildError) Unwrap() error { return e.Err }
 // BuildStatus tells how far a step is.
 type BuildStatus string
 
-// A step is running, and then one of the others. It may run once more after that: what
-// was told last counts.
+// A step is first running, and then done, cached or failed. It may be reported as running
+// again after that: the last event counts.
 const (
 	BuildRunning BuildStatus = "running"
 	BuildDone    BuildStatus = "done"
@@ -219,7 +218,7 @@ type BuildProgress struct {
 	Name    string      // what the step does, such as "[2/3] RUN make"
 	Status  BuildStatus // after this event
 	Output  []byte      // what the step has written since its last event; the sink's to keep
-	Detail  string      // what of a transfer Current is about, such as a layer
+	Detail  string      // the object being transferred, such as a layer; Current and Total count it
 	Current int64       // bytes done of Total
 	Total   int64       // bytes; 0 where unknown
 }

@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// What can go wrong, for [errors.Is]. The set is closed: an adapter maps each of
-// its engine's failures to one of these, in one place.
+// The classes of errors, for [errors.Is]. An adapter maps its engine's failures to these
+// and [ErrGVisorNotAvailable], in one place, and defines no others. A failure that fits
+// none has no class.
 var (
 	ErrNotFound          = errors.New("not found")
 	ErrAlreadyExists     = errors.New("already exists")
@@ -23,7 +24,7 @@ var (
 	ErrUnsupported = fmt.Errorf("not supported by this runtime: %w", errors.ErrUnsupported)
 )
 
-// ErrGVisorNotAvailable is returned when gVisor is required but not installed.
+// ErrGVisorNotAvailable is returned when gVisor is required, but is missing or does not work.
 var ErrGVisorNotAvailable = errors.New(`gVisor (runsc) is required but not available
 To install on Linux (Debian/Ubuntu), copy and run:
 curl -fsSL https://gvisor.dev/archive.key | sudo gpg --dearmor -o /usr/share/keyrings/gvisor.gpg && \
@@ -49,7 +50,8 @@ type Error struct {
 	Remedy  string      // what to do next: an imperative without a full stop; may be empty
 }
 
-// Error returns one line, and the remedy after it.
+// Error returns the runtime, operation, object, reason and remedy. It has several lines
+// if the class or the cause has.
 func (e *Error) Error() string {
 	var b strings.Builder
 	if e.Runtime != "" {

@@ -19,12 +19,12 @@ const (
 	LabelRole    = labelPrefix + "role"
 	LabelVersion = labelPrefix + "version"
 
-	// LabelServes is the ID of the object, such as a network, for which an adapter has a
-	// container of its own: on that one, and on each container that cannot do without it.
+	// LabelServes is the ID of an object, such as a network, that needs a container of the
+	// adapter's own. That container has this label, and so has each container that needs it.
 	LabelServes = labelPrefix + "serves"
 
-	// LabelExpires is the time (RFC 3339) from which an object of [RoleAdapter] counts as
-	// left behind, unless a container that cannot do without it is there.
+	// LabelExpires is a time (RFC 3339). After it an object with [RoleAdapter] may be
+	// removed by anybody, unless a container that needs it exists.
 	LabelExpires = labelPrefix + "expires"
 )
 
@@ -88,8 +88,9 @@ func AdapterLabels(serves string, expires time.Time) map[string]string {
 	return labels
 }
 
-// IsManaged tells whether a container with this name and these labels is ours. One that
-// somebody else has made of an image of ours has only the image's labels.
+// IsManaged reports whether Moat created a container with this name and these labels. A
+// container that somebody else created from an image of Moat's inherits the image's labels,
+// which have [RoleImage]. It is not managed.
 func IsManaged(name string, labels map[string]string) bool {
 	return (labels[LabelManaged] == "true" && labels[LabelRole] != RoleImage) || IsRunName(name)
 }

@@ -43,11 +43,11 @@ func (c ServiceConfig) expandCmd() []string {
 // it needs, KEY=value, beside the container's own. The values of placeholders are in
 // those variables alone, so that no shell parses them.
 //
-// A placeholder becomes a reference that suits the quotes around it, and its value stays
-// one word, or part of one, whether it is written {key}, "{key}" or '{key}'. An unknown
-// one stays, as do ${key} and, outside single quotes, \{key}. Here-documents are not
-// understood. What the script hands to a further interpreter (sh -c "… {key} …"), that
-// one does parse.
+// A placeholder becomes a variable reference that fits the quotes around it. Its value
+// stays one word, or part of a word, in {key}, "{key}" and '{key}' alike. An unknown
+// placeholder is not replaced, nor is ${key}, nor \{key} outside single quotes.
+// Here-documents are not supported. If the script passes a value to another interpreter
+// (sh -c "… {key} …"), that interpreter does parse it.
 func (i ServiceInfo) ReadinessScript() (script string, env []string) {
 	values := placeholders(i.Env, i.PasswordEnv)
 	references := map[string]string{}

@@ -5,8 +5,7 @@ import "context"
 // RuntimeType identifies the container runtime being used.
 type RuntimeType string
 
-// The runtimes that the documented package names. Each other adapter brings a name of
-// its own.
+// The types of the Docker and Apple runtimes. Each other adapter defines its own.
 const (
 	RuntimeDocker RuntimeType = "docker"
 	RuntimeApple  RuntimeType = "apple"

@@ -210,9 +210,9 @@ func redactedEnv(env map[string]string) map[string]string {
 	return hidden
 }
 
-// Redact returns a text, such as a command's output, without the service's password:
-// neither as it is nor as quoted strings, JSON and URLs write it, and where it has
-// several lines, without any of them.
+// Redact replaces the service's password in a text, such as a command's output. It also
+// finds the password as quoted strings, JSON and URLs write it. If the password has several
+// lines, each of them is replaced as well.
 func (i ServiceInfo) Redact(text string) string {
 	return redact.Text(text, i.Env[i.PasswordEnv])
 }

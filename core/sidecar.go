@@ -8,7 +8,8 @@ import (
 // SidecarManager handles helper containers beside a run's main one.
 // Returned by Runtime.SidecarManager - nil if not supported.
 //
-// services.NewSidecarManager makes one for any runtime that has networks.
+// services.NewSidecarManager returns one for any runtime that has networks and implements
+// optional.Inspector.
 type SidecarManager interface {
 	// StartSidecar pulls, creates and starts a sidecar on its network and returns
 	// its container ID.

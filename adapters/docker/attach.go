@@ -11,8 +11,9 @@ import (
 	"github.com/moatproject/moat/core/driver"
 )
 
-// Attach connects to a running container. One without Interactive reads no Stdin. A
-// writer that is more than 64 MiB behind delays the container, and with it all others.
+// Attach connects to a running container. If the container is not Interactive, Stdin is
+// not read. A writer that is more than 64 MiB behind delays the container and everyone who
+// is attached to it.
 func (r *Runtime) Attach(ctx context.Context, id string, opts core.AttachOptions) error {
 	if err := validateInitialSize(opts); err != nil {
 		return err
@@ -164,7 +165,8 @@ func (r *Runtime) attachToLog(c *call, opts core.AttachOptions, _ string) (*stre
 	return newStream(conn, opts), err
 }
 
-// ReleaseContainer lets the program of a held container begin, which this runtime starts.
+// ReleaseContainer lets the program of a held container begin. The container must be
+// started by the same Runtime value.
 func (r *Runtime) ReleaseContainer(ctx context.Context, id string) error {
 	c, err := r.on(ctx, r.timeout, "release container", id)
 	if err != nil {

@@ -35,9 +35,9 @@ func (r *Runtime) onPath(ctx context.Context, op, id, field, file string) (*call
 	return c, err
 }
 
-// CopyTo extracts an archive into a directory of a container. In a running sandbox that
-// takes a program tar in the container, and leaves extended attributes out. A sandbox
-// that has ended has the files at its next start.
+// CopyTo extracts an archive into a directory of a container. In a running sandbox it needs
+// the program tar in the container, and drops extended attributes. In a sandbox that has
+// exited, the files appear at its next start.
 func (r *Runtime) CopyTo(ctx context.Context, id, dir string, archive io.Reader) error {
 	c, err := r.onPath(ctx, "copy to container", id, "dir", dir)
 	if err != nil {

@@ -143,19 +143,19 @@ func (r rule) matches(text string, err error) bool {
 
 const (
 	checkEngine    = "Check that the engine is healthy"
-	startBuildKit  = "Start BuildKit, name another with BUILDKIT_HOST, or unset that: the engine can build too"
+	startBuildKit  = "Start BuildKit, set BUILDKIT_HOST to another one, or unset BUILDKIT_HOST to build with the engine"
 	startEngine    = "Start the engine, or name another endpoint with DOCKER_HOST"
 	otherPort      = "Choose another host port, or 0 for a free one"
 	askRegistry    = "Check the registry's address, and that the engine's host can reach it"
-	askAccess      = "Ask who runs the engine, or the proxy before it, for access"
+	askAccess      = "Ask the administrator of the engine, or of the proxy in front of it, for access"
 	checkTag       = "Check the image's name and tag"
-	registryBroken = "Try again later: the registry has a failure of its own"
+	registryBroken = "Try again later: the registry reports an internal failure"
 	pullLater      = "Try again later, or log in with `docker login`: the registry limits pulls"
 	logIn          = "Log in to the image's registry with `docker login`"
 
 	checkRuntimes  = "Check the engine's OCI runtimes (docker info)"
-	checkProgram   = "Check the program's name, and that the image has it and its interpreter"
-	runnable       = "Name a program for the engine's machine, and make it executable"
+	checkProgram   = "Check the program's name, and that the program and its interpreter are in the image"
+	runnable       = "Choose an executable file that is built for the engine's architecture"
 	mendDockerfile = "Fix the Dockerfile"
 	checkContext   = "Check the path, and the patterns in .dockerignore"
 	otherFolder    = "Choose a path whose parents are directories"
@@ -186,7 +186,7 @@ var rules = []rule{
 	{texts: []string{"unknown runtime specified"}, class: core.ErrUnavailable, remedy: checkRuntimes},
 	{texts: []string{"unknown or invalid runtime name"}, class: core.ErrUnavailable, remedy: checkRuntimes},
 	{texts: []string{"unable to apply caps"}, class: core.ErrUnsupported, remedy: "Ask for fewer capabilities: the engine's machine does not have all of these"},
-	{texts: []string{"did not terminate successfully: exit status 137"}, class: core.ErrInvalidConfig, field: "MemoryMB", remedy: "Allow more memory: the sandbox needs some beside the workload's"},
+	{texts: []string{"did not terminate successfully: exit status 137"}, class: core.ErrInvalidConfig, field: "MemoryMB", remedy: "Allow more memory: the sandbox itself needs memory too"},
 
 	// runc.
 	{texts: []string{"exec:", "executable file not found"}, class: core.ErrInvalidConfig, field: "Cmd", cause: fs.ErrNotExist, remedy: checkProgram},

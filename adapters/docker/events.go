@@ -69,8 +69,8 @@ const attributeExitCode = "exitCode"
 var attributes = []string{"name", "image", attributeExitCode, "execDuration", "containerExitCode", "podId"}
 
 // Events subscribes to the events of the managed containers. An engine that was
-// restarted has forgotten its events: what became of the containers is looked up then.
-// Of one that has been removed meanwhile only that is told.
+// restarted has forgotten its events, so Events then compares the containers' states. For a
+// container that was removed meanwhile it reports only the removal.
 func (r *Runtime) Events(ctx context.Context, opts optional.EventOptions) (iter.Seq2[optional.Event, error], error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err

@@ -17,10 +17,10 @@ import (
 	"github.com/moatproject/moat/core/optional"
 )
 
-// Exec runs a program in a running container. Its output ends two seconds after it
-// where a child keeps that open. A size that no terminal has is passed over, in
-// Resize. In images without a shell some programs may begin before their terminal has
-// its initial size: under a sandbox, and on engines before Docker 23.
+// Exec runs a program in a running container. If a child process keeps the output open,
+// Exec stops reading two seconds after the program has exited. Invalid sizes from Resize
+// are ignored. In an image without a shell, a program may begin before its terminal has its
+// initial size, under a sandbox and on engines before Docker 23.
 func (r *Runtime) Exec(ctx context.Context, id string, opts optional.ExecOptions) (int64, error) {
 	if err := opts.Validate(); err != nil {
 		return 0, err

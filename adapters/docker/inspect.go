@@ -12,8 +12,8 @@ import (
 	"github.com/moatproject/moat/core/optional"
 )
 
-// Inspect returns a container's details. With a sandbox, the first call for a container
-// that may be in it proves it.
+// Inspect returns a container's details. With a Sandbox, the first call for a container
+// with an OCI runtime of its own may verify the sandbox, which can start a container.
 func (r *Runtime) Inspect(ctx context.Context, id string) (optional.Details, error) {
 	found, err := r.inspect(ctx, "inspect container", id)
 	if err != nil {

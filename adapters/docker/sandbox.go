@@ -48,8 +48,8 @@ type sandbox struct {
 	warned sync.Once
 }
 
-// Verify proves that the sandbox works. Without one it is enough that the engine has
-// answered before.
+// Verify proves that the sandbox works. Without a Sandbox it asks for nothing that Ping has
+// not asked for.
 func (r *Runtime) Verify(ctx context.Context) error {
 	c, err := r.begin(ctx, 0, "verify sandbox", r.options.Host)
 	if err != nil {

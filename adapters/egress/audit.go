@@ -15,13 +15,14 @@ const RecordVersion = 1
 // Verdict is the kind of a [Record].
 type Verdict string
 
-// The verdicts. A request that is not allowed has one record. One that is allowed has
-// two of the same Flow: Allowed before anything is sent to the destination, so that not
-// even a killed proxy hides it, and one of the others when it is over.
+// The verdicts. A request has an Allowed record before the proxy connects to its
+// destination, so that it is on record even if the proxy is killed. When it is over it has
+// Denied, Failed or Ended with the same Flow. A request that is refused, or whose host
+// cannot be resolved, has only Denied or Failed. Lost belongs to no request.
 const (
 	Allowed Verdict = "allowed" // a connection to the destination is about to be made
 	Denied  Verdict = "denied"  // refused by policy; after Allowed: because of its ClientHello
-	Failed  Verdict = "failed"  // the policy allows it, but the destination cannot be reached
+	Failed  Verdict = "failed"  // a rule allows it, but the host was not resolved or reached
 	Ended   Verdict = "ended"   // over, for the given reason, with the bytes it moved
 	Lost    Verdict = "lost"    // as many records as Lost says could not be written before this one
 )

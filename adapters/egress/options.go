@@ -40,8 +40,8 @@ type Options struct {
 	// ErrorLog gets net/http's reports about broken connections. nil: discarded.
 	ErrorLog *log.Logger
 
-	// MaxConnections is how many clients' connections are open at once. More are
-	// answered with 503. 0: 1024.
+	// MaxConnections limits the clients' connections that are served at the same time.
+	// Further ones get 503, or are closed without an answer if there are many. 0: 1024.
 	MaxConnections int
 
 	// MaxHeaderBytes limits the headers of a request and of its answer. net/http allows

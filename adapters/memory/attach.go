@@ -116,7 +116,7 @@ func streamFailure(op, id string, err error) error {
 	return failure(op, id, nil, err)
 }
 
-// Exec runs a further program beside the container's own, which ends with that one.
+// Exec runs another program in a running container. It is killed when the container exits.
 func (r *Runtime) Exec(ctx context.Context, id string, opts optional.ExecOptions) (int64, error) {
 	const op = "exec in container"
 	if err := opts.Validate(); err != nil {

@@ -43,11 +43,11 @@
 // privileges, published ports, the host's network or its address) is refused with
 // [core.ErrUnsupported]. [Runtime.Capabilities] says the same as data.
 //
-// A terminal has a size, and SIGWINCH tells of a new one. Written \n become \r\n, typed
-// \r become \n, and what is typed is shown. Ctrl-C is SIGINT for all its processes, Ctrl-D
-// at the beginning of a line ends the input for good. Missing are all modes, editing of
-// lines (what is typed arrives at once), job control and /dev/tty. A shell without a
-// script has no prompt: it reads all that is typed, and then runs it.
+// A terminal has a size, and SIGWINCH reports a change. Output \n becomes \r\n, input \r
+// becomes \n, and input is echoed. Ctrl-C sends SIGINT to all processes of the terminal.
+// Ctrl-D at the beginning of a line ends the input for good. There are no terminal modes,
+// no line editing (input arrives at once), no job control and no /dev/tty. A shell without
+// a script has no prompt: it reads all input, and then runs it.
 //
 // The shell is for the short scripts of images, builds and readiness commands. It has the
 // language of POSIX and the commands in /bin, but refuses traps, commands in the

@@ -181,7 +181,7 @@ func (r *Runtime) Describe(ctx context.Context) (optional.Description, error) {
 	}, nil
 }
 
-// Capabilities tells what takes no kernel.
+// Capabilities returns the features that need no kernel: the runtime has no others.
 func (r *Runtime) Capabilities() optional.Capabilities {
 	return optional.Capabilities{
 		Isolation:       optional.IsolationNone,

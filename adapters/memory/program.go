@@ -21,7 +21,7 @@ func (p *Process) Args() []string { return slices.Clone(p.command.args) }
 // Environ returns the environment, as KEY=value.
 func (p *Process) Environ() []string { return slices.Clone(p.command.env) }
 
-// Stdin returns the standard input, whose reads end when the process has to.
+// Stdin returns the standard input. A blocked Read returns when Done is closed.
 func (p *Process) Stdin() io.Reader { return p.command.input() }
 
 // Stdout returns the standard output.
@@ -53,9 +53,9 @@ func (p *Process) Kill(signal int) error {
 	return nil
 }
 
-// Start begins a process that runs beside this one, and ends with it: args has its program
-// and arguments. It has this one's environment, directory and outputs, and no input. Its
-// exit status comes through the channel.
+// Start starts a child process. args has its program and arguments. It inherits the
+// environment, the directory and the outputs, and has no input. It is killed when this
+// process ends. The channel delivers its exit status once.
 func (p *Process) Start(args ...string) (<-chan int, error) {
 	parent := p.command
 	child := parent.run.newProcess(parent.ctx, parent.terminal)

@@ -78,8 +78,9 @@ type Target struct {
 // Images are the references of the suite's images.
 type Images struct{ Image, ConfigImage, PullImage, MissingImage, UnreachableImage string }
 
-// Main runs the program with the process's arguments, and returns its exit status. SIGINT and
-// SIGTERM end it when the cases that are running have removed their containers.
+// Main runs the program with the process's arguments and returns its exit status. After
+// SIGINT, SIGTERM or SIGHUP it returns once the running cases have removed their containers.
+// A second signal kills the process at once.
 //
 // The program is also the agent of the images that it makes, when it is started under the
 // name "agent". So it must be linked statically.
@@ -132,8 +133,8 @@ func (o *options) parse(args []string, stderr io.Writer, names []string) error {
 	flags.StringVar(&o.run, "run", "", "run the cases whose names match this `regexp`, with _ for each blank, as go test -run does")
 	flags.BoolVar(&o.list, "list", false, "list the cases instead of running them")
 	flags.BoolVar(&o.json, "json", false, "print one JSON array of objects")
-	flags.IntVar(&o.parallel, "parallel", runtime.GOMAXPROCS(0), "run so many cases at once")
-	flags.StringVar(&o.agent, "agent", "", "`file` with the agent for the images: this program, or one like it, built statically for the engine's machine (default this program)")
+	flags.IntVar(&o.parallel, "parallel", runtime.GOMAXPROCS(0), "maximum `number` of cases at once; by default as many as Go uses CPUs")
+	flags.StringVar(&o.agent, "agent", "", "`file` to put into the images as their agent: moat-conform, linked statically for the engine's architecture (default this program)")
 	flags.StringVar(&o.busybox, "busybox", "", "`file` with a static BusyBox for the images (default the one in PATH)")
 	flags.StringVar(&o.registry, "registry", "127.0.0.1:0", "`address` on which this program serves the image to pull, or none to leave pulls untested")
 	flags.StringVar(&o.pullImage, "pull-image", "", "`image` to pull from another registry, with the programs of the suite's images")

@@ -44,8 +44,8 @@ type Options struct {
 	Sandbox bool
 }
 
-// DefaultOptions returns the options for a host: a sandbox on Linux, where gVisor
-// exists, unless MOAT_NO_SANDBOX=1 turns it off.
+// DefaultOptions returns the options for a host. On Linux they require a sandbox, unless
+// the environment has MOAT_NO_SANDBOX=1. On other systems they do not. Nothing is checked.
 func DefaultOptions(host Host) Options {
 	return Options{Sandbox: host.GOOS == "linux" && host.getenv("MOAT_NO_SANDBOX") != "1"}
 }
@@ -81,17 +81,17 @@ type Candidate struct {
 	New      func() (core.Runtime, error) // makes it without opening anything
 }
 
-// Attempt tells what became of a candidate.
+// Attempt is the result of trying a candidate.
 type Attempt struct {
 	Candidate
-	Err error // nil: usable
+	Err error // nil: chosen, or it answered after another was chosen and was not verified
 }
 
 // Plan returns the candidates that detection tries, best first.
 //
-// Forced by [EnvRuntime], a runtime has no fallback; a name that is not registered is
-// [core.ErrInvalidConfig]. Otherwise the registrations count that have a rank on this
-// host. No candidate is [core.ErrUnavailable].
+// If [EnvRuntime] names a runtime, the plan has only its candidates; a name that is not
+// registered is [core.ErrInvalidConfig]. Otherwise the plan has the registrations that have
+// a rank on this host. A plan without candidates is [core.ErrUnavailable].
 func Plan(host Host, opts Options, registered []Registration) ([]Candidate, error) {
 	wanted, err := choose(host, registered)
 	if err != nil {
@@ -159,29 +159,30 @@ func Names(registered []Registration) []string {
 	return names
 }
 
-// OnlyForced reports whether autodetection on a host never tries a runtime, neither by
-// itself nor as the sandbox of another one.
+// OnlyForced reports whether the runtime called name is used on this host only if
+// [EnvRuntime] names it: autodetection tries it neither for itself nor in the place of
+// another runtime.
 func OnlyForced(host Host, registered []Registration, name core.RuntimeType) bool {
 	return !slices.ContainsFunc(registered, func(r Registration) bool {
 		return (r.Name == name || r.Sandboxed == name) && r.rank(host) > 0
 	})
 }
 
-// Detect returns the first usable runtime of a plan, and what became of each
-// candidate. All are asked at once, and those after the chosen one only until it is
-// chosen. The caller owns the runtime that is returned, the others are closed. Where
-// none is usable the error lists every reason.
+// Detect returns the first usable runtime of a plan, and an Attempt for each candidate. It
+// pings all candidates at the same time, and cancels the other pings once it has chosen
+// one. The caller closes the returned runtime; Detect closes the others. If none is usable,
+// the error lists every reason.
 //
-// A runtime that is a [optional.Verifier] is usable if it answers and its verification succeeds:
+// A runtime is usable if it answers and, if it is an [optional.Verifier], Verify succeeds:
 // containers can be created with it.
 func Detect(ctx context.Context, plan []Candidate) (core.Runtime, []Attempt, error) {
 	return detect(ctx, plan, true)
 }
 
-// Unverified is Detect for work that creates no container: a sandbox is a property
-// of a container, so an engine will do that has none. Of a plan with one candidate
-// nothing is verified. Of several, the one that Detect would return is preferred, because
-// the containers are there, to the first one that answers.
+// Unverified is Detect for work that creates no container and so needs no working sandbox.
+// If the plan has one candidate, it only has to answer. If it has several, Unverified
+// returns the one that Detect would return, because the containers are there. If Detect
+// would return none, Unverified returns the first one that answers.
 func Unverified(ctx context.Context, plan []Candidate) (core.Runtime, []Attempt, error) {
 	return detect(ctx, plan, false)
 }

@@ -6,13 +6,12 @@ import (
 	"sync"
 )
 
-// BacklogSize is a usual bound for a [Backlog], in bytes. Engines send to everyone who is
-// attached no faster than to the slowest, so output must be taken from them, and a
-// program's output that goes to a pipe must not be cut off.
+// BacklogSize is a common size for a [Backlog], in bytes. One slow reader delays everyone
+// who is attached, so an adapter must keep reading, and it must not drop output.
 const BacklogSize = 64 << 20
 
-// Backlog takes an engine's output as fast as it comes and keeps it for a slow reader. It
-// keeps up to a bound, and the rest of the read that reached the bound.
+// Backlog buffers an engine's output for a slow reader. When the buffer is full, it takes
+// no more until the reader has caught up. The last read may exceed the bound.
 type Backlog struct {
 	max     int
 	mu      sync.Mutex

@@ -25,19 +25,20 @@ type Carrier struct {
 	// failure ends the attachment. nil: at once.
 	Ready func(context.Context) error
 
-	// Copy writes the program's output, and returns the program's exit code once there is
-	// no more, or as soon as ctx ends. It may write from several goroutines. Where the
-	// caller's writers are equal, so are these: a program of the engine's that is given one
-	// pipe for both keeps the order of its output.
+	// Copy writes the program's output to stdout and stderr. It returns the program's exit
+	// code when there is no more output, or an error as soon as ctx ends. It may write from
+	// several goroutines. If the caller's Stdout and Stderr are the same writer, so are
+	// stdout and stderr. Copy can then use one pipe for both, which keeps their order.
 	Copy func(ctx context.Context, stdout, stderr io.Writer) (int64, error)
 }
 
-// Run carries until Copy returns, Ready fails, a writer fails, or ctx ends, and returns
-// which it was. Of several failures ctx's comes first. Beside Stdin's failure the exit
-// code is valid. A failure of a caller's stream is a [*CallerError].
+// Run copies the streams until Copy returns, Ready fails, a writer fails, or ctx ends. It
+// returns Copy's exit code and the error that ended it; the error of ctx wins over others.
+// A failure of a caller's stream is a [*CallerError]. If only Stdin failed, the exit code
+// is valid.
 //
-// A Read of Stdin that is in progress is left to itself. So are Copy and a Write of the
-// caller's that outlast ctx by half a second.
+// Run does not wait for a Read of Stdin that is in progress. It waits for Copy, and for a
+// Write in progress, until half a second after ctx ends.
 func (c *Carrier) Run(ctx context.Context) (int64, error) {
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// Holds keeps which held containers wait for their release ([optional.Releaser]), by full ID.
-// The zero value has none. It is safe for concurrent use.
+// Holds tracks the held containers that wait for their release ([optional.Releaser]). IDs
+// are full ones. The zero value is empty and ready to use. It is safe for concurrent use.
 type Holds struct {
 	mu    sync.Mutex
 	holds map[string]*Hold
@@ -19,7 +19,8 @@ type Hold struct {
 	attachments int
 }
 
-// Begin is for StartAttached, before it starts the container. It must be followed by End.
+// Begin registers a StartAttached. Call it before the container starts, and End when
+// StartAttached returns.
 func (h *Holds) Begin(id string) *Hold {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -28,7 +29,7 @@ func (h *Holds) Begin(id string) *Hold {
 	return hold
 }
 
-// End is for StartAttached when it returns.
+// End ends what Begin registered.
 func (h *Holds) End(id string, hold *Hold) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -38,8 +39,8 @@ func (h *Holds) End(id string, hold *Hold) {
 	}
 }
 
-// Await returns when the container has been released. open tells the one caller that is
-// to let its program begin.
+// Await waits until the container is released, or ctx ends, and then returns ctx's error.
+// open is true for exactly one caller of each hold: that one must let the program begin.
 func (h *Holds) Await(ctx context.Context, hold *Hold) (open bool, err error) {
 	select {
 	case <-hold.released:

@@ -37,11 +37,11 @@ type Copier interface {
 	//     blocks. That Read is left to itself, what it returns is lost, and no other begins.
 	CopyTo(ctx context.Context, id, dir string, archive io.Reader) error
 
-	// CopyFrom returns the file or directory at an absolute path as an archive, whose
-	// entries' names begin with the path's last element; of "/", with ".". A symbolic link
-	// is archived as one, a socket may be left out. The caller reads the archive to io.EOF,
-	// beyond the end that a [tar.Reader] sees, because only that tells a whole copy, and
-	// closes it.
+	// CopyFrom returns the file or directory at an absolute path as an archive. The names of
+	// its entries begin with the last element of the path, or with "." for "/". A symbolic
+	// link is archived as a link; a socket may be left out. Only io.EOF shows that the copy is
+	// complete, so the caller reads on to io.EOF after a [tar.Reader] has reached its end. The
+	// caller closes the reader.
 	//
 	//   - RT-143: as RT-140, back again, whether the container runs or has not started yet.
 	//   - RT-144: no such container or path: [core.ErrNotFound], and for no other reason.
@@ -123,10 +123,10 @@ func decompressor(begin string) string {
 	return ""
 }
 
-// GNUHeader makes a header one of GNU's format: programs that know no PAX records, such
-// as BusyBox's tar, read large owners and sizes, times before 1970 and long names from it.
-// Times lose their fraction of a second. Extended attributes are left out, and names of
-// owners, which may mean others in a container.
+// GNUHeader converts a header to GNU's format. Programs without support for PAX records,
+// such as BusyBox's tar, can read large owners and sizes, times before 1970 and long names
+// from it. Times lose their fraction of a second. Extended attributes are dropped. So are
+// the names of owners, because a container may give them to other numbers.
 func GNUHeader(header *tar.Header) {
 	*header = tar.Header{
 		Format: tar.FormatGNU, Typeflag: header.Typeflag, Name: header.Name, Linkname: header.Linkname,
@@ -143,12 +143,12 @@ var (
 	errNoArchive = errors.New("this is not an archive")
 )
 
-// WholeArchive returns an archive as src sends it, but its end only after src has ended
-// without a failure: an archiver reports what it could not read after its last byte. Where
-// src fails, or ends before the archive does, reading fails instead, for who reads to the
-// archive's end and for who reads to io.EOF. What src sends after the archive's end is
-// dropped. visit is called with each header before its bytes are passed on, and an error
-// of its ends the archive; nil: no visits.
+// WholeArchive returns a reader of the archive that src sends. It delivers the archive's
+// end only after src has ended without an error, because an archiver reports unreadable
+// files after its last byte. If src fails or ends too early, a Read fails before the
+// archive's end, so a [tar.Reader] sees the error too. Data after the archive's end is
+// dropped. visit is called with each header before its bytes are passed on; an error of
+// visit ends the archive. visit may be nil.
 func WholeArchive(src io.Reader, visit func(*tar.Header) error) io.Reader {
 	w := &wholeArchive{src: endKeeper{Reader: src}, visit: visit, content: make([]byte, 32<<10)}
 	w.entries = tar.NewReader(io.TeeReader(&w.src, &w.ready))

@@ -11,11 +11,11 @@ import (
 
 // EventSource is the optional interface for what happens to containers.
 type EventSource interface {
-	// Events subscribes to the events of the managed containers. The subscription
-	// stands when it returns, and ends with ctx, with the loop over the sequence, or
-	// with an error, which comes last. When the connection to the engine breaks it is
-	// made again, and what happened meanwhile is caught up with; an engine that stays
-	// away for [EventPatience] is [core.ErrUnavailable]. The end of ctx is no error.
+	// Events subscribes to the events of the managed containers. When it returns, no later
+	// event is missed. The sequence ends when ctx ends, when the caller leaves the loop, or
+	// after an error, which is the last element. The end of ctx is not an error. If the
+	// connection breaks, Events connects again and delivers the events that happened
+	// meanwhile. If it cannot within [EventPatience], the error is [core.ErrUnavailable].
 	//
 	//   - RT-150: started, died with its exit code, and removed, each once and, of one
 	//     container, in order.
@@ -26,7 +26,7 @@ type EventSource interface {
 	Events(ctx context.Context, opts EventOptions) (iter.Seq2[Event, error], error)
 }
 
-// EventPatience is how long a broken subscription is tried again.
+// EventPatience is how long Events tries to connect to the engine again.
 const EventPatience = time.Minute
 
 // EventOptions selects events.
@@ -35,8 +35,8 @@ type EventOptions struct {
 	Since     time.Time // by the engine's clock; zero: from now on
 }
 
-// Validate reports what can be the name of no container, as [core.ErrInvalidConfig] with the
-// field's name.
+// Validate reports a Container that cannot be a container's name, as [core.ErrInvalidConfig]
+// with the field's name.
 func (o EventOptions) Validate() error {
 	if flaw := validation.Flaw(o.Container); flaw != "" {
 		return core.Invalid("Container", "%q %s", o.Container, flaw)

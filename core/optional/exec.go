@@ -8,10 +8,9 @@ import (
 
 // Execer is the optional interface for running further programs in a container.
 type Execer interface {
-	// Exec runs a program in a running container, beside its own, and returns the
-	// program's exit code when it has exited and its output has been written, also where
-	// it has closed its output before. When ctx ends, the program is left to itself:
-	// runtimes cannot signal it.
+	// Exec runs another program in a running container. It returns the program's exit code
+	// once the program has exited and its output has been written, even if it closed its
+	// output earlier. When ctx ends, the program goes on: runtimes cannot signal it.
 	//
 	//   - RT-130: its own code, 128+n after signal n; stdout and stderr apart, no byte lost.
 	//   - RT-131: Env, WorkingDir and User hold; where they are empty, the container's do.

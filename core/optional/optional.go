@@ -66,7 +66,8 @@ type Details struct {
 // Verifier is the optional interface of runtimes whose Ping does not show that
 // containers can really run, such as a sandbox that is listed but does not start.
 type Verifier interface {
-	// Verify runs what proves it. A success is remembered, a failure is not.
+	// Verify proves that containers can run, for example by starting one. The runtime
+	// remembers a success, but not a failure.
 	Verify(ctx context.Context) error
 }
 
@@ -83,7 +84,7 @@ type Description struct {
 	Platform string `json:"platform"` // "linux/amd64"
 	Kernel   string `json:"kernel"`   // what workloads see, where known
 	Sandbox  string `json:"sandbox,omitempty"`
-	Files    string `json:"files,omitempty"` // what becomes of a container's when it ends, where that depends on the engine
+	Files    string `json:"files,omitempty"` // what becomes of a container's files when it ends, if that depends on the engine
 }
 
 // Isolation tells what stands between a workload and the host.

@@ -8,9 +8,9 @@ import (
 // program can be held until the services that it needs are ready.
 type Releaser interface {
 	// ReleaseContainer lets the program of a [core.Config.Held] container begin. StartAttached
-	// starts the container, reads no Stdin and waits for the release, on the same runtime.
-	// Before the start it is remembered: the program then begins with the start. Each
-	// further start needs its own release.
+	// starts the container, and waits for the release before it reads Stdin. Both calls must
+	// use the same Runtime value. A release before the start is remembered: the program then
+	// begins at once. Each further start needs a release of its own.
 	//
 	//   - RT-115: StartAttached that returns before the release, such as at the end of its
 	//     ctx, leaves a program that never begins. The container may run or have exited;

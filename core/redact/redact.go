@@ -13,8 +13,8 @@ import (
 // Mark takes the place of a secret.
 const Mark = "[redacted]"
 
-// Text returns a text without secrets: neither as they are nor as quoted strings, JSON
-// and URLs write them, and of one with several lines, without any of them.
+// Text replaces each secret in a text by [Mark]. It also finds secrets as quoted strings,
+// JSON and URLs write them. If a secret has several lines, each of them is replaced as well.
 func Text(text string, secrets ...string) string {
 	var pairs []string
 	for _, form := range Forms(secrets...) {
@@ -23,8 +23,8 @@ func Text(text string, secrets ...string) string {
 	return strings.NewReplacer(pairs...).Replace(text)
 }
 
-// Forms returns how secrets may appear in a text, the longest first, so that
-// no form hides a part of another alone.
+// Forms returns the ways in which secrets may be written in a text. The longest come first:
+// replacing a shorter form first could leave the rest of a longer one.
 func Forms(secrets ...string) []string {
 	var lines []string
 	for _, secret := range secrets {

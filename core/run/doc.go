@@ -14,8 +14,8 @@
 // # The life of a run
 //
 //	preparing ──▶ held ──▶ running ──▶ exited ──▶ removing ──▶ gone
-//	    │           │         │  └──▶ left
-//	    └───────────┴─────────┴────────────────▶ removing
+//
+// From each of the first four states a run can also go to removing or to left.
 //
 // A walk-through, errors left out:
 //

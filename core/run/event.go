@@ -54,7 +54,7 @@ type Event struct {
 	State State // after the event
 	Step  Step  // of the step events
 	Limit Limit // of [EventLimit]
-	Err   error // of a step that failed, and of [StateRemoving] where parts are left
+	Err   error // why a step failed, or in [StateRemoving] why parts could not be removed
 }
 
 // StepError tells which part of a run could not be made or started. Its text is the

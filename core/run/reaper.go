@@ -40,9 +40,10 @@ type Reaper struct {
 // reapRounds is how often objects that have changed meanwhile are judged anew.
 const reapRounds = 5
 
-// Clean removes the orphans and returns those that it has removed. An object that
-// changes meanwhile is judged once more. Runs of which nothing is left are forgotten.
-// unknown are the names of containers that run although their run is unknown: they stay.
+// Clean removes the orphans and returns those that it removed, also when it fails. If an
+// object changes meanwhile, Clean looks again, up to five times in all. It makes the Store
+// forget runs that have no objects left. unknown lists running containers whose run the
+// Store does not know: they are not removed.
 func (r Reaper) Clean(ctx context.Context) (removed []Orphan, unknown []string, err error) {
 	for range reapRounds {
 		var orphans []Orphan

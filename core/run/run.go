@@ -22,7 +22,7 @@ import (
 type Options struct {
 	Store    Store       // nil: nothing remembers the run when this process is killed
 	Clock    Clock       // nil: [SystemClock]
-	Progress func(Event) // nil: discards. It is called for one event after the other, and calls no method of the run
+	Progress func(Event) // nil: discards. Calls do not overlap. It must not call methods of the run
 	Random   io.Reader   // for IDs and passwords; nil: crypto/rand's Reader
 
 	// Attached announces StartAttached instead of Start. The workload may then be
@@ -115,10 +115,25 @@ func (r *Run) ID() string { return r.spec.Workload.RunID }
 func (r *Run) Name() string { return r.spec.Workload.Name }
 
 // WorkloadID returns the ID of the workload's container, "" before it is created.
-func (r *Run) WorkloadID() string { return r.workload.id }
+func (r *Run) WorkloadID() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.workload.id
+}
 
 // OwnNetwork tells whether the run has made a network for itself.
-func (r *Run) OwnNetwork() bool { return r.network.id != "" }
+func (r *Run) OwnNetwork() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.network.id != ""
+}
+
+// publish sets the ID of a step's object, for which others may ask at the same time.
+func (r *Run) publish(id *string, value string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	*id = value
+}
 
 // State returns where the run is in its life, as far as this process knows.
 func (r *Run) State() State {
@@ -127,10 +142,11 @@ func (r *Run) State() State {
 	return r.state
 }
 
-// Prepare makes the parts of the run: its network, its services, its workload, of which
-// the program does not run yet. It returns when the services are ready, or, where the
-// workload is held until they are, as soon as that is created. The failure of a part is
-// a [*StepError]. Close removes what was made, also where Prepare fails.
+// Prepare creates the network, the services and the workload. The workload's program does
+// not run yet. Prepare returns when the services are ready. If the runtime can hold the
+// workload until they are, it returns as soon as the workload is created. If a part fails,
+// the error is a [*StepError]. Call Close in any case: it removes the parts, also after a
+// failed Prepare.
 func (r *Run) Prepare(ctx context.Context) error {
 	if err := r.claimIt(); err != nil {
 		return err
@@ -302,8 +318,9 @@ func (r *Run) begin(ready func() error) error {
 }
 
 // Wait waits until the workload has exited and returns its exit code. The end of ctx
-// ends the wait, not the run. Where a limit of [Spec] has ended the workload, the error is
-// a [*LimitError], beside the exit code.
+// ends the wait, not the run. If Timeout or IdleTimeout of [Spec] ended the workload, Wait
+// returns a [*LimitError] together with the exit code. If the workload could not be
+// stopped, LimitError.Err says why, and the exit code is 0 and means nothing.
 func (r *Run) Wait(ctx context.Context) (int64, error) {
 	bounded, stop := r.limits.bound(ctx)
 	defer stop(nil)
@@ -350,7 +367,8 @@ func (r *Run) exit() (first bool) {
 	return first
 }
 
-// Kill kills the workload, if its program has begun. It needs a [optional.Signaler].
+// Kill kills the workload. Before its program has begun, Kill does nothing and returns nil.
+// A runtime that is not an [optional.Signaler] returns [core.ErrUnsupported].
 func (r *Run) Kill(ctx context.Context) error {
 	r.mu.Lock()
 	begun := r.begun
@@ -383,9 +401,10 @@ func (r *Run) Leave() {
 	r.become(StateLeft)
 }
 
-// Close removes the services, the network and the workload, also one that still runs.
-// With [Spec.Keep] a workload that was started stays, and where it has not exited the
-// run is left. A run that was left or closed is left alone.
+// Close removes the services, the network and the workload, which may still run. With
+// [Spec.Keep], a workload that was started is kept; if it has not exited, Close calls Leave
+// and removes nothing. After Leave, or a successful Close, it does nothing. If Close fails,
+// it can be called again.
 func (r *Run) Close(ctx context.Context) error {
 	r.mu.Lock()
 	over := r.state == StateLeft || r.state == StateGone

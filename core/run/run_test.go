@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -316,6 +317,19 @@ func TestEndings(t *testing.T) {
 }
 
 // TestHeldUntilServicesAreReady starts the workload while its service starts.
+// TestQuestionsDuringPreparation is for the race detector.
+func TestQuestionsDuringPreparation(t *testing.T) {
+	r, _, _ := newRun(t, &fakeRuntime{}, nil)
+	prepared := make(chan error)
+	go func() { prepared <- r.Prepare(t.Context()) }()
+	for r.WorkloadID() == "" || !r.OwnNetwork() {
+		runtime.Gosched()
+	}
+	if err := errors.Join(<-prepared, r.Close(t.Context())); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestHeldUntilServicesAreReady(t *testing.T) {
 	for _, refuses := range []bool{false, true} {
 		f := &fakeRuntime{held: true, refuses: refuses, ready: make(chan struct{}), release: make(chan struct{})}

@@ -37,12 +37,14 @@ func (n *networkStep) do(ctx context.Context) (err error) {
 		return err
 	}
 	name := "moat-" + config.RunID
+	var id string
 	if creator, ok := n.manager.(optional.NetworkCreator); ok {
-		n.id, err = creator.CreateNetworkFrom(ctx, optional.NetworkConfig{Name: name, RunID: config.RunID, Labels: n.run.ownerLabels()})
+		id, err = creator.CreateNetworkFrom(ctx, optional.NetworkConfig{Name: name, RunID: config.RunID, Labels: n.run.ownerLabels()})
 	} else {
-		n.id, err = n.manager.CreateNetwork(ctx, name)
+		id, err = n.manager.CreateNetwork(ctx, name)
 	}
-	config.NetworkMode = n.id
+	n.run.publish(&n.id, id)
+	config.NetworkMode = id
 	return err
 }
 
@@ -149,15 +151,16 @@ type workloadStep struct {
 func (*workloadStep) name() Step { return StepWorkload }
 
 // do creates the container, held until its services are ready where the runtime can.
-func (w *workloadStep) do(ctx context.Context) (err error) {
+func (w *workloadStep) do(ctx context.Context) error {
 	config := w.run.spec.Workload
 	config.AutoRemove = w.run.spec.Detached && !w.run.spec.Keep
 	config.Held = w.run.options.Attached && len(w.run.spec.Services) > 0 && optional.CapabilitiesOf(w.run.runtime).HeldStart
-	w.id, err = w.run.runtime.CreateContainer(ctx, config)
+	id, err := w.run.runtime.CreateContainer(ctx, config)
 	if config.Held && core.FieldOf(err) == "Held" { // not with this image
 		config.Held = false
-		w.id, err = w.run.runtime.CreateContainer(ctx, config)
+		id, err = w.run.runtime.CreateContainer(ctx, config)
 	}
+	w.run.publish(&w.id, id)
 	w.held = config.Held && err == nil
 	return err
 }

@@ -7,9 +7,9 @@ const (
 	// LabelOwner is the name of the [Store] that knows whether the run is alive.
 	LabelOwner = "moat.run.owner"
 
-	// LabelForeground is "true" on the workload of a run that ends with its process,
-	// unless the process has left it, and "false" on that of a detached run, whatever its
-	// image says.
+	// LabelForeground is "false" on the workload of a detached run, and "true" on every
+	// other. A run with "true" ends with its process, unless the process called Leave. The
+	// run sets the label, so one of the image has no effect.
 	LabelForeground = "moat.run.foreground"
 )
 
@@ -23,8 +23,8 @@ type Store interface {
 	// Claim marks a run as alive until the claim is released, or its process dies.
 	Claim(runID string) (Claim, error)
 
-	// Liveness tells what is known of a run, and changes nothing. In doubt a run is
-	// alive.
+	// Liveness returns the state of a run's mark, and changes nothing. If the mark cannot be
+	// read, the result is LivenessLive.
 	Liveness(runID string) Liveness
 
 	// Ended lists the runs that are remembered and have no process.
@@ -57,7 +57,7 @@ type Liveness int
 
 // What can be known of a run.
 const (
-	LivenessUnknown Liveness = iota // it ended in order, was detached, or its mark was lost
+	LivenessUnknown Liveness = iota // no mark: it ended normally, was detached, or the mark was lost
 	LivenessKilled                  // its process was killed, or could not remove everything
 	LivenessLeft                    // its process has ended, the run goes on
 	LivenessLive                    // its process lives

@@ -1,5 +1,5 @@
-// Package services makes the managers of services and sidecars of a runtime's other
-// methods, once for all adapters, and has the services that users may name.
+// Package services implements core.ServiceManager and core.SidecarManager for all adapters,
+// on top of a runtime's other methods. It also defines the services that users can ask for.
 package services
 
 import (
@@ -30,8 +30,8 @@ type Definition struct {
 
 	Env         map[string]string // set where the user sets nothing
 	PasswordEnv string            // the variable with the password; empty: there is none
-	User        string            // whose password it is; empty: nobody's in particular
-	UserEnv     string            // the variable that says so where users choose it
+	User        string            // the user that the password is for; empty: none is named
+	UserEnv     string            // a variable with that user's name, if set; it wins over User
 	DatabaseEnv string            // the variable with the database's name; empty: there is none
 
 	// {password} and {key} in them stand for Env[PasswordEnv] and for Env[KEY]; see

@@ -10,8 +10,8 @@ import (
 	"github.com/moatproject/moat/core/optional"
 )
 
-// Watcher is the optional interface of a [core.ServiceManager] that spares [WaitReady]
-// asking for what the engine tells by itself, found by type assertion. [NewManager]'s has it.
+// Watcher is an optional interface of a [core.ServiceManager], found by type assertion. With
+// it [WaitReady] learns at once that a service died. The manager of [NewManager] has it.
 type Watcher interface {
 	// AwaitDeath blocks until the service has exited, and returns the error that
 	// CheckReady returns from then on. Any other error says that it cannot be known.

@@ -22,15 +22,17 @@ const (
 	readyPausePart     = 10
 )
 
-// WaitReady asks until the service is ready, after pauses of a tenth of the time that it
-// has waited, 50 to 200 ms. It gives up with [core.ErrTimeout] after timeout (0:
-// [DefaultReadyTimeout]) or at ctx's deadline; that error, and the one when ctx is
-// cancelled, match ctx's and contain what the service last answered. After a timeout
-// they also contain the end of its log, if manager is a [Watcher].
+// WaitReady calls CheckReady until the service is ready, with pauses of 50 to 200 ms that
+// grow with the time waited. It returns [core.ErrTimeout] after timeout (0:
+// [DefaultReadyTimeout]) or at ctx's deadline. A timeout also matches
+// [context.DeadlineExceeded]; a cancelled ctx matches [context.Canceled]. Both errors
+// contain the last answer of CheckReady. After a timeout the error also contains the end
+// of the service's log, if manager is a [Watcher].
 //
-// What asking again cannot change ends the wait at once: [core.ErrNotRunning] (the service
-// died), [core.ErrNotFound], [core.ErrInvalidConfig], [core.ErrUnsupported] and [core.ErrUnavailable]. A
-// [Watcher] tells of a death when it happens, others when they are asked.
+// These errors of CheckReady end the wait at once: [core.ErrNotRunning] (the service died),
+// [core.ErrNotFound], [core.ErrInvalidConfig], [core.ErrUnsupported] and
+// [core.ErrUnavailable]. With a [Watcher] WaitReady returns as soon as the service dies,
+// otherwise at the next check.
 func WaitReady(ctx context.Context, manager core.ServiceManager, info core.ServiceInfo, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(timeout, DefaultReadyTimeout))
 	defer cancel()

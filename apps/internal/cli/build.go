@@ -49,7 +49,7 @@ func (a *app) buildCommand() *cobra.Command {
 		Short: "Build an image from a Dockerfile and print its tag",
 		Long: "Build an image from a Dockerfile and the files of CONTEXT, a directory (default: the current one), and print its tag.\n" +
 			"A CONTEXT of - is an empty one, and the Dockerfile comes from standard input.\n" +
-			"Without -t the tag is " + core.ImagePrefix + "FOLDER:latest, after the folder's name, or " + tagAfter("stdin") + ".\n" +
+			"Without -t the tag is " + core.ImagePrefix + "DIRECTORY:latest, after the name of the CONTEXT directory, or " + tagAfter("stdin") + ".\n" +
 			"`moat run` takes any tag; `moat images` lists those that begin with " + core.ImagePrefix + ".\n\n" +
 			"The steps of a Dockerfile run in the engine's builder, outside the sandbox: build only what you trust.",
 		Args: cobra.MaximumNArgs(1),
@@ -178,7 +178,7 @@ func openContext(folder string) (root *os.Root, err error) {
 	failure := &core.Error{Op: "open build context", Object: folder}
 	info, err := os.Stat(folder)
 	if err == nil && !info.IsDir() {
-		failure.Class, failure.Err = core.ErrInvalidConfig, errors.New("it is no folder")
+		failure.Class, failure.Err = core.ErrInvalidConfig, errors.New("it is not a directory")
 		failure.Remedy = "Give the directory that holds the files; name a Dockerfile with -f"
 		return nil, failure
 	}
@@ -196,7 +196,7 @@ func openContext(folder string) (root *os.Root, err error) {
 }
 
 var (
-	errNotText   = errors.New("it is too large, or no text; where it is an archive, unpack it and give the folder as CONTEXT")
+	errNotText   = errors.New("it is too large, or not a text file; if it is an archive, unpack it and give the directory as CONTEXT")
 	errOwnIgnore = errors.New("it has a .dockerignore of its own, beside it; move that to CONTEXT/.dockerignore")
 )
 

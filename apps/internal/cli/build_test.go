@@ -221,7 +221,7 @@ func TestBuildsThatCannotBegin(t *testing.T) {
 	}{
 		{"absent", []string{`open build context "absent": not found`, "Give a directory"}},
 		{"https://example.org/x.git", []string{"not found", "Give a directory of this machine as CONTEXT"}},
-		{"file", []string{`"file"`, "no folder", "-f"}},
+		{"file", []string{`"file"`, "not a directory", "-f"}},
 		{"none", []string{`read Dockerfile "none/Dockerfile": not found`, "-f"}},
 		{"-f absent ok", []string{`"absent": not found`}},
 		{"-f folder ok", []string{`"folder"`, "is a directory"}},
@@ -237,7 +237,7 @@ func TestBuildsThatCannotBegin(t *testing.T) {
 		{"--label moat.managed=no ok", []string{"moat.managed", "Moat's own"}},
 		{"--dns 192.0.2.53 ok", []string{"unknown flag: --dns"}},
 		{"--progress fancy ok", []string{"fancy", "auto, plain or tty"}},
-		{"--progress tty ok", []string{"no terminal"}},
+		{"--progress tty ok", []string{"not a terminal"}},
 		{"-q --progress plain ok", []string{"quiet", "progress"}},
 		{"ok ok", []string{"arg"}},
 	} {

@@ -36,7 +36,7 @@ func (o *buildOptions) printer(env Env) (*buildPrinter, error) {
 	p := &buildPrinter{out: env.Stderr, steps: map[int]*buildStep{}}
 	switch {
 	case o.progress == progressTTY && !env.Terminal:
-		return nil, errors.New("--progress tty: standard error is no terminal")
+		return nil, errors.New("--progress tty: standard error is not a terminal")
 	case o.progress == progressTTY, o.progress == progressAuto && env.Terminal:
 		p.size = env.Size
 	case o.progress != progressAuto && o.progress != progressPlain:

@@ -15,8 +15,8 @@ func (a *app) cleanCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clean",
 		Short: "Remove what runs left behind",
-		Long: "Remove the containers and networks that runs of yours left behind, and the helpers that no run needs any more.\n" +
-			"A run is live while its `moat run` is, or, where that was left (-d, detach keys), while its workload runs.\n" +
+		Long: "Remove the containers and networks that your runs left behind, and Moat's own containers that nothing needs any more.\n" +
+			"A run is live while its `moat run` process is. After -d or the detach keys it is live while its workload runs.\n" +
 			"Live runs and other users' containers are never touched. A running container whose run is not known in\n" +
 			"$XDG_STATE_HOME/moat (~/.local/state/moat) is reported, not removed.",
 		Args: cobra.NoArgs,

@@ -150,7 +150,7 @@ func (a *app) waitCommand() *cobra.Command {
 	}
 	cmd := &cobra.Command{
 		Use:   "wait CONTAINER...",
-		Short: "Wait for containers to exit and print their exit codes",
+		Short: "Wait for containers to exit and print their exit statuses",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return with(cmd, a, func(ctx context.Context, containers core.Lifecycle) error {
@@ -240,7 +240,7 @@ func (a *app) rmCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "kill running containers")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "also remove running containers; they are killed")
 	a.jsonFlag(cmd)
 	return cmd
 }

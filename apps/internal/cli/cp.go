@@ -184,9 +184,9 @@ func (a *app) copyArchive(ctx context.Context, copier optional.Copier, id, file 
 }
 
 var (
-	errNoFolder    = errors.New("there is no such folder")
-	errFileThere   = errors.New("there is a file, which a folder does not replace")
-	errFolderThere = errors.New("there is a folder, which a file does not replace")
+	errNoFolder    = errors.New("there is no such directory")
+	errFileThere   = errors.New("a directory cannot replace the file that is there")
+	errFolderThere = errors.New("a file cannot replace the directory that is there")
 	errOtherThere  = errors.New("the existing path is not a file or a directory")
 	errManyLinks   = errors.New("too many links lead to each other")
 )

@@ -64,7 +64,7 @@ func noneUsable(plan []detect.Candidate, all []diagnosis) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("`moat run` would use %s, and that is not usable; follow a remedy above", strings.Join(slices.Compact(planned), " or "))
+	return fmt.Errorf("`moat run` would use %s, which is not usable; follow one of the remedies above", strings.Join(slices.Compact(planned), " or "))
 }
 
 func diagnoseAll(ctx context.Context, host detect.Host, registered []detect.Registration) []diagnosis {

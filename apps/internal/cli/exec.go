@@ -20,7 +20,7 @@ func (a *app) execCommand() *cobra.Command {
 		Use:   "exec [OPTIONS] CONTAINER COMMAND [ARG...]",
 		Short: "Run a further command in a running container, and exit with its status",
 		Long: "Run a further command in a running container, and exit with its status.\n" +
-			"1: Moat or the runtime failed; 126: the command cannot be executed; 127: it, or its interpreter, does not exist;\n" +
+			"1: Moat or the engine failed; 126: the command cannot be executed; 127: it, or its interpreter, does not exist;\n" +
 			"128+n: signal n ended it; 141: nobody reads the output any more.",
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -29,7 +29,7 @@ func (a *app) execCommand() *cobra.Command {
 			}
 			opts.Cmd, opts.TTY = args[1:], tty
 			if opts.Detach && interactive {
-				return errors.New("-d leaves nothing for -i to connect")
+				return errors.New("-d and -i cannot be combined")
 			}
 			if interactive && tty && a.env.Console == nil {
 				return errNoneForTTY
@@ -43,7 +43,7 @@ func (a *app) execCommand() *cobra.Command {
 	flags.SetInterspersed(false) // arguments after CONTAINER belong to the command
 	flags.BoolVarP(&interactive, "interactive", "i", false, "forward standard input")
 	flags.BoolVarP(&tty, "tty", "t", false, "give the command a terminal")
-	flags.BoolVarP(&opts.Detach, "detach", "d", false, "only start the command")
+	flags.BoolVarP(&opts.Detach, "detach", "d", false, "start the command and do not wait for it")
 	flags.StringArrayVarP(&env, "env", "e", nil, "environment `KEY=value`, or KEY for this process's value")
 	flags.StringArrayVar(&envFile, "env-file", nil, "read environment from a `file` of KEY=value lines")
 	flags.StringVarP(&opts.WorkingDir, "workdir", "w", "", "working directory in the container")

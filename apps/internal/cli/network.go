@@ -95,8 +95,8 @@ func (a *app) networkCreateCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVar(&config.Internal, "internal", false, "no way out of it, not even to the engine's host")
-	flags.BoolVar(&config.Isolated, "isolated", false, "its containers do not reach each other")
+	flags.BoolVar(&config.Internal, "internal", false, "block all traffic out of the network, also to the engine's host")
+	flags.BoolVar(&config.Isolated, "isolated", false, "block traffic between the network's containers")
 	flags.StringVar(&config.Subnet, "subnet", "", "IPv4 `subnet`, such as 192.0.2.0/26 (default: a small one that is free)")
 	flags.StringArrayVarP(&labels, "label", "l", nil, "label `KEY=value`")
 	a.jsonFlag(cmd)
@@ -136,7 +136,7 @@ func (a *app) networkRemoveCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "disconnect what is on it")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "disconnect the network's containers first")
 	a.jsonFlag(cmd)
 	return cmd
 }

@@ -75,7 +75,7 @@ func (a *app) rootCommand() *cobra.Command {
 		}
 		return nil
 	})
-	flags.BoolVar(&a.noSandbox, "no-sandbox", false, "share the host's kernel with the workload instead of requiring gVisor")
+	flags.BoolVar(&a.noSandbox, "no-sandbox", false, "run without gVisor: the workload shares the host's kernel (also MOAT_NO_SANDBOX=1)")
 	flags.BoolVar(&a.debug, "debug", false, "log details to standard error")
 	root.AddCommand(
 		a.runCommand(), a.psCommand(), a.inspectCommand(), a.logsCommand(), a.waitCommand(),

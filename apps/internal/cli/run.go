@@ -32,7 +32,7 @@ func (a *app) runCommand() *cobra.Command {
 		Use:   "run [OPTIONS] IMAGE [COMMAND [ARG...]]",
 		Short: "Run a command in a new sandboxed container",
 		Long: "Run a command in a new sandboxed container and exit with its status.\n" +
-			"124: --timeout or --idle-timeout stopped it; 125: Moat or the runtime failed; 126: the command cannot be executed; 127: it, or its interpreter, does not exist;\n" +
+			"124: --timeout or --idle-timeout stopped it; 125: Moat or the engine failed; 126: the command cannot be executed; 127: it, or its interpreter, does not exist;\n" +
 			"128+n: signal n ended it; 141: nobody reads the output any more.",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -139,7 +139,7 @@ func leftHint(options runOptions, r *run.Run) (hint string) {
 		hint = ", and `moat clean` for its services and network"
 	}
 	if options.timeout > 0 || options.idleTimeout > 0 {
-		hint += "; its time limits hold no more"
+		hint += ". Its time limits no longer apply"
 	}
 	return hint
 }

@@ -39,7 +39,7 @@ func (o *runOptions) parseServices() ([]run.Service, error) {
 		return nil, errors.New("--service-timeout needs a --service")
 	case len(chosen) == 0:
 	case o.detach:
-		return nil, errors.New("--service needs the foreground: nothing would stop the services when the workload has exited")
+		return nil, errors.New("--service and -d cannot be combined: nothing would stop the services when the workload exits")
 	case o.network != "" && !(core.Config{NetworkMode: o.network}).OnNamedNetwork():
 		return nil, fmt.Errorf("--service and --network %s: services are reached on a network of the run's own, or one that has a name", o.network)
 	}

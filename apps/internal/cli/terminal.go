@@ -111,7 +111,7 @@ func (k *detachKeys) register(flags *pflag.FlagSet) {
 
 var (
 	errNoTerminal = errors.New("the input device is not a terminal")
-	errNoneForTTY = fmt.Errorf("%w: leave -t out, or run it in one", errNoTerminal)
+	errNoneForTTY = fmt.Errorf("%w: leave out -t, or run moat in a terminal", errNoTerminal)
 	errNoneToJoin = fmt.Errorf("%w, and the container's is one: add --no-stdin, or run it in a terminal", errNoTerminal)
 	errDetached   = errors.New("detached")
 )

@@ -75,8 +75,8 @@ func makeFolder(in *os.Root, name string) (*os.Root, error) {
 
 var (
 	errOutside   = errors.New("it is outside of what is copied")
-	errKind      = errors.New("it is neither file, folder nor link")
-	errOtherKind = errors.New("it is a folder, and was a file when it was asked for")
+	errKind      = errors.New("it is not a file, a directory or a link")
+	errOtherKind = errors.New("it was a file when the copy began, and is a directory now")
 )
 
 // local returns the path of an entry in the root.
