@@ -26,9 +26,12 @@ build: moat ## the binaries, into bin/
 
 # BuildKit's client is half of what there is to compile and to start: `moat build` starts a
 # second program, which has it.
+moat: export CGO_ENABLED = 0
 moat:
 	@bash tools/need-go.sh
-	@cd apps && CGO_ENABLED=0 go build -tags moat_without_builder -o ../bin/moat ./cmd/moat
+	@# The first time, the standard library is compiled while the modules arrive.
+	@cd apps && { go build net/http text/template & go list -deps -tags moat_without_builder ./cmd/moat >/dev/null; wait; }
+	@cd apps && go build -tags moat_without_builder -o ../bin/moat ./cmd/moat
 
 unit: ## the tests that need no engine, which takes a minute or two
 	@unset CONTRACT_REQUIRED $${!MOAT_TEST_*}; \
