@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -280,5 +281,21 @@ func (r *Runtime) ResizeTTY(ctx context.Context, id string, height, width uint) 
 	if !end.tty {
 		return c.wrong(core.ErrInvalidConfig, "TTY", "the container has no terminal", "Create it with one")
 	}
-	return c.failed(r.engine.ContainerResize(c.ctx, id, container.ResizeOptions{Height: height, Width: width}))
+	return c.failed(r.sendSize(c.ctx, func() error {
+		return r.engine.ContainerResize(c.ctx, id, container.ResizeOptions{Height: height, Width: width})
+	}))
+}
+
+// sendSize sends a terminal's size, and once more after a pause to an engine that may have
+// dropped it. That the program has ended meanwhile is no failure.
+func (r *Runtime) sendSize(ctx context.Context, send func() error) error {
+	if err := send(); err != nil || !r.kind().dropsSizes {
+		return err
+	}
+	select {
+	case <-time.After(firstPause):
+		_ = send()
+	case <-ctx.Done():
+	}
+	return nil
 }

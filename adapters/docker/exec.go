@@ -279,7 +279,9 @@ func (e *execution) followSizes(ctx context.Context) {
 func (e *execution) resize(ctx context.Context, size optional.TerminalSize) {
 	err := core.ValidateTerminalSize(size.Height, size.Width)
 	for try := 0; err == nil; try++ {
-		err = e.runtime.engine.ContainerExecResize(ctx, e.id, container.ResizeOptions{Height: size.Height, Width: size.Width})
+		err = e.runtime.sendSize(ctx, func() error {
+			return e.runtime.engine.ContainerExecResize(ctx, e.id, container.ResizeOptions{Height: size.Height, Width: size.Width})
+		})
 		if err == nil || try >= e.runtime.kind().resizeTries {
 			break
 		}

@@ -62,6 +62,7 @@ var podman = product{
 	vetTarget:       vetTargetOnPodman,
 	linksInside:     true,
 	resizeTries:     600, // half a minute
+	dropsSizes:      true,
 	lastWords:       lastWordsOfPodman,
 	execRefusal:     isExecRefusalOfPodman,
 	refusesOnStderr: true,

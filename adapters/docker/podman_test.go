@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -524,4 +525,43 @@ func TestOutputAloneIsNotAttachedOnPodman(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPodmanGetsSizesTwice shows each size of a terminal to an engine that may drop the
+// second of two in quick succession.
+func TestPodmanGetsSizesTwice(t *testing.T) {
+	t.Run("exec", func(t *testing.T) {
+		engine := startFakePodman(t)
+		resized := make(chan string, 4)
+		engine.on("POST /exec/{id}/resize", func(_ http.ResponseWriter, r *http.Request) { resized <- r.URL.RawQuery })
+		engine.on(execStartRoute, upgraded(func(conn io.ReadWriter) {
+			for range 4 {
+				_, _ = io.WriteString(conn, <-resized+" ")
+			}
+		}))
+		sizes := make(chan optional.TerminalSize, 1)
+		sizes <- optional.TerminalSize{Height: 50, Width: 132}
+		var screen bytes.Buffer
+		opts := optional.ExecOptions{Cmd: []string{"top"}, Resize: sizes}
+		opts.TTY, opts.Stdout, opts.InitialHeight, opts.InitialWidth = true, &screen, 30, 90
+		if _, err := engine.runtime(t).Exec(t.Context(), testID, opts); err != nil {
+			t.Fatal(err)
+		}
+		if screen.String() != "h=30&w=90 h=30&w=90 h=50&w=132 h=50&w=132 " {
+			t.Errorf("the terminal's sizes were %q", screen.String())
+		}
+	})
+	t.Run("container", func(t *testing.T) {
+		engine := startFakePodman(t)
+		engine.on(inspectRoute, withTTY)
+		times := 0
+		engine.on("POST /containers/{id}/resize", func(w http.ResponseWriter, _ *http.Request) {
+			if times++; times == 2 { // it has exited meanwhile
+				failure(http.StatusConflict, "can only resize created or running containers: container state improper")(w, nil)
+			}
+		})
+		if err := engine.runtime(t).ResizeTTY(t.Context(), testID, 50, 132); err != nil || times != 2 {
+			t.Errorf("the size was sent %d times, %v", times, err)
+		}
+	})
 }

@@ -57,6 +57,10 @@ type product struct {
 	// does not exist yet when the request to start the exec has been answered.
 	resizeTries int
 
+	// dropsSizes tells that of two sizes of a terminal in quick succession the second may
+	// be dropped.
+	dropsSizes bool
+
 	// lastWords returns the index of the engine's own words at the end of a stream's data,
 	// or -1. nil: the engine writes none.
 	lastWords func(data []byte) int
