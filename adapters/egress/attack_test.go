@@ -697,3 +697,13 @@ func TestRevocationWhileConnecting(t *testing.T) {
 		t.Errorf("status %d", status)
 	}
 }
+
+// TestRemedy has a denial name a command of the embedder's.
+func TestRemedy(t *testing.T) {
+	w := newWorld(t, Options{Remedy: func(run string, denied egress.Destination) string {
+		return "run: allow " + run + " " + denied.String()
+	}})
+	if _, body, _ := w.get("http://denied.example.org/"); !strings.HasSuffix(body, ". To allow it, run: allow run1 denied.example.org:80\n") {
+		t.Errorf("got %q", body)
+	}
+}

@@ -3,7 +3,7 @@
 // policy for each of its runs, and sets HTTP_PROXY and HTTPS_PROXY for them. The network
 // that a run is on has to block every other way out; no proxy can do that.
 //
-//	rules, err := egress.ParseRules("example.com", "*.npmjs.org") // package core/egress
+//	rules, err := egress.ParseRules("example.com", "*.example.org") // package core/egress
 //	proxy := New(Options{Audit: file})
 //	err = proxy.SetRun(Run{ID: "run1", Token: token, Sources: sources, Policy: egress.NewPolicy(rules...)})
 //	go proxy.Serve(listener)
@@ -29,10 +29,10 @@
 // # Answers of the proxy
 //
 // Each answer that is the proxy's own has the header [Header], but for those of net/http
-// to requests that it cannot parse. A denial says "blocked by policy", and names the
-// command that would allow the destination:
+// to requests that it cannot parse. A denial says "blocked by policy", and what would allow the
+// destination ([Options.Remedy]):
 //
-//	blocked by policy: example.org:443 is not allowed for run run1. To allow it, run: moat egress allow run1 example.org:443
+//	blocked by policy: example.org:443 is not allowed for run run1. To allow it, add the rule example.org:443
 //
 // # Limits
 //

@@ -38,13 +38,13 @@ func Example() {
 	body, _ := io.ReadAll(answer.Body)
 	fmt.Printf("%s: %s", answer.Status, body)
 	// Output:
-	// {"version":1,"time":"2026-01-01T00:00:00Z","verdict":"denied","run":"run1","method":"GET","host":"example.org","port":80,"reason":"example.org:80 is not allowed for run run1. To allow it, run: moat egress allow run1 example.org:80"}
-	// 403 Forbidden: blocked by policy: example.org:80 is not allowed for run run1. To allow it, run: moat egress allow run1 example.org:80
+	// {"version":1,"time":"2026-01-01T00:00:00Z","verdict":"denied","run":"run1","method":"GET","host":"example.org","port":80,"reason":"example.org:80 is not allowed for run run1. To allow it, add the rule example.org:80"}
+	// 403 Forbidden: blocked by policy: example.org:80 is not allowed for run run1. To allow it, add the rule example.org:80
 }
 
 // A run loses a rule while it is running: its open connections to that host are cut.
 func ExampleProxy_SetRun() {
-	rules, _ := egress.ParseRules("example.com", "*.npmjs.org")
+	rules, _ := egress.ParseRules("example.com", "*.example.org")
 	p := proxy.New(proxy.Options{})
 	run := proxy.Run{ID: "run1", Token: "secret", Sources: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}, Policy: egress.NewPolicy(rules...)}
 	fmt.Println(p.SetRun(run))

@@ -27,28 +27,12 @@ func FuzzRequests(f *testing.F) {
 	}
 	w := newWorld(f, Options{IdleTime: 100 * time.Millisecond, HeaderTime: 100 * time.Millisecond}, "allowed.example.com:80")
 	w.proxy.audit.writer = io.Discard
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(func() { listener.Close() })
-	w.names.set("allowed.example.com", "127.0.0.2")
-	w.lead("127.0.0.2:80", listener.Addr().String())
 	var failure atomic.Value
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				if text := checkArrival(conn); text != "" {
-					failure.Store(text)
-				}
-			}()
+	w.listen("allowed.example.com", "127.0.0.2", 80, func(conn net.Conn) {
+		if text := checkArrival(conn); text != "" {
+			failure.Store(text)
 		}
-	}()
+	})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		conn, err := net.Dial("tcp", w.address)
 		if err != nil {

@@ -546,9 +546,8 @@ func (f *failing) Write(p []byte) (int, error) {
 
 // BenchmarkConnect measures new tunnels, each with one byte there and back.
 func BenchmarkConnect(b *testing.B) {
-	listener, stop := benchServer(b, func(conn net.Conn) { _, _ = io.Copy(conn, conn) })
-	defer stop()
-	w := benchWorld(b, listener)
+	address := accept(b, func(conn net.Conn) { _, _ = io.Copy(conn, conn) })
+	w := benchWorld(b, address)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			conn := w.benchTunnel(b)
@@ -567,7 +566,7 @@ func BenchmarkConnect(b *testing.B) {
 func BenchmarkThroughput(b *testing.B) {
 	const size = 64 << 20
 	block := make([]byte, 256<<10)
-	listener, stop := benchServer(b, func(conn net.Conn) {
+	address := accept(b, func(conn net.Conn) {
 		for {
 			if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
 				return
@@ -579,26 +578,24 @@ func BenchmarkThroughput(b *testing.B) {
 			}
 		}
 	})
-	defer stop()
-	w := benchWorld(b, listener)
-	dialer := func(listener net.Listener) func() net.Conn {
+	w := benchWorld(b, address)
+	dialer := func(address string) func() net.Conn {
 		return func() net.Conn {
-			conn, err := net.Dial("tcp", listener.Addr().String())
+			conn, err := net.Dial("tcp", address)
 			if err != nil {
 				b.Fatal(err)
 			}
 			return conn
 		}
 	}
-	relay, stopRelay := benchServer(b, func(conn net.Conn) {
-		onward := dialer(listener)()
+	relay := accept(b, func(conn net.Conn) {
+		onward := dialer(address)()
 		defer onward.Close()
 		go func() { _, _ = io.Copy(onward, conn) }()
 		_, _ = io.Copy(conn, onward)
 	})
-	defer stopRelay()
 	for name, dial := range map[string]func() net.Conn{
-		"direct": dialer(listener), "relay": dialer(relay), "tunnel": func() net.Conn { return w.benchTunnel(b) },
+		"direct": dialer(address), "relay": dialer(relay), "tunnel": func() net.Conn { return w.benchTunnel(b) },
 	} {
 		b.Run(name, func(b *testing.B) {
 			conn := dial()
@@ -619,30 +616,10 @@ func BenchmarkThroughput(b *testing.B) {
 	}
 }
 
-func benchServer(b *testing.B, serve func(net.Conn)) (net.Listener, func()) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				serve(conn)
-			}()
-		}
-	}()
-	return listener, func() { listener.Close() }
-}
-
-func benchWorld(b *testing.B, listener net.Listener) *world {
+func benchWorld(b *testing.B, address string) *world {
 	w := newWorld(b, Options{}, "allowed.example.com:8080")
 	w.names.set("allowed.example.com", "127.0.0.2")
-	w.lead("127.0.0.2:8080", listener.Addr().String())
+	w.lead("127.0.0.2:8080", address)
 	w.proxy.audit.writer = io.Discard
 	return w
 }

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/moatproject/moat/core/egress"
 )
 
 // Options are the limits of a proxy, and the things that it needs from outside. The zero value is safe:
@@ -33,6 +35,11 @@ type Options struct {
 	// called for each connection, and its failure refuses the connection. nil: the
 	// addresses of this machine's network interfaces.
 	OwnAddresses func() ([]netip.Addr, error)
+
+	// Remedy says how a destination that no rule of a run allows can be allowed, such as
+	// "run: moat egress allow RUN HOST:PORT". It stands behind "To allow it, " in the denial.
+	// nil: "add the rule HOST:PORT".
+	Remedy func(run string, denied egress.Destination) string
 
 	// Now is the clock of the records. nil: [time.Now].
 	Now func() time.Time
@@ -89,6 +96,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.OwnAddresses == nil {
 		o.OwnAddresses = interfaceAddresses
+	}
+	if o.Remedy == nil {
+		o.Remedy = func(_ string, denied egress.Destination) string { return "add the rule " + denied.String() }
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -28,7 +28,7 @@ const patience = time.Minute
 
 // world is a proxy, the names and servers that it can reach, and a run.
 type world struct {
-	*testing.T
+	testing.TB
 	proxy   *Proxy
 	address string // of the proxy
 	run     Run
@@ -43,8 +43,7 @@ type world struct {
 
 // newWorld starts a proxy that may reach 127.0.0.0/8, with a run and its rules.
 func newWorld(t testing.TB, options Options, rules ...string) *world {
-	w := &world{audit: &lines{}, names: &names{}, servers: map[string]string{}}
-	w.T, _ = t.(*testing.T)
+	w := &world{TB: t, audit: &lines{}, names: &names{}, servers: map[string]string{}}
 	if options.AllowedPrivate == nil {
 		options.AllowedPrivate = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	}
@@ -127,13 +126,18 @@ func (w *world) web(host, address string, handler http.HandlerFunc) {
 
 // listen accepts connections at a host's port, for serve to handle.
 func (w *world) listen(host, address string, port int, serve func(net.Conn)) {
+	w.names.set(host, address)
+	w.lead(fmt.Sprintf("%s:%d", address, port), accept(w, serve))
+}
+
+// accept serves connections to the address that it returns.
+func accept(t testing.TB, serve func(net.Conn)) (address string) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		w.Fatal(err)
+		t.Fatal(err)
 	}
-	w.Cleanup(func() { listener.Close() })
-	w.names.set(host, address)
-	w.lead(fmt.Sprintf("%s:%d", address, port), listener.Addr().String())
+	t.Cleanup(func() { listener.Close() })
 	go func() {
 		for {
 			conn, err := listener.Accept()
@@ -146,6 +150,7 @@ func (w *world) listen(host, address string, port int, serve func(net.Conn)) {
 			}()
 		}
 	}()
+	return listener.Addr().String()
 }
 
 // client returns a client of the proxy with a run's credential.
@@ -336,7 +341,7 @@ func TestForwardsAndAudits(t *testing.T) {
 		t.Errorf("denied TLS: %v", err)
 	}
 	if status, body, header := w.get("http://denied.example.org:8080/"); status != 403 ||
-		body != "blocked by policy: denied.example.org:8080 is not allowed for run run1. To allow it, run: moat egress allow run1 denied.example.org:8080\n" ||
+		body != "blocked by policy: denied.example.org:8080 is not allowed for run run1. To allow it, add the rule denied.example.org:8080\n" ||
 		header.Get(Header) != strings.TrimSpace(body) {
 		t.Errorf("denied: %d %q %v", status, body, header)
 	}
@@ -350,7 +355,7 @@ func TestForwardsAndAudits(t *testing.T) {
 	plain := Record{Version: 1, Time: at.UTC(), Flow: 1, Run: "run1", Rule: "*.example.com:80", Method: "GET", Host: "allowed.example.com", Port: 80, Address: address}
 	tunnel := Record{Version: 1, Time: at.UTC(), Flow: 2, Run: "run1", Rule: "allowed.example.com:443", Method: http.MethodConnect, Host: "allowed.example.com", Port: 443, Address: address}
 	denied := Record{Version: 1, Time: at.UTC(), Verdict: Denied, Run: "run1", Method: "GET", Host: "denied.example.org", Port: 8080,
-		Reason: "denied.example.org:8080 is not allowed for run run1. To allow it, run: moat egress allow run1 denied.example.org:8080"}
+		Reason: "denied.example.org:8080 is not allowed for run run1. To allow it, add the rule denied.example.org:8080"}
 	ended := tunnel
 	ended.Verdict, ended.Reason = Ended, "the rule was revoked"
 	if end != ended {

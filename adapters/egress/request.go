@@ -71,7 +71,7 @@ func (p *Proxy) handle(w http.ResponseWriter, r *http.Request) {
 	f := &flow{destination: destination, record: record, cancel: cancel, start: time.Now()}
 	if status := p.begin(f); status != http.StatusOK {
 		if status == http.StatusForbidden {
-			p.deny(w, record, status, fmt.Sprintf("%v is not allowed for run %s. To allow it, run: moat egress allow %[2]s %[1]v", destination, run))
+			p.deny(w, record, status, fmt.Sprintf("%v is not allowed for run %s. To allow it, %s", destination, run, p.options.Remedy(run, destination)))
 			return
 		}
 		respond(w, status, errShutdown.Error())

@@ -24,7 +24,7 @@ func (d Destination) String() string { return d.Host + ":" + strconv.Itoa(int(d.
 // One trailing dot is dropped.
 func ParseDestination(text string, defaultPort uint16) (Destination, error) {
 	host, portText, hasPort := strings.Cut(text, ":")
-	if err := checkCharacters(text, host); err != nil {
+	if err := checkCharacters(text); err != nil {
 		return Destination{}, err
 	}
 	port := defaultPort
@@ -42,7 +42,7 @@ func ParseDestination(text string, defaultPort uint16) (Destination, error) {
 }
 
 // checkCharacters refuses characters that have no place in a host and a port.
-func checkCharacters(text, host string) error {
+func checkCharacters(text string) error {
 	nonASCII := false
 	for _, r := range text {
 		switch {
@@ -59,11 +59,8 @@ func checkCharacters(text, host string) error {
 		}
 		nonASCII = nonASCII || r >= 0x80
 	}
-	if ascii, ok := toASCII(host); nonASCII && ok {
-		return fmt.Errorf("it contains characters outside ASCII; write the host as %s", ascii)
-	}
 	if nonASCII {
-		return errors.New("it contains characters outside ASCII")
+		return errors.New("it contains characters outside ASCII; write such labels in their ASCII form, which begins with xn--")
 	}
 	return nil
 }

@@ -6,7 +6,7 @@
 // A destination is a host name and a port. A [Policy] allows those that one of its rules
 // names, and denies all others:
 //
-//	rules, err := egress.ParseRules("example.com", "*.npmjs.org", "deb.debian.org:80", "@pypi")
+//	rules, err := egress.ParseRules("example.com", "*.example.org", "example.net:80", "@pypi")
 //	policy := egress.NewPolicy(rules...)
 //	destination, err := egress.ParseDestination("www.example.com:443", 0)
 //	rule, allowed := policy.Decide(destination)

@@ -7,13 +7,13 @@ import (
 )
 
 func Example() {
-	rules, err := egress.ParseRules("example.com", "*.npmjs.org", "deb.debian.org:80")
+	rules, err := egress.ParseRules("example.com", "*.example.org", "example.net:80")
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	policy := egress.NewPolicy(rules...)
-	for _, text := range []string{"registry.npmjs.org:443", "npmjs.org.evil.example:443", "example.com:80"} {
+	for _, text := range []string{"registry.example.org:443", "example.org.evil.example:443", "example.com:80"} {
 		destination, err := egress.ParseDestination(text, 0)
 		if err != nil {
 			fmt.Println(err)
@@ -26,7 +26,7 @@ func Example() {
 		}
 	}
 	// Output:
-	// registry.npmjs.org:443 is allowed by *.npmjs.org:443
-	// npmjs.org.evil.example:443 is denied
+	// registry.example.org:443 is allowed by *.example.org:443
+	// example.org.evil.example:443 is denied
 	// example.com:80 is denied
 }

@@ -23,7 +23,7 @@ type Rule struct {
 	subdomains bool // the names below host, not host itself
 }
 
-// String returns the rule's canonical text, such as "*.npmjs.org:443". It identifies
+// String returns the rule's canonical text, such as "*.example.org:443". It identifies
 // the rule: [ParseRule] makes the same rule of it.
 func (r Rule) String() string {
 	text := Destination{r.host, r.port}.String()
