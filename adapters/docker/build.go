@@ -98,9 +98,10 @@ func (r *Runtime) buildRequest(c *call, dockerfile, tag string, opts core.BuildO
 // buildFailure makes a failed step's error of what the builder tells of it.
 func (r *Runtime) buildFailure(c *call, failure *build.StepError) error {
 	c.step = failure.Name
-	failed, _ := errors.AsType[*core.Error](c.failed(failure))
-	if failed == nil {
-		return nil
+	err := c.failed(failure)
+	failed, ok := errors.AsType[*core.Error](err)
+	if !ok {
+		return err
 	}
 	if failed.Remedy == startEngine && r.options.BuildKit != "" {
 		failed.Remedy = startBuildKit

@@ -56,16 +56,21 @@ func TestExecDetachedRequests(t *testing.T) {
 	engine.wantRequests(t, "POST /containers/"+testID+"/exec", "POST /exec/"+execID+"/start")
 }
 
-func TestExecOnATerminal(t *testing.T) {
-	engine := startFake(t)
-	engine.on("/_ping", ping("1.44")) // an engine that sets the size before the start
-	resized := make(chan string, 2)
-	engine.on("POST /exec/{id}/resize", func(_ http.ResponseWriter, r *http.Request) { resized <- r.URL.RawQuery })
-	engine.on(execStartRoute, upgraded(func(conn io.ReadWriter) {
-		for range 2 {
+// showSizes has the program of an exec write the first sizes of its terminal, and exit.
+func (e *fakeEngine) showSizes(times int) {
+	resized := make(chan string, times)
+	e.on("POST /exec/{id}/resize", func(_ http.ResponseWriter, r *http.Request) { resized <- r.URL.RawQuery })
+	e.on(execStartRoute, upgraded(func(conn io.ReadWriter) {
+		for range times {
 			_, _ = io.WriteString(conn, <-resized+" ")
 		}
 	}))
+}
+
+func TestExecOnATerminal(t *testing.T) {
+	engine := startFake(t)
+	engine.on("/_ping", ping("1.44")) // an engine that sets the size before the start
+	engine.showSizes(2)
 	sizes := make(chan optional.TerminalSize, 2)
 	sizes <- optional.TerminalSize{Height: 0, Width: 1} // that no terminal has
 	sizes <- optional.TerminalSize{Height: 50, Width: 132}

@@ -532,13 +532,7 @@ func TestOutputAloneIsNotAttachedOnPodman(t *testing.T) {
 func TestPodmanGetsSizesTwice(t *testing.T) {
 	t.Run("exec", func(t *testing.T) {
 		engine := startFakePodman(t)
-		resized := make(chan string, 4)
-		engine.on("POST /exec/{id}/resize", func(_ http.ResponseWriter, r *http.Request) { resized <- r.URL.RawQuery })
-		engine.on(execStartRoute, upgraded(func(conn io.ReadWriter) {
-			for range 4 {
-				_, _ = io.WriteString(conn, <-resized+" ")
-			}
-		}))
+		engine.showSizes(4)
 		sizes := make(chan optional.TerminalSize, 1)
 		sizes <- optional.TerminalSize{Height: 50, Width: 132}
 		var screen bytes.Buffer

@@ -202,11 +202,11 @@ func TestTheLastRemovesTheResolver(t *testing.T) {
 		tied    http.HandlerFunc
 		removed bool
 	}{
-		"nobody needs it":                {false, tied(core.RoleAdapter), true},
-		"another container is there":     {false, tied(core.RoleAdapter, core.RoleMain), false},
-		"it is gone":                     {false, tied(), false},
-		"nobody tells":                   {false, die, false},
-		"nobody needs it on one of ours": {true, tied(core.RoleAdapter), false},
+		"no container needs it":           {false, tied(core.RoleAdapter), true},
+		"another container is there":      {false, tied(core.RoleAdapter, core.RoleMain), false},
+		"it is gone":                      {false, tied(), false},
+		"nobody tells":                    {false, die, false},
+		"the same on a network of Moat's": {true, tied(core.RoleAdapter), false},
 	} {
 		for _, known := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, known %t", name, known), func(t *testing.T) {

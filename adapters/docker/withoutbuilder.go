@@ -11,8 +11,9 @@ import (
 )
 
 // runBuild refuses: the program was compiled without what builds.
-func runBuild(context.Context, build.Request) error {
+func runBuild(_ context.Context, request build.Request) error {
 	return &core.Error{
+		Op: "build image", Runtime: core.RuntimeDocker, Object: request.Tag,
 		Class: core.ErrUnsupported, Err: errors.New("this program was compiled without BuildKit's client"),
 		Remedy: "Compile it without the build tag moat_without_builder",
 	}
