@@ -20,13 +20,12 @@ include tools/engine.mk
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+build moat: export CGO_ENABLED = 0
 build: moat ## the binaries, into bin/
-	@cd apps && CGO_ENABLED=0 go build -o ../bin/moat-build ./cmd/moat
-	@cd apps && CGO_ENABLED=0 go build -o ../bin/ ./cmd/moat-conform
+	@cd apps && go build -o ../bin/moat-build ./cmd/moat && go build -o ../bin/moat-conform ./cmd/moat-conform
 
 # BuildKit's client is half of what there is to compile and to start: `moat build` starts a
 # second program, which has it.
-moat: export CGO_ENABLED = 0
 moat:
 	@bash tools/need-go.sh
 	@# The first time, the standard library is compiled while the modules arrive.

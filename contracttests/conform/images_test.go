@@ -3,7 +3,6 @@ package conform
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 )
@@ -34,9 +33,6 @@ func TestStaticProgram(t *testing.T) {
 }
 
 func TestFindBusyBox(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("files have no mode that lets them be executed")
-	}
 	directory := t.TempDir()
 	write := func(name, content string) string {
 		path := filepath.Join(directory, name)

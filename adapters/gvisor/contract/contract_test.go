@@ -2,7 +2,6 @@ package contract
 
 import (
 	"os"
-	"sync"
 	"testing"
 
 	"github.com/moatproject/moat/adapters/docker"
@@ -27,7 +26,7 @@ func TestContract(t *testing.T) {
 
 func harness(name, suffix string) contracttests.Harness {
 	host := os.Getenv("MOAT_TEST_ENGINE" + suffix)
-	cache := &cache{} // or every case's runtime would verify anew
+	cache := &Cache{} // or every case's runtime would verify anew
 	open := func(t testing.TB, host string) core.Runtime {
 		rt, err := gvisor.New(docker.Options{Host: host}, gvisor.Options{Cache: cache})
 		if err != nil {
@@ -52,16 +51,3 @@ func harness(name, suffix string) contracttests.Harness {
 		Dial:         dockertest.DialIn(os.Getenv("MOAT_TEST_NETNS" + suffix)),
 	}
 }
-
-// cache is a gvisor.Cache in memory.
-type cache struct{ values sync.Map }
-
-func (c *cache) Load(key string) (string, bool) {
-	value, ok := c.values.Load(key)
-	text, _ := value.(string)
-	return text, ok
-}
-
-func (c *cache) Store(key, value string) { c.values.Store(key, value) }
-
-func (c *cache) Delete(key string) { c.values.Delete(key) }

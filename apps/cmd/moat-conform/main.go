@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/moatproject/moat/adapters/container"
 	"github.com/moatproject/moat/adapters/docker"
@@ -32,7 +31,7 @@ func main() {
 const nowhere = "unix:///nonexistent/docker.sock"
 
 func targets() []conform.Target {
-	registered := container.Registrations(container.RegistrationOptions{GVisorCache: &memoryCache{}})
+	registered := container.Registrations(container.RegistrationOptions{GVisorCache: &onGVisor.Cache{}})
 	find := func(name core.RuntimeType) detect.Registration {
 		return registered[slices.IndexFunc(registered, func(r detect.Registration) bool { return r.Name == name })]
 	}
@@ -79,17 +78,3 @@ func isProduct(name string) func(context.Context, core.Runtime) error {
 		return err
 	}
 }
-
-// memoryCache keeps the proof that an engine's gVisor works, or each case would start a container
-// for it.
-type memoryCache struct{ values sync.Map }
-
-func (c *memoryCache) Load(key string) (string, bool) {
-	value, ok := c.values.Load(key)
-	text, _ := value.(string)
-	return text, ok
-}
-
-func (c *memoryCache) Store(key, value string) { c.values.Store(key, value) }
-
-func (c *memoryCache) Delete(key string) { c.values.Delete(key) }

@@ -27,7 +27,6 @@ type app struct {
 	debug     bool     // --debug
 	json      bool     // --json
 	creates   bool     // the command creates containers
-
 }
 
 // Main runs the command line and returns the process's exit status.

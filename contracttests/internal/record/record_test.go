@@ -61,19 +61,19 @@ func TestRunAlone(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var directory string
-	result := RunAlone(ctx, "its name", func(t testing.TB) {
-		directory = t.TempDir()
-		t.Cleanup(func() {
+	result := RunAlone(ctx, "its name", func(recorded testing.TB) {
+		directory = recorded.TempDir()
+		recorded.Cleanup(func() {
 			if _, err := os.Stat(directory); err != nil {
-				t.Errorf("the directory is gone too early: %v", err)
+				recorded.Errorf("the directory is gone too early: %v", err)
 			}
 		})
-		t.Log(t.Name())
+		recorded.Log(recorded.Name())
 		cancel()
-		<-t.Context().Done()
-		t.(interface{ Untested(string) }).Untested("interrupted")
-		t.SkipNow()
-		t.Error("it goes on")
+		<-recorded.Context().Done()
+		recorded.(interface{ Untested(string) }).Untested("interrupted")
+		recorded.SkipNow()
+		recorded.Error("it goes on")
 	})
 	if result.Failed || result.String() != "its name" || !slices.Equal(result.Untested, []string{"interrupted"}) {
 		t.Errorf("got %+v", result)
