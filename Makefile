@@ -21,6 +21,8 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build moat: export CGO_ENABLED = 0
+# The compiler collects its garbage less often: a tenth of the first build's time, for some memory.
+build moat: export GOGC = 400
 build: moat ## the binaries, into bin/
 	@cd apps && go build -o ../bin/moat-build ./cmd/moat && go build -o ../bin/moat-conform ./cmd/moat-conform
 

@@ -121,7 +121,7 @@ func TestServicesThatFail(t *testing.T) {
 		{[]string{"--service", "redis:no-such-version"}, []string{"redis:no-such-version"}},
 		{[]string{"--service", "oracle"}, []string{"oracle", "mariadb, mysql, postgres, redis"}},
 		{[]string{"--service", "redis:7", "--service", "redis:6"}, []string{"twice"}},
-		{[]string{"--service", "redis:7", "-d"}, []string{"foreground"}},
+		{[]string{"--service", "redis:7", "-d"}, []string{"-d", "cannot be combined"}},
 		{[]string{"--service", "redis:7", "--network", "none"}, []string{"--network none"}},
 		{[]string{"--service", "redis:7", "--network", "no-such-network"}, []string{"no-such-network", "not found"}},
 	} {
