@@ -302,6 +302,38 @@ func TestManyTunnels(t *testing.T) {
 	}
 }
 
+// writer is a function that writes.
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
+
+func TestShutdownWaitsForTheAudit(t *testing.T) {
+	reached, finish := make(chan struct{}), make(chan struct{})
+	w := newWorld(t, Options{Audit: writer(func(p []byte) (int, error) {
+		if bytes.Contains(p, []byte(`"ended"`)) {
+			close(reached)
+			<-finish
+		}
+		return len(p), nil
+	})}, "allowed.example.com:8080")
+	w.listen("allowed.example.com", "127.0.0.2", 8080, func(conn net.Conn) { _, _ = io.Copy(conn, conn) })
+	tunnel, _ := w.connect("allowed.example.com:8080")
+	tunnel.Close()
+	<-reached
+	ended := make(chan error, 1)
+	go func() { ended <- w.proxy.Shutdown(context.Background()) }()
+	select {
+	case <-ended:
+		t.Error("it returns while a record is being written")
+		close(finish)
+	case <-time.After(200 * time.Millisecond):
+		close(finish)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestShutdown lets open tunnels end, cuts them at the deadline, and leaves no goroutine.
 func TestShutdown(t *testing.T) {
 	others := proxyGoroutines(nil)

@@ -31,6 +31,7 @@ type flow struct {
 	record      Record // of its own goroutine, but for Run
 	cancel      context.CancelCauseFunc
 	upstream    net.Conn // which a change of the policy closes; guarded by the proxy's mu
+	tunnel      bool     // its client's connection ends with it
 
 	sent, received atomic.Int64
 	start          time.Time
@@ -171,7 +172,8 @@ func (p *Proxy) allow(f *flow) {
 	p.audit.write(record)
 }
 
-// end puts a flow on record when it is over.
+// end puts a flow on record when it is over. Only then is a tunnel's connection released,
+// so that Shutdown waits for the record.
 func (p *Proxy) end(f *flow) {
 	p.mu.Lock()
 	delete(p.flows, f)
@@ -181,6 +183,9 @@ func (p *Proxy) end(f *flow) {
 	}
 	f.record.Sent, f.record.Received = f.sent.Load(), f.received.Load()
 	p.audit.write(f.record)
+	if f.tunnel {
+		p.release(&p.connections)
+	}
 }
 
 // deny answers a request that the policy refuses, and puts it on record.

@@ -25,7 +25,7 @@ func (p *Proxy) tunnel(ctx context.Context, w http.ResponseWriter, f *flow, upst
 		f.record.Reason = err.Error()
 		return
 	}
-	defer p.release(&p.connections)
+	f.tunnel = true
 	defer client.Close()
 	defer context.AfterFunc(ctx, func() {
 		client.Close()
