@@ -15,15 +15,15 @@ export PATH := $(PATH):/usr/local/go/bin
 
 include tools/engine.mk
 
-.PHONY: help build moat unit test lives race bench programs programs-check lint vuln standalone release-check demo
+.PHONY: help build moat proxy unit test lives race bench programs programs-check lint vuln standalone release-check demo
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build moat: export CGO_ENABLED = 0
+build moat proxy: export CGO_ENABLED = 0
 # The compiler collects its garbage less often: a tenth of the first build's time, for some memory.
-build moat: export GOGC = 400
-build: moat ## the binaries, into bin/
+build moat proxy: export GOGC = 400
+build: moat proxy ## the binaries, into bin/
 	@cd apps && go build -o ../bin/moat-build ./cmd/moat && go build -o ../bin/moat-conform ./cmd/moat-conform
 
 # BuildKit's client is half of what there is to compile and to start: `moat build` starts a
@@ -33,6 +33,10 @@ moat:
 	@# The first time, the standard library is compiled while the modules arrive.
 	@cd apps && { go build net/http text/template & go list -deps -tags moat_without_builder ./cmd/moat >/dev/null; wait; }
 	@cd apps && go build -tags moat_without_builder -o ../bin/moat ./cmd/moat
+
+# It runs in containers of engines, which are Linux on each host.
+proxy: ## bin/moat-proxy alone, the egress proxy of one run, for containers
+	@cd apps && GOOS=linux go build -trimpath -ldflags='-s -w' -o ../bin/moat-proxy ./cmd/moat-proxy
 
 unit: ## the tests that need no engine, which takes a minute or two
 	@unset CONTRACT_REQUIRED $${!MOAT_TEST_*}; \

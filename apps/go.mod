@@ -12,6 +12,7 @@ require (
 	github.com/moatproject/moat/adapters/container v0.0.0
 	github.com/moatproject/moat/adapters/docker v0.0.0
 	github.com/moatproject/moat/adapters/docker/contract v0.0.0
+	github.com/moatproject/moat/adapters/egress v0.0.0
 	github.com/moatproject/moat/adapters/gvisor v0.0.0
 	github.com/moatproject/moat/adapters/gvisor/contract v0.0.0
 	github.com/moatproject/moat/adapters/memory v0.0.0
@@ -105,6 +106,8 @@ replace github.com/moatproject/moat/core => ../core
 replace github.com/moatproject/moat/adapters/container => ../adapters/container
 
 replace github.com/moatproject/moat/adapters/docker => ../adapters/docker
+
+replace github.com/moatproject/moat/adapters/egress => ../adapters/egress
 
 replace github.com/moatproject/moat/adapters/gvisor => ../adapters/gvisor
 

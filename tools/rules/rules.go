@@ -52,6 +52,12 @@ var (
 	suite     = []string{"contracttests", "adapters/*/contract"}
 )
 
+// The egress proxy's program runs beside each run, so it has nothing that makes it large.
+var (
+	small        = []string{"apps/cmd/moat-proxy", "apps/internal/egressproxy"}
+	smallImports = []string{prefix + "apps/internal/egressproxy", prefix + "adapters/egress", prefix + "core/egress"}
+)
+
 // Packages of the standard library by which core would reach out of its process.
 // What lies below them does so too, but for the exceptions.
 var (
@@ -301,6 +307,9 @@ func checkFile(root, file, module string) (breaches []string, err error) {
 		why := r.refuses(imported, module, strings.HasSuffix(file, "_test.go"))
 		if why == "" && module == "apps" && path.Dir(file) != conformer && isSuite(imported) {
 			why = "it is for " + conformer + " only"
+		}
+		if why == "" && slices.Contains(small, path.Dir(file)) && !isStandard(imported) && !slices.Contains(smallImports, imported) {
+			why = "the egress proxy's program stays small"
 		}
 		if why != "" {
 			breaches = append(breaches, fmt.Sprintf("%s: imports %s: %s", file, imported, why))

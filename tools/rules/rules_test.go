@@ -102,6 +102,9 @@ var good = map[string]string{
 	"adapters/gvisor/contract/go.mod": module("adapters/gvisor/contract", "require "+prefix+"contracttests v0.0.0\nreplace "+prefix+"contracttests => ../../../contracttests\n"),
 	"adapters/gvisor/contract/a.go":   imports(prefix+"contracttests", prefix+"core", prefix+"adapters/gvisor", prefix+"adapters/docker"),
 
+	"apps/cmd/moat-proxy/a.go":       imports("os", prefix+"apps/internal/egressproxy"),
+	"apps/internal/egressproxy/a.go": imports("net/http", prefix+"adapters/egress", prefix+"core/egress"),
+
 	"contracttests/selftest/go.mod": module("contracttests/selftest", requireCore+"require example.com/lib v1.0.0 // indirect\n"),
 	"contracttests/selftest/a.go":   imports(prefix+"contracttests", prefix+"adapters/memory"),
 }
@@ -189,6 +192,14 @@ func TestCheck(t *testing.T) {
 		{
 			"an app carries an adapter's run of the suite", "apps/cmd/moat/b.go", imports(prefix + "adapters/gvisor/contract"),
 			"apps/cmd/moat/b.go: imports " + prefix + "adapters/gvisor/contract: it is for apps/cmd/moat-conform only",
+		},
+		{
+			"the egress proxy's program uses a library", "apps/cmd/moat-proxy/b.go", imports("github.com/rs/zerolog"),
+			"apps/cmd/moat-proxy/b.go: imports github.com/rs/zerolog: the egress proxy's program stays small",
+		},
+		{
+			"the egress proxy's package uses another", "apps/internal/egressproxy/b.go", imports(prefix + "adapters/container"),
+			"apps/internal/egressproxy/b.go: imports " + prefix + "adapters/container: the egress proxy's program stays small",
 		},
 		{
 			"an adapter uses fx", "adapters/docker/b.go", imports("go.uber.org/fx/fxevent"),

@@ -1,0 +1,87 @@
+package egressproxy
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	maxRelayed    = 256 // connections of one relay at the same time; further ones are closed
+	relayDialTime = 10 * time.Second
+	acceptPause   = 50 * time.Millisecond
+)
+
+// relay passes TCP connections on.
+type relay struct {
+	Listen string `json:"listen"`
+	To     string `json:"to"`
+}
+
+// serve relays until ctx ends, and then cuts what is open.
+func (r relay) serve(ctx context.Context, listener net.Listener) error {
+	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
+	places := make(chan struct{}, maxRelayed)
+	var work sync.WaitGroup
+	defer work.Wait()
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			if passing, ok := err.(interface{ Temporary() bool }); !ok || !passing.Temporary() || ctx.Err() != nil {
+				return err
+			}
+			select { // there may be too many open files for a while
+			case <-ctx.Done():
+			case <-time.After(acceptPause):
+			}
+			continue
+		}
+		select {
+		case places <- struct{}{}:
+			work.Go(func() {
+				defer func() { <-places }()
+				r.join(ctx, conn)
+			})
+		default:
+			conn.Close()
+		}
+	}
+}
+
+// join connects a client with the relay's target until both directions have ended.
+func (r relay) join(ctx context.Context, client net.Conn) {
+	defer client.Close()
+	outside := client.(*net.TCPConn)
+	target, err := (&net.Dialer{Timeout: relayDialTime}).DialContext(ctx, "tcp", r.To)
+	if err != nil {
+		_ = outside.SetLinger(0) // a reset, as where nothing listens
+		return
+	}
+	inside := target.(*net.TCPConn)
+	defer target.Close()
+	defer context.AfterFunc(ctx, func() {
+		client.Close()
+		target.Close()
+	})()
+	var other sync.WaitGroup
+	other.Go(func() { pass(inside, outside) })
+	pass(outside, inside)
+	other.Wait()
+}
+
+// pass copies until src ends, and then ends dst's direction too. A failure resets both
+// connections, so that neither end takes a part for the whole.
+func pass(dst, src *net.TCPConn) {
+	_, err := io.Copy(dst, src)
+	if err == nil {
+		err = dst.CloseWrite()
+	}
+	if err != nil {
+		for _, conn := range []*net.TCPConn{dst, src} {
+			_ = conn.SetLinger(0)
+			_ = conn.Close()
+		}
+	}
+}
