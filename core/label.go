@@ -36,10 +36,11 @@ const (
 	RoleNetwork = "network"
 	RoleImage   = "image"
 
-	// RoleAdapter is what an adapter makes for itself: a check, or a container that others
-	// need. It belongs to no run, so its run ID is empty. The adapter removes it when it
-	// has done its work, or with the last container that needs it, created and exited
-	// ones included. [LabelExpires] tells when anybody may.
+	// RoleAdapter is what an adapter makes for itself: a check, or a container that other
+	// containers or a network need. The adapter removes it when it has done its work, or
+	// with the last object that needs it, created and exited containers included.
+	// [LabelExpires] tells when anybody may, and so does the end of its run, if it has a
+	// run ID.
 	RoleAdapter = "adapter"
 )
 

@@ -15,6 +15,8 @@ type Holds struct {
 // Hold is one start of a held container.
 type Hold struct {
 	released    chan struct{}
+	started     chan struct{}
+	start       sync.Once
 	opened      bool
 	attachments int
 }
@@ -27,6 +29,23 @@ func (h *Holds) Begin(id string) *Hold {
 	hold := h.get(id)
 	hold.attachments++
 	return hold
+}
+
+// Started notes that the container has been started.
+func (h *Hold) Started() { h.start.Do(func() { close(h.started) }) }
+
+// AwaitStart waits until a StartAttached has started the container, whose program is then
+// held, or until ctx ends, and then returns ctx's error.
+func (h *Holds) AwaitStart(ctx context.Context, id string) error {
+	h.mu.Lock()
+	hold := h.get(id)
+	h.mu.Unlock()
+	select {
+	case <-hold.started:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // End ends what Begin registered.
@@ -94,7 +113,7 @@ func (h *Holds) Forget(id string) {
 func (h *Holds) get(id string) *Hold {
 	hold := h.holds[id]
 	if hold == nil {
-		hold = &Hold{released: make(chan struct{})}
+		hold = &Hold{released: make(chan struct{}), started: make(chan struct{})}
 		if h.holds == nil {
 			h.holds = map[string]*Hold{}
 		}

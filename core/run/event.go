@@ -1,6 +1,10 @@
 package run
 
-import "time"
+import (
+	"time"
+
+	"github.com/moatproject/moat/core/optional"
+)
 
 // State is where a run is in its life.
 type State string
@@ -44,17 +48,19 @@ const (
 	EventStepBegun EventType = "step-begun" // Step begins
 	EventStepDone  EventType = "step-done"  // Step is done, or Err tells why it failed
 	EventLimit     EventType = "limit"      // the workload has reached Limit
+	EventEvidence  EventType = "evidence"   // it was tried to get round Egress, and Evidence tells with what result
 )
 
 // Event is what has happened to a run.
 type Event struct {
-	Type  EventType
-	Time  time.Time
-	RunID string
-	State State // after the event
-	Step  Step  // of the step events
-	Limit Limit // of [EventLimit]
-	Err   error // why a step failed, or in [StateRemoving] why parts could not be removed
+	Type     EventType
+	Time     time.Time
+	RunID    string
+	State    State                   // after the event
+	Step     Step                    // of the step events
+	Limit    Limit                   // of [EventLimit]
+	Evidence optional.EgressEvidence // of [EventEvidence]
+	Err      error                   // why a step failed, or in [StateRemoving] why parts could not be removed
 }
 
 // StepError tells which part of a run could not be made or started. Its text is the

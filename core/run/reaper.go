@@ -199,6 +199,9 @@ func newJudge(r Reaper, owner string, all managed) judge {
 		store: r.Store, owner: owner, now: clock.Now(),
 		mains: map[string]core.Info{}, running: map[string]bool{}, served: map[string]bool{}, liveness: map[string]Liveness{},
 	}
+	for _, info := range all.networks {
+		j.served[info.ID] = true
+	}
 	for _, info := range all.containers {
 		run, role := info.Labels[core.LabelRunID], info.Labels[core.LabelRole]
 		if role == core.RoleMain {
@@ -207,7 +210,7 @@ func newJudge(r Reaper, owner string, all managed) judge {
 		if serves := info.Labels[core.LabelServes]; role != core.RoleAdapter && serves != "" {
 			j.served[serves] = true
 		}
-		j.running[run] = j.running[run] || IsRunning(info.Status)
+		j.running[run] = j.running[run] || role != core.RoleAdapter && IsRunning(info.Status)
 	}
 	return j
 }
@@ -238,7 +241,8 @@ func (j judge) judge(all managed) (orphans []Orphan, unknown []string) {
 func (j judge) container(info core.Info) string {
 	if info.Labels[core.LabelRole] == core.RoleAdapter {
 		expires, err := time.Parse(time.RFC3339, info.Labels[core.LabelExpires])
-		if err == nil && j.now.After(expires) && !j.served[info.Labels[core.LabelServes]] {
+		over := err == nil && j.now.After(expires) || j.isOver(info.Labels)
+		if over && !j.served[info.Labels[core.LabelServes]] {
 			return "nothing needs it any more"
 		}
 		return ""
@@ -289,7 +293,8 @@ func (j judge) livenessOf(run string) Liveness {
 // isUnknown tells that a container runs for a process of which nothing is known.
 func (j judge) isUnknown(info core.Info) bool {
 	run := info.Labels[core.LabelRunID]
-	if info.Labels[LabelOwner] != j.owner || run == "" || !IsRunning(info.Status) || j.livenessOf(run) != LivenessUnknown {
+	if info.Labels[LabelOwner] != j.owner || run == "" || info.Labels[core.LabelRole] == core.RoleAdapter ||
+		!IsRunning(info.Status) || j.livenessOf(run) != LivenessUnknown {
 		return false
 	}
 	main, hasMain := j.mains[run]

@@ -153,6 +153,34 @@ func TestOrphansOfNoRun(t *testing.T) {
 	}
 }
 
+// TestHelpersOfARun are the adapter's containers of a network that is a run's own.
+func TestHelpersOfARun(t *testing.T) {
+	helper := func(run, serves string) core.Info {
+		labels := core.AdapterLabels(serves, now.Add(-time.Hour))
+		labels[core.LabelRunID], labels[LabelOwner] = run, "me"
+		if run == "new" || run == "over" {
+			labels[core.LabelExpires] = now.Add(time.Hour).Format(time.RFC3339)
+		}
+		return core.Info{ID: run + " on " + serves, Name: run, Status: core.StateRunning, Labels: labels}
+	}
+	labels := core.ObjectLabels("over", core.RoleNetwork)
+	labels[LabelOwner] = "me"
+	all := managed{
+		containers: []core.Info{helper("over", "there"), helper("over", "gone"), helper("new", "gone"), helper("lost", "there"), helper("lost", "gone")},
+		networks:   []core.NetworkInfo{{ID: "there", Labels: labels}},
+	}
+	store := memoryStore{"over": LivenessKilled, "new": LivenessLive}
+	orphans, unknown := newJudge(Reaper{Store: store, Clock: fixedClock{Time: now}}, "me", all).judge(all)
+	var got []string
+	for _, o := range orphans {
+		got = append(got, o.ID)
+	}
+	// A helper goes with its network, where that is still there.
+	if want := []string{"over on gone", "lost on gone", "there"}; !slices.Equal(got, want) || len(unknown) > 0 {
+		t.Errorf("got %q, unknown are %q, want %q", got, unknown, want)
+	}
+}
+
 // busyEngine has one run of ours, whose containers change while they are cleaned.
 type busyEngine struct {
 	core.Runtime

@@ -42,6 +42,7 @@ type Run struct {
 	services servicesStep
 	workload workloadStep
 	limits   *limits
+	evidence optional.EgressEvidence
 
 	mu      sync.Mutex
 	state   State
@@ -160,10 +161,15 @@ func (r *Run) Prepare(ctx context.Context) error {
 		if r.services.manager, err = core.ServiceManagerOf(r.runtime); err != nil {
 			return &StepError{StepServices, err}
 		}
-		for _, s := range []step{&r.network, &r.services} {
-			if err := r.do(starting, s); err != nil {
-				return err
-			}
+	}
+	if len(r.spec.Services) > 0 || r.spec.Egress != nil {
+		if err := r.do(starting, &r.network); err != nil {
+			return err
+		}
+	}
+	if len(r.spec.Services) > 0 {
+		if err := r.do(starting, &r.services); err != nil {
+			return err
 		}
 	}
 	if err := r.do(starting, &r.workload); err != nil {
@@ -286,6 +292,9 @@ func (r *Run) StartAttached(ctx context.Context, streams core.AttachOptions, rea
 // releaseWorkload lets a held program begin when its services are ready.
 func (r *Run) releaseWorkload(ctx context.Context, ready func() error) error {
 	if err := r.servicesReady(ctx); err != nil {
+		return err
+	}
+	if err := r.confirmEgress(ctx); err != nil {
 		return err
 	}
 	if err := r.begin(ready); err != nil {

@@ -22,6 +22,10 @@ type Spec struct {
 	// workload names, or on one of the run's own.
 	Services []Service
 
+	// Egress restricts what the workload and the services can reach outside. nil: nothing
+	// does.
+	Egress *Egress
+
 	// ServiceTimeout bounds how long a service may take until it is ready; 0:
 	// [services.DefaultReadyTimeout].
 	ServiceTimeout time.Duration
@@ -81,6 +85,11 @@ func (s Spec) Validate() error {
 		return core.Invalid("Services", "nothing would stop the services of a detached run")
 	case len(s.Services) > 0 && s.Workload.NetworkMode != "" && !s.Workload.OnNamedNetwork():
 		return core.Invalid("Services", "services are not reached on network %s, only on one that has a name", s.Workload.NetworkMode)
+	}
+	if s.Egress != nil {
+		if err := s.Egress.validate(s); err != nil {
+			return err
+		}
 	}
 	for key := range s.Workload.Labels {
 		if strings.HasPrefix(key, "moat.") {

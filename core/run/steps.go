@@ -37,6 +37,9 @@ func (n *networkStep) do(ctx context.Context) (err error) {
 		return err
 	}
 	name := "moat-" + config.RunID
+	if n.run.spec.Egress != nil {
+		return n.restrict(ctx, name)
+	}
 	var id string
 	if creator, ok := n.manager.(optional.NetworkCreator); ok {
 		id, err = creator.CreateNetworkFrom(ctx, optional.NetworkConfig{Name: name, RunID: config.RunID, Labels: n.run.ownerLabels()})
@@ -154,9 +157,11 @@ func (*workloadStep) name() Step { return StepWorkload }
 func (w *workloadStep) do(ctx context.Context) error {
 	config := w.run.spec.Workload
 	config.AutoRemove = w.run.spec.Detached && !w.run.spec.Keep
-	config.Held = w.run.options.Attached && len(w.run.spec.Services) > 0 && optional.CapabilitiesOf(w.run.runtime).HeldStart
+	restricted := w.run.spec.Egress != nil
+	config.Held = restricted ||
+		w.run.options.Attached && len(w.run.spec.Services) > 0 && optional.CapabilitiesOf(w.run.runtime).HeldStart
 	id, err := w.run.runtime.CreateContainer(ctx, config)
-	if config.Held && core.FieldOf(err) == "Held" { // not with this image
+	if config.Held && !restricted && core.FieldOf(err) == "Held" { // not with this image
 		config.Held = false
 		id, err = w.run.runtime.CreateContainer(ctx, config)
 	}

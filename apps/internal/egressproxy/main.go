@@ -13,10 +13,11 @@ import (
 	"strings"
 
 	proxy "github.com/moatproject/moat/adapters/egress"
+	"github.com/moatproject/moat/core/egress"
 )
 
 const usage = `usage:
-  moat-proxy serve           serve one run, as the JSON in ` + Variable + ` configures it
+  moat-proxy serve           serve one run, as the JSON in ` + egress.ProxyVariable + ` configures it
   moat-proxy rules           print the rules in force, one per line
   moat-proxy allow RULE...   add rules, such as example.com:443 or @npm, and print all
   moat-proxy deny RULE...    remove rules, cut their connections, and print the others
@@ -24,7 +25,7 @@ const usage = `usage:
 
 // Options are the things that the program needs from outside.
 type Options struct {
-	Config string    // the value of Variable
+	Config string    // the value of [egress.ProxyVariable]
 	Stdout io.Writer // the audit, or the rules
 	Stderr io.Writer
 	Socket string // where the commands reach the serving process; an @ begins an abstract name
@@ -37,10 +38,10 @@ type Options struct {
 // a secret, from its environment.
 func Process() Options {
 	options := Options{
-		Config: os.Getenv(Variable), Stdout: os.Stdout, Stderr: os.Stderr,
+		Config: os.Getenv(egress.ProxyVariable), Stdout: os.Stdout, Stderr: os.Stderr,
 		Socket: "@moat-proxy", UID: os.Geteuid(), Listen: net.Listen,
 	}
-	_ = os.Unsetenv(Variable) // it fails for malformed names only
+	_ = os.Unsetenv(egress.ProxyVariable) // it fails for malformed names only
 	return options
 }
 

@@ -14,14 +14,9 @@ const (
 	acceptPause   = 50 * time.Millisecond
 )
 
-// relay passes TCP connections on.
-type relay struct {
-	Listen string `json:"listen"`
-	To     string `json:"to"`
-}
-
-// serve relays until ctx ends, and then cuts what is open.
-func (r relay) serve(ctx context.Context, listener net.Listener) error {
+// relay passes a listener's TCP connections on to an address until ctx ends, and then cuts
+// what is open.
+func relay(ctx context.Context, listener net.Listener, to string) error {
 	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
 	places := make(chan struct{}, maxRelayed)
 	var work sync.WaitGroup
@@ -42,7 +37,7 @@ func (r relay) serve(ctx context.Context, listener net.Listener) error {
 		case places <- struct{}{}:
 			work.Go(func() {
 				defer func() { <-places }()
-				r.join(ctx, conn)
+				join(ctx, conn, to)
 			})
 		default:
 			conn.Close()
@@ -51,10 +46,10 @@ func (r relay) serve(ctx context.Context, listener net.Listener) error {
 }
 
 // join connects a client with the relay's target until both directions have ended.
-func (r relay) join(ctx context.Context, client net.Conn) {
+func join(ctx context.Context, client net.Conn, to string) {
 	defer client.Close()
 	outside := client.(*net.TCPConn)
-	target, err := (&net.Dialer{Timeout: relayDialTime}).DialContext(ctx, "tcp", r.To)
+	target, err := (&net.Dialer{Timeout: relayDialTime}).DialContext(ctx, "tcp", to)
 	if err != nil {
 		_ = outside.SetLinger(0) // a reset, as where nothing listens
 		return

@@ -24,21 +24,21 @@ type service struct {
 
 // serve proxies for one run until ctx ends, which is no error.
 func serve(ctx context.Context, options Options) error {
-	c, err := parseConfig(options.Config)
+	c, rules, err := parseConfig(options.Config)
 	if err != nil {
-		return fmt.Errorf("%s: %w", Variable, err)
+		return fmt.Errorf("%s: %w", egress.ProxyVariable, err)
 	}
 	settings := options.Proxy
-	settings.Audit, settings.AllowedPrivate = options.Stdout, c.private
-	if c.Remedy != "" {
-		settings.Remedy = func(_ string, denied egress.Destination) string { return c.Remedy + " " + denied.String() }
+	settings.Audit, settings.AllowedPrivate = options.Stdout, c.Private
+	if c.AllowBy != "" {
+		settings.Remedy = func(_ string, denied egress.Destination) string { return c.AllowBy + " " + denied.String() }
 	}
 	p := proxy.New(settings)
 	control := &control{proxy: p, run: proxy.Run{
-		ID: c.Run, Token: c.Token, Sources: c.sources, Policy: egress.NewPolicy(unique(c.rules)...),
+		ID: c.Run, Token: c.Token, Sources: c.Sources, Policy: egress.NewPolicy(unique(rules)...),
 	}}
 	if err := p.SetRun(control.run); err != nil {
-		return fmt.Errorf("%s: run: %w", Variable, err)
+		return fmt.Errorf("%s: run: %w", egress.ProxyVariable, err)
 	}
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -48,7 +48,7 @@ func serve(ctx context.Context, options Options) error {
 		{"unix", options.Socket, func(listener net.Listener) error { return control.serve(ctx, listener, options.UID) }},
 	}
 	for _, r := range c.Relays {
-		services = append(services, service{"tcp", r.Listen, func(listener net.Listener) error { return r.serve(ctx, listener) }})
+		services = append(services, service{"tcp", r.Listen, func(listener net.Listener) error { return relay(ctx, listener, r.To) }})
 	}
 	listeners := make([]net.Listener, len(services))
 	for i, s := range services {

@@ -233,7 +233,7 @@ func echo(conn *net.TCPConn) { _, _ = io.Copy(conn, conn) }
 func TestServesARun(t *testing.T) {
 	t.Parallel()
 	_, port := accept(t, echo)
-	p := serving(t, `,"rules":["example.com:`+port+`"],"remedy":"run: moat egress allow run1"`)
+	p := serving(t, `,"rules":["example.com:`+port+`"],"allowby":"run: moat egress allow run1"`)
 
 	tunnel, answer := p.connect("example.com:" + port)
 	if answer.StatusCode != http.StatusOK {

@@ -1,0 +1,81 @@
+package optional
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/moatproject/moat/core/egress"
+)
+
+// EgressRestricter is the optional interface of a [core.NetworkManager] that can close a
+// network but for a proxy, found by type assertion.
+type EgressRestricter interface {
+	// CreateRestrictedNetwork creates a network, and starts on it the proxy that is the only
+	// way out. ForceRemoveNetwork removes both, and RemoveNetwork does where nothing else is
+	// on the network. A failure leaves nothing behind, unless ctx has ended: then the ID that
+	// is returned beside the error is that of a network which the caller removes.
+	CreateRestrictedNetwork(ctx context.Context, cfg RestrictedNetworkConfig) (RestrictedNetwork, error)
+
+	// ConfirmEgress tries to leave a restricted network from within a container whose
+	// program is held, and returns what became of each attempt. It waits until
+	// StartAttached has started the container. It executes nothing of the container's image.
+	// If there is a way out beside the proxy, or it is not certain that there is none, or
+	// the proxy does not answer, the error is [core.ErrPolicyNotEnforced].
+	//
+	// Without a confirmation, the program of a container on a restricted network is not
+	// released: StartAttached fails with the same error.
+	ConfirmEgress(ctx context.Context, id string) (EgressEvidence, error)
+}
+
+// RestrictedNetworkConfig says what [EgressRestricter] creates.
+type RestrictedNetworkConfig struct {
+	NetworkConfig // Internal is implied
+
+	// Program returns the proxy's program, moat-proxy, for the engine's architecture by Go's
+	// name of it. It is called once.
+	Program func(architecture string) ([]byte, error)
+
+	// Proxy configures it. Listen and Sources are filled in.
+	Proxy egress.ProxyConfig
+
+	// Hosts are entries for the proxy's /etc/hosts, "HOST:IP".
+	Hosts []string
+}
+
+// RestrictedNetwork is what [EgressRestricter] has created.
+type RestrictedNetwork struct {
+	ID        string
+	Proxy     netip.AddrPort // as what is on the network reaches it
+	Container string         // the proxy's name; the audit is its standard output
+}
+
+// EgressEvidence is what ConfirmEgress has found out.
+type EgressEvidence struct {
+	Time     time.Time       `json:"time"`
+	Attempts []EgressAttempt `json:"attempts"`
+	Dropped  int             `json:"dropped"` // frames that the host has dropped, which shows that its rule was asked
+	Arrived  int             `json:"arrived"` // datagrams and connections that have reached the host
+}
+
+// EgressAttempt is an attempt to reach an address from within a container.
+type EgressAttempt struct {
+	Network string         `json:"network"` // "tcp" or "udp"
+	Address netip.AddrPort `json:"address"`
+	Proxy   bool           `json:"proxy"` // the one that has to succeed
+	Result  string         `json:"result"`
+}
+
+// The results of an attempt. A datagram that is sent has not arrived yet: see
+// [EgressEvidence].Arrived.
+const (
+	EgressConnected = "connected"
+	EgressSent      = "sent"
+	EgressFailed    = "failed"
+)
+
+// String tells an attempt to people.
+func (a EgressAttempt) String() string {
+	return fmt.Sprintf("%s %s %s", a.Network, a.Address, a.Result)
+}

@@ -1,0 +1,126 @@
+package run
+
+import (
+	"context"
+	"encoding/hex"
+	"io"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/egress"
+	"github.com/moatproject/moat/core/optional"
+)
+
+// Egress says what the workload and the services of a run can reach outside: nothing but
+// the destinations of Rules, through a proxy. The run has a network of its own for that.
+// The workload begins only after it was tried, from within its container, to leave that
+// network in other ways, and none has succeeded.
+type Egress struct {
+	Rules []string // as [egress.ParseRules] reads them; none: no destination
+
+	// Program returns the program of the proxy, moat-proxy, for an architecture by Go's name
+	// of it.
+	Program func(architecture string) ([]byte, error)
+
+	// AllowBy is what allows a destination that a denial puts behind it, such as "run it with
+	// --egress".
+	AllowBy string
+
+	Private []netip.Prefix // may be reached although they are not public
+	Hosts   []string       // entries for the proxy's /etc/hosts, "HOST:IP"
+}
+
+// dangerous are the capabilities with which a workload could change or leave its network.
+var dangerous = []string{"ALL", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO"}
+
+func (e *Egress) validate(s Spec) error {
+	if _, err := egress.ParseRules(e.Rules...); err != nil {
+		return err
+	}
+	switch {
+	case e.Program == nil:
+		return core.Invalid("Egress", "there is no Program for the proxy")
+	case s.Workload.NetworkMode != "":
+		return core.Invalid("Egress", "it needs a network of the run's own, not %s", s.Workload.NetworkMode)
+	case s.Workload.Privileged:
+		return core.Invalid("Egress", "a privileged workload could leave its network")
+	case len(s.Workload.PublishedPorts()) > 0:
+		return core.Invalid("Egress", "ports cannot be published from a restricted network yet")
+	case s.Detached:
+		return core.Invalid("Egress", "a detached run cannot be held until its network is confirmed")
+	}
+	for _, name := range s.Workload.CapAdd {
+		if slices.Contains(dangerous, strings.TrimPrefix(strings.ToUpper(name), "CAP_")) {
+			return core.Invalid("Egress", "with the capability %s a workload could change or leave its network", name)
+		}
+	}
+	return nil
+}
+
+// restrict makes the run's network a restricted one.
+func (n *networkStep) restrict(ctx context.Context, name string) error {
+	config, asked := &n.run.spec.Workload, n.run.spec.Egress
+	restricter, ok := n.manager.(optional.EgressRestricter)
+	if !ok || !optional.CapabilitiesOf(n.run.runtime).HeldStart {
+		return &core.Error{Op: "restrict egress", Runtime: n.run.runtime.Type(), Object: config.Name, Class: core.ErrUnsupported}
+	}
+	var secret [16]byte
+	if _, err := io.ReadFull(n.run.options.Random, secret[:]); err != nil {
+		return &core.Error{Op: "make the proxy's password", Err: err}
+	}
+	token := hex.EncodeToString(secret[:])
+	made, err := restricter.CreateRestrictedNetwork(ctx, optional.RestrictedNetworkConfig{
+		NetworkConfig: optional.NetworkConfig{Name: name, RunID: config.RunID, Labels: n.run.ownerLabels()},
+		Program:       asked.Program,
+		Proxy:         egress.ProxyConfig{Run: config.RunID, Token: token, Rules: asked.Rules, Private: asked.Private, AllowBy: asked.AllowBy},
+		Hosts:         asked.Hosts,
+	})
+	n.run.publish(&n.id, made.ID)
+	if err != nil {
+		return err
+	}
+	config.NetworkMode = made.ID
+	config.Env = append(n.proxyEnv(made.Proxy, token), config.Env...)
+	return nil
+}
+
+// proxyEnv tells programs of the proxy, in both cases: some read only one.
+func (n *networkStep) proxyEnv(proxy netip.AddrPort, token string) (env []string) {
+	location := url.URL{Scheme: "http", User: url.UserPassword(n.run.ID(), token), Host: proxy.String()}
+	direct := []string{"localhost", "127.0.0.1", "::1"}
+	for _, service := range n.run.spec.Services {
+		direct = append(direct, service.Definition.Name)
+	}
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"} {
+		env = append(env, name+"="+location.String(), strings.ToLower(name)+"="+location.String())
+	}
+	exceptions := strings.Join(direct, ",")
+	return append(env, "NO_PROXY="+exceptions, "no_proxy="+exceptions)
+}
+
+// confirmEgress gets the evidence without which a restricted run does not begin.
+func (r *Run) confirmEgress(ctx context.Context) error {
+	if r.spec.Egress == nil {
+		return nil
+	}
+	evidence, err := r.network.manager.(optional.EgressRestricter).ConfirmEgress(ctx, r.workload.id)
+	r.mu.Lock()
+	r.evidence = evidence
+	r.mu.Unlock()
+	r.report(Event{Type: EventEvidence, Evidence: evidence, Err: err})
+	if err != nil {
+		return &StepError{StepNetwork, err}
+	}
+	return nil
+}
+
+// Evidence returns what became of the attempts to get round Egress, which is the zero value
+// before they were made.
+func (r *Run) Evidence() optional.EgressEvidence {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.evidence
+}
