@@ -220,16 +220,23 @@ func (r *Runtime) startAttached(c *call, s *stream, hold *driver.Hold) error {
 	}
 	s.ready = func(ctx context.Context) error {
 		open, err := r.known.holds.Await(ctx, hold)
-		switch {
-		case err != nil || !open:
+		if err != nil || !open {
 			return err
-		case s.tty:
+		}
+		if err := r.vetRelease(c); err != nil {
+			return err
+		}
+		if s.tty {
 			return r.resize(ctx, c.op, c.object, height, width)
 		}
 		_, _ = s.conn.Write([]byte{gateKey}) // where it fails the container has ended, and the stream with it
 		return nil
 	}
-	return r.start(c.ctx, c.object, false, 0, 0)
+	err := r.start(c.ctx, c.object, false, 0, 0)
+	if err == nil {
+		hold.Started()
+	}
+	return err
 }
 
 // noDetachKeys are keys that nobody types. The engine watches a terminal's input for

@@ -78,7 +78,7 @@ func (r *Runtime) CreateContainer(ctx context.Context, cfg core.Config) (string,
 		r.leaveNetwork(c.ctx, request.visits)
 		return "", err
 	}
-	r.known.add(response.ID, cfg, stdioOf(request.config), request.visits)
+	r.known.add(response.ID, cfg, request)
 	return response.ID, nil
 }
 
@@ -90,6 +90,7 @@ type request struct {
 	joins      network.Inspect // the network whose resolver it needs; zero: none
 	visits     string          // that network's ID, where it is not ours
 	gate       string          // what it waits for
+	restricted *restriction    // of its network; nil: none
 }
 
 // requestFor finds out what the request depends on, and refuses what the engine cannot
@@ -113,6 +114,9 @@ func (r *Runtime) requestFor(c *call, cfg core.Config) (request, error) {
 		return request{}, err
 	}
 	asked.hostConfig.DNS = nameServers(joined, asked.hostConfig.DNS)
+	if asked.restricted = r.restrictions.of(joined.ID); asked.restricted != nil {
+		asked.config.Labels[core.LabelServes] = joined.ID
+	}
 	if !sandboxed || !cfg.OnNamedNetwork() {
 		return asked, nil
 	}
@@ -143,7 +147,7 @@ func (r *Runtime) create(c *call, name string, asked request) (container.CreateR
 	response, err := r.createPatiently(graced, asked, name)
 	created := err == nil
 	if created && gate != nil {
-		err = r.putGate(graced, gate, response.ID)
+		err = r.putPrograms(graced, asked, gate, response.ID)
 	}
 	if one.ctx.Err() != nil {
 		err = one.failed(one.ctx.Err())

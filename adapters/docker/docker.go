@@ -72,9 +72,10 @@ type Runtime struct {
 	known   known
 	host    hostFacts
 
-	resolvers resolvers
-	routes    string // the file that lists this machine's
-	services  core.ServiceManager
+	resolvers    resolvers
+	restrictions restrictions
+	routes       string // the file that lists this machine's
+	services     core.ServiceManager
 }
 
 var _ interface {

@@ -76,7 +76,7 @@ func usualRoutes() map[string]http.HandlerFunc {
 		"POST /containers/{id}/attach":          failure(http.StatusNotFound, "page not found"),
 		"POST /containers/{id}/resize":          status(http.StatusOK),
 		"POST /containers/{id}/stop":            status(http.StatusNoContent),
-		"POST /containers/{id}/kill":            status(http.StatusNoContent),
+		"POST /containers/{id}/kill":            killedUnguarded,
 		"DELETE /containers/{id}":               status(http.StatusNoContent),
 		"POST /containers/{id}/wait":            exits(0),
 		"GET /containers/{id}/json":             inspected("exited"),

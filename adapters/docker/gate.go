@@ -114,11 +114,22 @@ func (r *Runtime) gateBefore(ctx context.Context, c *call, asked request) ([]byt
 	return program, nil
 }
 
-// putGate copies the gate into a created container.
-func (r *Runtime) putGate(ctx context.Context, program []byte, id string) error {
-	layer, err := programLayer(gatePath[1:], program)
+// putPrograms copies the gate, and the check where egress is restricted, into a created
+// container.
+func (r *Runtime) putPrograms(ctx context.Context, asked request, gate []byte, id string) error {
+	put := func(path string, program []byte) error {
+		layer, err := programLayer(path[1:], program)
+		if err != nil {
+			return err
+		}
+		return r.engine.CopyToContainer(ctx, id, "/", layer, container.CopyToContainerOptions{})
+	}
+	if err := put(gatePath, gate); err != nil || asked.restricted == nil {
+		return err
+	}
+	check, err := r.program(ctx, "check", "")
 	if err != nil {
 		return err
 	}
-	return r.engine.CopyToContainer(ctx, id, "/", layer, container.CopyToContainerOptions{})
+	return put(checkPath, check)
 }

@@ -33,24 +33,29 @@ type known struct {
 }
 
 type knownContainer struct {
+	id    string
 	name  string
 	phase phase
 	stdio stdio
 
 	autoRemove bool
 	visits     string // the ID of a network that is not ours, where its resolver is
+	restricted *restriction
 
 	exit *int64 // its code, once StartAttached has seen the end
 }
 
-func (k *known) add(id string, cfg core.Config, streams stdio, visits string) {
+func (k *known) add(id string, cfg core.Config, asked request) {
 	k.lock.Lock()
 	defer k.lock.Unlock()
 	if k.containers == nil {
 		k.containers, k.ids = map[string]*knownContainer{}, map[string]string{}
 	}
 	k.drop(k.ids[cfg.Name]) // others have removed it: its name was free
-	k.containers[id] = &knownContainer{name: cfg.Name, phase: created, stdio: streams, visits: visits, autoRemove: cfg.AutoRemove}
+	k.containers[id] = &knownContainer{
+		id: id, name: cfg.Name, phase: created, stdio: stdioOf(asked.config), visits: asked.visits, restricted: asked.restricted,
+		autoRemove: cfg.AutoRemove,
+	}
 	if cfg.Name != "" {
 		k.ids[cfg.Name] = id
 	}

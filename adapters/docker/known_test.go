@@ -76,8 +76,8 @@ func TestKnownContainersAreBounded(t *testing.T) {
 func TestANameIsOfItsLastContainer(t *testing.T) {
 	k := &known{}
 	config := core.Config{Name: "web"}
-	k.add("first", config, stdio{}, "a network")
-	k.add("second", config, stdio{}, "")
+	k.add("first", config, request{config: &container.Config{}, visits: "a network"})
+	k.add("second", config, request{config: &container.Config{}})
 	if found, _ := k.find("web"); found.visits != "" || k.get("first").phase != unknown || k.size() != 1 {
 		t.Errorf("the name is %+v's, and %d are known", found, k.size())
 	}
@@ -85,7 +85,7 @@ func TestANameIsOfItsLastContainer(t *testing.T) {
 	if _, found := k.find("web"); found || k.size() != 0 {
 		t.Errorf("%d are known", k.size())
 	}
-	k.add("fourth", config, stdio{}, "")
+	k.add("fourth", config, request{config: &container.Config{}})
 	k.forget("first") // later than the name was given again
 	if _, found := k.find("web"); !found {
 		t.Error("the wrong one was forgotten")

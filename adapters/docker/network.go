@@ -52,15 +52,34 @@ func (n *networks) CreateNetwork(ctx context.Context, name string) (string, erro
 }
 
 func (n *networks) CreateNetworkFrom(ctx context.Context, cfg optional.NetworkConfig) (string, error) {
+	r := (*Runtime)(n)
 	if err := cfg.Validate(); err != nil {
 		return "", err
 	}
-	r := (*Runtime)(n)
 	c, err := r.call(ctx, "create network", cfg.Name)
 	if err != nil {
 		return "", err
 	}
 	defer c.end()
+	id, err := r.createNetworkFrom(c, cfg)
+	if err != nil || !cfg.Internal || r.kind().noEgress != "" {
+		return id, err
+	}
+	of := network.Inspect{ID: id, Labels: networkLabels(cfg)}
+	if err = r.createGuard(c.ctx, of); err == nil {
+		_, err = r.startGuard(c.ctx, of)
+	}
+	if err == nil {
+		_, _, err = r.dischargeGuard(c.ctx, id)
+	}
+	if err != nil {
+		return "", errors.Join(c.unguarded(err), r.abandon(c, id))
+	}
+	return id, nil
+}
+
+// createNetworkFrom creates a network of a valid configuration, without a guard.
+func (r *Runtime) createNetworkFrom(c *call, cfg optional.NetworkConfig) (string, error) {
 	if cfg.Subnet != "" {
 		return r.createNetwork(c, cfg, netip.MustParsePrefix(cfg.Subnet))
 	}
@@ -85,13 +104,9 @@ func (r *Runtime) createNetwork(c *call, cfg optional.NetworkConfig, subnet neti
 		EnableIPv6: &noIPv6,
 		IPAM:       &network.IPAM{Config: []network.IPAMConfig{{Subnet: subnet.String()}}},
 		Internal:   cfg.Internal,
-		Labels:     maps.Clone(cfg.Labels),
+		Labels:     networkLabels(cfg),
 		Options:    map[string]string{},
 	}
-	if options.Labels == nil {
-		options.Labels = map[string]string{}
-	}
-	maps.Copy(options.Labels, core.ObjectLabels(cfg.RunID, core.RoleNetwork))
 	graced, cancel := withGrace(c.ctx)
 	defer cancel()
 	id, err := patiently(graced, func(ctx context.Context) (string, error) {
@@ -105,6 +120,13 @@ func (r *Runtime) createNetwork(c *call, cfg optional.NetworkConfig, subnet neti
 		return "", c.failed(err)
 	}
 	return id, nil
+}
+
+func networkLabels(cfg optional.NetworkConfig) map[string]string {
+	labels := map[string]string{}
+	maps.Copy(labels, cfg.Labels)
+	maps.Copy(labels, core.ObjectLabels(cfg.RunID, core.RoleNetwork))
+	return labels
 }
 
 // freeSubnets returns the free subnets of the pool. With an engine on this machine, the
@@ -201,19 +223,20 @@ func (n *networks) remove(ctx context.Context, id string, force bool) error {
 		return err
 	}
 	defer c.end()
-	if r.options.Sandbox != nil {
-		if id, err = r.wholeID(c, id); id == "" {
-			return err
-		}
+	if id, err = r.wholeID(c, id); id == "" {
+		return err
 	}
 	err = r.removeNetwork(c, id)
 	if errors.Is(err, core.ErrInUse) {
 		return r.removeUsed(c, id, force)
 	}
-	if err != nil || r.options.Sandbox == nil {
+	if err == nil && r.options.Sandbox != nil {
+		err = r.removeResolver(c, id) // an exited one does not keep the network in use
+	}
+	if err != nil {
 		return err
 	}
-	return r.removeResolver(c, id) // an exited resolver does not keep the network in use
+	return c.failed(r.removeGuard(c.ctx, id))
 }
 
 // wholeID returns the ID of a network from its name or the beginning of its ID, or "" where
@@ -263,7 +286,7 @@ func (r *Runtime) removeUsed(c *call, id string, force bool) error {
 		}
 	}
 	if err == nil {
-		return r.removeResolver(c, id)
+		return errors.Join(r.removeResolver(c, id), c.failed(r.removeGuard(c.ctx, id)))
 	}
 	if resolver != "" {
 		ctx, cancel := tidying(c.ctx)
@@ -273,8 +296,8 @@ func (r *Runtime) removeUsed(c *call, id string, force bool) error {
 	return err
 }
 
-// empty disconnects the resolver from a network and returns it, and with force disconnects
-// all other containers.
+// empty ends the proxy and the resolver of a network, returns the resolver, and with force
+// disconnects all other containers.
 func (r *Runtime) empty(c *call, id string, force bool) (stopped string, err error) {
 	found, err := r.engine.NetworkInspect(c.ctx, id, network.InspectOptions{})
 	if errdefs.IsNotFound(err) {
@@ -287,11 +310,13 @@ func (r *Runtime) empty(c *call, id string, force bool) (stopped string, err err
 	if err != nil {
 		return "", c.failed(err)
 	}
-	resolver := ""
+	resolver, proxy := "", ""
 	for member, name := range members {
 		switch {
 		case name == resolverName(found.ID):
 			resolver = member
+		case name == proxyName(found.ID):
+			proxy = member
 		case !force:
 			return "", c.wrong(core.ErrInUse, "", "the container "+name+" uses "+found.Name, "Stop the containers on it, or force the removal")
 		default:
@@ -300,14 +325,16 @@ func (r *Runtime) empty(c *call, id string, force bool) (stopped string, err err
 			}
 		}
 	}
-	if resolver == "" {
-		return "", nil
+	for _, helper := range []string{proxy, resolver} {
+		if helper == "" {
+			continue
+		}
+		err := r.engine.ContainerKill(c.ctx, helper, "KILL")
+		if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) { // then it has exited
+			return resolver, c.failed(err)
+		}
 	}
-	err = r.engine.ContainerKill(c.ctx, resolver, "KILL")
-	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) {
-		err = nil // it has exited
-	}
-	return resolver, c.failed(err)
+	return resolver, nil
 }
 
 func (r *Runtime) removeResolver(c *call, networkID string) error {

@@ -55,6 +55,7 @@ var podman = product{
 	destroy:         destroyOnPodman,
 	awaitExit:       awaitExitOnPodman,
 	awaitFirstExit:  awaitFirstExitOnPodman,
+	noEgress:        "Podman's internal networks have no name server",
 	createNetwork:   createNetworkOnPodman,
 	removeNetwork:   removeNetworkOnPodman,
 	members:         membersOnPodman,

@@ -310,7 +310,7 @@ func TestAContainerThatIsGoneOnPodman(t *testing.T) {
 		"a field":  answer(http.StatusOK, map[string]any{"StatusCode": -1, "Error": map[string]string{"Message": gone}}),
 	} {
 		engine.on("POST /containers/{id}/wait", handler)
-		r.known.add(testID, core.Config{}, stdio{}, "")
+		r.known.add(testID, core.Config{}, request{config: &container.Config{}})
 		r.known.move(testID, started)
 		if _, err := r.WaitContainer(t.Context(), testID); !errors.Is(err, core.ErrNotFound) {
 			t.Errorf("%s: %v", name, err)

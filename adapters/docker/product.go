@@ -40,6 +40,9 @@ type product struct {
 	// noSandbox is the reason why the engine cannot run sandboxed containers, or empty.
 	noSandbox string
 
+	// noEgress is the reason why the engine has no restricted networks, or empty.
+	noEgress string
+
 	// fit adapts a request for a container to the engine, and refuses settings that the
 	// engine would ignore.
 	fit func(r *Runtime, c *call, cfg core.Config, joined network.Inspect, asked *request) error

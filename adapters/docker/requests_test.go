@@ -28,6 +28,10 @@ func TestEveryMethodMakesOneRequest(t *testing.T) {
 				engine.wantRequests(t, "GET /containers/"+testID+"/json", method.request)
 				return
 			}
+			if method.name == "RemoveNetwork" { // nothing else tells whether it has a guard
+				engine.wantRequests(t, method.request, killOfGuard)
+				return
+			}
 			engine.wantRequests(t, method.request)
 		})
 	}

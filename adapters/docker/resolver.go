@@ -1,7 +1,6 @@
 package docker
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -37,9 +36,9 @@ const resolvConf = "/etc/resolv.conf"
 // seconds.
 const resolverRestarts = 10
 
-// resolverUnused is how long a resolver may be there without a container that needs it:
-// it comes just before the first.
-const resolverUnused = 2 * time.Minute
+// helperUnused is how long a helper of a network may be there without a container that needs
+// it: it comes just before the first.
+const helperUnused = 2 * time.Minute
 
 // resolverName returns the name of a network's resolver.
 func resolverName(networkID string) string { return "moat-resolver-" + networkID[:12] }
@@ -189,7 +188,7 @@ func (r *Runtime) runResolver(ctx context.Context, of *resolver, found network.I
 		running, err = r.inspectContainer(ctx, name)
 	}
 	if err == nil {
-		err = r.awaitResolver(ctx, running)
+		_, err = r.awaitLine(ctx, running, "ready")
 	}
 	if err != nil {
 		return "", err
@@ -201,62 +200,41 @@ func (r *Runtime) runResolver(ctx context.Context, of *resolver, found network.I
 // lifeOf identifies one run of a container, from its start to its exit.
 func lifeOf(c container.InspectResponse) string { return c.ID + " " + c.State.StartedAt }
 
-// resolverThreads bounds the threads of a resolver. It needs one; the others are for the
-// engine's runc, which becomes the resolver and dies where it cannot start a thread.
-const resolverThreads = 32
-
 func (r *Runtime) createResolver(ctx context.Context, name string, found network.Inspect) error {
-	version, err := r.engine.ServerVersion(ctx)
+	program, err := r.program(ctx, "resolver", "Use network bridge")
 	if err != nil {
 		return err
 	}
-	program, err := programs.Read("resolver", version.Arch)
-	if err != nil {
-		return &core.Error{Class: core.ErrUnsupported, Err: errors.New("there is no resolver for " + version.Arch), Remedy: "Use network bridge"}
-	}
-	plain, err := r.plainRuntime(ctx)
-	if err != nil {
-		return err
-	}
-	ref := programImage("resolver", program)
-	labels := core.AdapterLabels(found.ID, time.Now().Add(resolverUnused))
-	// It ignores other signals, for which a stopping engine would wait ten seconds.
-	config := &container.Config{Image: ref, Labels: labels, StopSignal: "SIGKILL"}
-	pids := int64(resolverThreads)
-	hostConfig := &container.HostConfig{
-		Runtime:       plain,
-		NetworkMode:   container.NetworkMode(found.ID),
-		CapDrop:       []string{"ALL"},
-		CapAdd:        []string{"NET_BIND_SERVICE"},
-		SecurityOpt:   []string{"no-new-privileges"},
-		DNS:           nameServers(found, nil),
-		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyOnFailure, MaximumRetryCount: resolverRestarts},
-		LogConfig:     r.kind().logConfig,
-		Resources:     container.Resources{PidsLimit: &pids},
-	}
-	endpoint := &network.EndpointSettings{IPAMConfig: resolverAddress(found)}
-	networking := &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{found.ID: endpoint}}
-	create := func() error {
-		graced, cancel := withGrace(ctx)
-		defer cancel()
-		_, err := r.engine.ContainerCreate(graced, config, hostConfig, networking, nil, name)
-		return err
-	}
-	err = create()
-	if noSuchImage(err) {
-		if err = r.importProgram(ctx, ref, "resolver", program); err == nil {
-			err = create()
-		}
-	}
-	if errdefs.IsConflict(err) {
-		return nil // another process created it
-	}
-	return err
+	endpoint := &network.EndpointSettings{IPAMConfig: addressFromEnd(found, 1)}
+	return r.createHelper(ctx, helperSpec{
+		name: name, program: "resolver", binary: program,
+		config: container.Config{Labels: core.AdapterLabels(found.ID, time.Now().Add(helperUnused))},
+		hostConfig: container.HostConfig{
+			NetworkMode:   container.NetworkMode(found.ID),
+			CapAdd:        []string{"NET_BIND_SERVICE"},
+			DNS:           nameServers(found, nil),
+			RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyOnFailure, MaximumRetryCount: resolverRestarts},
+		},
+		networking: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{found.ID: endpoint}},
+	})
 }
 
-// resolverAddress returns the last address of a network of ours. The engine assigns
-// addresses in order, so the resolver usually gets the same one after a restart.
-func resolverAddress(found network.Inspect) *network.EndpointIPAMConfig {
+// program returns a helper's program for the engine's architecture.
+func (r *Runtime) program(ctx context.Context, name, remedy string) ([]byte, error) {
+	version, err := r.engine.ServerVersion(ctx)
+	if err != nil {
+		return nil, err
+	}
+	program, err := programs.Read(name, version.Arch)
+	if err != nil {
+		return nil, &core.Error{Class: core.ErrUnsupported, Err: errors.New("there is no " + name + " for " + version.Arch), Remedy: remedy}
+	}
+	return program, nil
+}
+
+// addressFromEnd returns the nth address from the end of a network of ours. The engine
+// assigns addresses in order, so a helper usually gets the same one after a restart.
+func addressFromEnd(found network.Inspect, n uint32) *network.EndpointIPAMConfig {
 	if !isOurs(found) || len(found.IPAM.Config) == 0 {
 		return nil
 	}
@@ -264,10 +242,10 @@ func resolverAddress(found network.Inspect) *network.EndpointIPAMConfig {
 	if err != nil || !subnet.Addr().Is4() {
 		return nil
 	}
-	var last [4]byte
+	var address [4]byte
 	first := binary.BigEndian.Uint32(subnet.Addr().AsSlice())
-	binary.BigEndian.PutUint32(last[:], first+1<<(32-subnet.Bits())-2)
-	return &network.EndpointIPAMConfig{IPv4Address: netip.AddrFrom4(last).String()}
+	binary.BigEndian.PutUint32(address[:], first+1<<(32-subnet.Bits())-1-n)
+	return &network.EndpointIPAMConfig{IPv4Address: netip.AddrFrom4(address).String()}
 }
 
 // startResolver starts a resolver, which may run already, may be in removal, or may have
@@ -294,29 +272,6 @@ func (r *Runtime) startResolver(ctx context.Context, name string, found network.
 		return err
 	}
 	return r.engine.ContainerStart(ctx, name, container.StartOptions{})
-}
-
-// awaitResolver returns when the resolver has logged, in its present run, that it answers.
-// The present run's output is the log after the end of the run before; its first line may
-// be older than the start time that the engine reports.
-func (r *Runtime) awaitResolver(ctx context.Context, running container.InspectResponse) error {
-	options := container.LogsOptions{ShowStdout: true, ShowStderr: true, Follow: true}
-	if !parseTime(running.State.FinishedAt).IsZero() {
-		options.Since = running.State.FinishedAt
-	}
-	body, err := r.engine.ContainerLogs(ctx, running.ID, options)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	said := bufio.NewScanner(body)
-	var last string
-	for said.Scan() {
-		if last = said.Text(); strings.HasSuffix(last, "ready") {
-			return nil
-		}
-	}
-	return errors.Join(errors.New("it has ended: "+strings.TrimLeft(last, "\x00\x01\x02")), said.Err())
 }
 
 // leaveNetwork removes the resolver of a network that is not ours, unless a container there
@@ -351,7 +306,9 @@ func (r *Runtime) removeIdle(ctx context.Context, of *resolver, networkID string
 		return
 	}
 	for _, helper := range tied {
-		_ = r.kind().destroy(ctx, r, helper.ID)
+		if !slices.Contains(helper.Names, "/"+guardName(networkID)) && !slices.Contains(helper.Names, "/"+proxyName(networkID)) {
+			_ = r.kind().destroy(ctx, r, helper.ID)
+		}
 	}
 	r.resolvers.forget(networkID)
 }

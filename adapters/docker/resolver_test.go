@@ -89,7 +89,7 @@ func TestResolver(t *testing.T) {
 				resolver.Labels[core.LabelRole] != core.RoleAdapter || resolver.Labels[core.LabelRunID] != "" || resolver.Labels[core.LabelServes] != testID || resolver.Labels[core.LabelExpires] == "" || resolver.HostConfig.NetworkMode != testID {
 				t.Errorf("the resolver is %+v, %+v", resolver.Config, resolver.HostConfig)
 			}
-			if limit := resolver.HostConfig.PidsLimit; limit == nil || *limit != resolverThreads {
+			if limit := resolver.HostConfig.PidsLimit; limit == nil || *limit != helperThreads {
 				t.Errorf("its limit of threads is %v", limit)
 			}
 			if resolver.StopSignal != "SIGKILL" {

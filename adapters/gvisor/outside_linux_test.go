@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 	"github.com/moatproject/moat/adapters/docker/dockertest"
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/optional"
+	"github.com/moatproject/moat/core/run"
 )
 
 // TestOutsideNames lets containers look up what only the engine's name server knows, on
@@ -126,6 +128,133 @@ func TestInternalNetwork(t *testing.T) {
 			}
 		}
 	})
+}
+
+// ways are what a workload without capabilities tries: the words of testdata/asks, and what
+// each prints where it succeeds. Datagrams are seen by who receives them.
+var ways = []struct{ word, success string }{
+	{"reach=" + dockertest.OutsideAddress + ":80", greeting},
+	{"reach=" + dockertest.EngineAddress + ":80", greeting},
+	{"reach=172.17.0.1:80", greeting},  // the host on the engine's usual network
+	{"reach=203.0.113.1:80", greeting}, // and on the run's
+	{"text=" + dockertest.BigName, strconv.Itoa(dockertest.BigLength)},
+	{"send=255.255.255.255:4444", "sent"},
+	{"send=224.0.0.1:4444", "sent"},
+	{"send=" + dockertest.EngineAddress + ":4444", "sent"},
+	{"send=203.0.113.1:4444", "sent"},
+}
+
+var greeting = strings.TrimSpace(dockertest.Greeting)
+
+// TestRestrictedNetwork lets workloads try what leads out of a network that has a proxy.
+func TestRestrictedNetwork(t *testing.T) {
+	proxy := filepath.Join(t.TempDir(), "moat-proxy")
+	build := exec.Command("go", "build", "-C", "../../apps", "-o", proxy, "./cmd/moat-proxy")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	onInternets(t, func(t *testing.T, e *dockertest.Throwaway, program string, rts map[string]*docker.Runtime) {
+		for _, filter := range []string{"0", "2"} {
+			for _, scope := range []string{"all", "default"} {
+				e.Inside("sysctl", "-qw", "net.ipv4.conf."+scope+".rp_filter="+filter)
+			}
+			for name, rt := range rts {
+				if filter != "0" && name == "sandboxed" {
+					continue // the host does not tell it from another
+				}
+				t.Run(name+", rp_filter "+filter, func(t *testing.T) { tryToLeave(t, e, rt, program, proxy, filter) })
+			}
+		}
+	})
+}
+
+func tryToLeave(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime, program, proxy, filter string) {
+	host := dockertest.CountDatagrams(t, e.Namespace(), ":4444")
+	workload := core.Config{
+		Image: baseImage, Cmd: []string{"/asks"}, Mounts: []core.MountConfig{{Source: program, Target: "/asks", ReadOnly: true}},
+	}
+	for _, way := range ways {
+		workload.Cmd = append(workload.Cmd, way.word)
+	}
+
+	networks := rt.NetworkManager().(optional.NetworkCreator)
+	open, err := networks.CreateNetworkFrom(t.Context(), optional.NetworkConfig{Name: "open", Subnet: "203.0.113.0/26"})
+	must(t, err)
+	workload.NetworkMode = open
+	id := create(t, rt, workload)
+	said := strings.Split(answer(t, rt, id), "\n")
+	for i, way := range ways {
+		if said[i] != way.success {
+			t.Errorf("%s without a restriction: %s", way.word, said[i])
+		}
+	}
+	if host.Count() == 0 {
+		t.Error("no datagram has reached the host without a restriction")
+	}
+	mustLeave(t, rt, id)
+	must(t, rt.NetworkManager().RemoveNetwork(t.Context(), open))
+
+	// What an engine's options alone are worth.
+	engine := e.Client(e.Host())
+	unguarded, err := engine.NetworkCreate(t.Context(), "unguarded", network.CreateOptions{
+		Internal: true, Options: map[string]string{"com.docker.network.bridge.inhibit_ipv4": "true"},
+	})
+	must(t, err)
+	workload.NetworkMode = unguarded.ID
+	before := host.Count()
+	id = create(t, rt, workload)
+	answer(t, rt, id)
+	if leaks := host.Count() > before; leaks != (filter == "0") {
+		t.Errorf("that datagrams reach the host of a network without a guard is %t with rp_filter %s", leaks, filter)
+	}
+	mustLeave(t, rt, id)
+	must(t, rt.NetworkManager().RemoveNetwork(t.Context(), unguarded.ID))
+
+	before = host.Count()
+	workload.NetworkMode = ""
+	proxied := []struct{ word, success string }{
+		{"proxied=" + dockertest.OutsideName + ":8080", "200 Connection established: " + greeting},
+		{"proxied=" + dockertest.OutsideName + ":80", "403 Forbidden: blocked by policy"},
+		{"proxied=elsewhere.example:8080", "403 Forbidden: blocked by policy"},
+	}
+	for _, way := range proxied {
+		workload.Cmd = append(workload.Cmd, way.word)
+	}
+	restricted, err := run.New(rt, run.Spec{
+		Workload: workload,
+		Egress: &run.Egress{
+			Rules:   []string{dockertest.OutsideName + ":8080"},
+			Program: func(string) ([]byte, error) { return os.ReadFile(proxy) },
+			Private: []netip.Prefix{netip.MustParsePrefix(dockertest.OutsideAddress + "/32")},
+		},
+	}, run.Options{Attached: true})
+	must(t, err)
+	defer func() { must(t, restricted.Close(context.WithoutCancel(t.Context()))) }()
+	must(t, restricted.Prepare(t.Context()))
+	var output, failures strings.Builder
+	must(t, restricted.StartAttached(t.Context(), core.AttachOptions{Stdout: &output, Stderr: &failures}, nil))
+	said = strings.Split(strings.TrimSpace(output.String()), "\n")
+	if len(said) != len(ways)+len(proxied) {
+		t.Fatalf("it says %q, %s", said, failures.String())
+	}
+	for i, way := range ways {
+		if said[i] == way.success && way.success != "sent" {
+			t.Errorf("%s succeeds", way.word)
+		}
+	}
+	for i, way := range proxied {
+		if said := said[len(ways)+i]; !strings.HasPrefix(said, way.success) {
+			t.Errorf("%s: %s, want %s", way.word, said, way.success)
+		}
+	}
+	if got := host.Count() - before; got != 0 {
+		t.Errorf("%d datagrams have reached the host", got)
+	}
+	evidence := restricted.Evidence()
+	if evidence.Dropped == 0 || evidence.Arrived != 0 || len(evidence.Attempts) < 7 {
+		t.Errorf("the evidence is %+v", evidence)
+	}
 }
 
 // buildAsks returns the program of testdata/asks, which needs no library: busybox's own

@@ -15,7 +15,7 @@ import (
 // ranges that are kept for documentation, and names of a domain that is.
 const (
 	NameServer  = "192.0.2.53"
-	OutsideName = "outside.example" // of a server that greets on port 80
+	OutsideName = "outside.example" // of a server that greets on the ports 80 and 8080
 	Greeting    = "hello from outside\n"
 	BigName     = "big.example" // has a TXT record that no datagram holds
 	BigLength   = 8000
@@ -45,10 +45,13 @@ func (e *Throwaway) Connect() {
 	} {
 		e.command("ip", strings.Fields(args)...)
 	}
-	var greeter, host, overTCP net.Listener
+	var greeter, another, host, overTCP net.Listener
 	var overUDP net.PacketConn
 	err := inside("/run/netns/"+internet, func() (err error) {
 		if greeter, err = net.Listen("tcp", OutsideAddress+":80"); err != nil {
+			return err
+		}
+		if another, err = net.Listen("tcp", OutsideAddress+":8080"); err != nil {
 			return err
 		}
 		if overTCP, err = net.Listen("tcp", NameServer+":53"); err != nil {
@@ -58,7 +61,7 @@ func (e *Throwaway) Connect() {
 		return err
 	})
 	if err == nil {
-		err = inside("/run/netns/"+engine, func() (err error) {
+		err = inside(e.Namespace(), func() (err error) {
 			host, err = net.Listen("tcp4", ":80")
 			return err
 		})
@@ -66,8 +69,10 @@ func (e *Throwaway) Connect() {
 	if err != nil {
 		e.Fatal(err)
 	}
-	e.Cleanup(func() { _ = errors.Join(greeter.Close(), host.Close(), overTCP.Close(), overUDP.Close()) })
-	for _, greets := range []net.Listener{greeter, host} {
+	e.Cleanup(func() {
+		_ = errors.Join(greeter.Close(), another.Close(), host.Close(), overTCP.Close(), overUDP.Close())
+	})
+	for _, greets := range []net.Listener{greeter, another, host} {
 		go accept(greets, func(conn net.Conn) { _, _ = io.WriteString(conn, Greeting) })
 	}
 	go accept(overTCP, answerStream)

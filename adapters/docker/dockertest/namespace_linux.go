@@ -2,9 +2,13 @@ package dockertest
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,4 +62,68 @@ func ListenIn(namespace, network, address string) (listener net.Listener, err er
 		return err
 	})
 	return listener, err
+}
+
+// Datagrams counts what arrives at a port.
+type Datagrams struct {
+	tb        testing.TB
+	namespace string
+	count     atomic.Int64
+	socket    net.PacketConn
+	marks     chan struct{}
+}
+
+// mark is the datagram that Count sends.
+const mark = "counted until here"
+
+// CountDatagrams listens for datagrams inside the network namespace that a file stands for.
+// It takes root.
+func CountDatagrams(tb testing.TB, namespace, address string) *Datagrams {
+	tb.Helper()
+	d := &Datagrams{tb: tb, namespace: namespace, marks: make(chan struct{}, 1)}
+	err := inside(namespace, func() (err error) {
+		d.socket, err = net.ListenPacket("udp4", address)
+		return err
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = d.socket.Close() })
+	go func() {
+		for buffer := make([]byte, 1<<16); ; {
+			length, _, err := d.socket.ReadFrom(buffer)
+			switch {
+			case err != nil:
+				return
+			case string(buffer[:length]) == mark:
+				d.marks <- struct{}{}
+			default:
+				d.count.Add(1)
+			}
+		}
+	}()
+	return d
+}
+
+// Count returns how many have arrived that were sent before the call.
+func (d *Datagrams) Count() int {
+	d.tb.Helper()
+	port := d.socket.LocalAddr().(*net.UDPAddr).Port
+	err := inside(d.namespace, func() error {
+		conn, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+		if err != nil {
+			return err
+		}
+		_, err = conn.Write([]byte(mark))
+		return errors.Join(err, conn.Close())
+	})
+	if err != nil {
+		d.tb.Fatal(err)
+	}
+	select {
+	case <-d.marks:
+	case <-time.After(time.Minute):
+		d.tb.Fatal("a datagram to this machine itself is lost")
+	}
+	return int(d.count.Load())
 }

@@ -36,6 +36,9 @@ func (e *Throwaway) PIDFile() string { return e.run() + "/docker.pid" }
 // Data is the folder of all that the engine stores, where its Disk is.
 func (e *Throwaway) Data() string { return "/var/lib/moat-engine/" + e.name }
 
+// Namespace is the file of the network namespace that is the engine's host.
+func (e *Throwaway) Namespace() string { return "/run/netns/moat-" + e.name }
+
 func (e *Throwaway) run() string { return "/run/moat-engine/" + e.name }
 
 // Start starts the engine, with the test image in it. It goes with the test.
@@ -77,6 +80,12 @@ func (e *Throwaway) Start() {
 func (e *Throwaway) Up() {
 	e.Helper()
 	e.tool("up", e.name)
+}
+
+// Inside runs a command in the engine's network namespace.
+func (e *Throwaway) Inside(args ...string) {
+	e.Helper()
+	e.command("ip", append([]string{"netns", "exec", "moat-" + e.name}, args...)...)
 }
 
 func (e *Throwaway) tool(args ...string) {

@@ -8,7 +8,7 @@ import (
 	"fmt"
 )
 
-//go:embed gate-* probe-* resolver-*
+//go:embed check-* gate-* guard-* probe-* resolver-*
 var binaries embed.FS
 
 // Read returns a program's binary for an architecture, by Go's names of those.

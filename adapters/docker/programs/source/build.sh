@@ -24,7 +24,7 @@ compile() { # compile PROGRAM ARCHITECTURE MACHINE DIRECTORY
 
 compile_all() { # compile_all DIRECTORY
 	local program
-	for program in gate probe resolver; do
+	for program in check gate guard probe resolver; do
 		compile "$program" amd64 x86_64 "$1"
 		compile "$program" arm64 aarch64 "$1"
 	done

@@ -1,0 +1,339 @@
+package docker
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/network"
+	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/egress"
+	"github.com/moatproject/moat/core/optional"
+)
+
+// A restricted network is an internal one, with a guard, and with a container on it that
+// also is on the engine's usual network: the proxy. Before the program of a container on it
+// is released, the check, a program of ours, tries to leave the network from within that
+// container, while the guard listens for it on the host.
+
+const (
+	proxyPort    = 3128
+	proxyThreads = 256
+	proxyMemory  = 128 << 20 // bytes
+
+	checkPath = "/.moat-check"
+)
+
+// proxyName returns the name of a restricted network's proxy.
+func proxyName(networkID string) string { return "moat-egress-" + networkID[:12] }
+
+// restriction is what this process knows about a restricted network.
+type restriction struct {
+	network network.Inspect
+	proxy   netip.AddrPort
+	outside netip.Addr // of the proxy, on its other network
+
+	confirming mutex
+	port       uint16 // at which the guard listens on the host; 0: it has been discharged
+	confirmed  sync.Map
+}
+
+// restrictions has the restricted networks that this process has created, by ID.
+type restrictions struct{ networks sync.Map }
+
+func (all *restrictions) of(networkID string) *restriction {
+	found, _ := all.networks.Load(networkID)
+	of, _ := found.(*restriction)
+	return of
+}
+
+var _ optional.EgressRestricter = (*networks)(nil)
+
+func (n *networks) CreateRestrictedNetwork(ctx context.Context, cfg optional.RestrictedNetworkConfig) (optional.RestrictedNetwork, error) {
+	var none optional.RestrictedNetwork
+	r := (*Runtime)(n)
+	cfg.Internal = true
+	if err := cfg.Validate(); err != nil {
+		return none, err
+	}
+	c, err := r.call(ctx, "create restricted network", cfg.Name)
+	if err != nil {
+		return none, err
+	}
+	defer c.end()
+	switch {
+	case cfg.Isolated:
+		return none, c.wrong(core.ErrInvalidConfig, "Isolated", "the proxy would be out of reach", "Leave Isolated out")
+	case cfg.Program == nil:
+		return none, c.wrong(core.ErrInvalidConfig, "Program", "there is no proxy", "Set Program")
+	case r.kind().noEgress != "":
+		return none, c.wrong(core.ErrUnsupported, "", r.kind().noEgress, "Use Docker Engine for runs with restricted egress")
+	}
+	id, err := r.createNetworkFrom(c, cfg.NetworkConfig)
+	if err != nil {
+		return none, err
+	}
+	made, err := r.restrict(c, id, cfg)
+	if err != nil {
+		return optional.RestrictedNetwork{ID: id}, errors.Join(c.failed(err), r.abandon(c, id))
+	}
+	return made, nil
+}
+
+// restrict starts what a new internal network needs to be a restricted one.
+func (r *Runtime) restrict(c *call, networkID string, cfg optional.RestrictedNetworkConfig) (made optional.RestrictedNetwork, err error) {
+	found, err := r.engine.NetworkInspect(c.ctx, networkID, network.InspectOptions{})
+	if err != nil {
+		return made, err
+	}
+	of := &restriction{network: found, confirming: make(mutex, 1)}
+	// Before the proxy: where there is a guard, its removal looks for a proxy as well.
+	if err := r.createGuard(c.ctx, found); err != nil {
+		return made, c.unguarded(err)
+	}
+	guarded := make(chan error, 1)
+	go func() { // beside the proxy: each takes the engine some tenths of a second
+		var err error
+		of.port, err = r.startGuard(c.ctx, found)
+		guarded <- err
+	}()
+	err = r.startProxy(c.ctx, of, cfg)
+	if failure := <-guarded; failure != nil {
+		err = c.unguarded(failure)
+	}
+	if err != nil {
+		return made, err
+	}
+	r.restrictions.networks.Store(networkID, of)
+	return optional.RestrictedNetwork{ID: networkID, Proxy: of.proxy, Container: proxyName(networkID)}, nil
+}
+
+func (r *Runtime) startProxy(ctx context.Context, of *restriction, cfg optional.RestrictedNetworkConfig) error {
+	version, err := r.engine.ServerVersion(ctx)
+	if err != nil {
+		return err
+	}
+	binary, err := cfg.Program(version.Arch)
+	if err != nil {
+		return fmt.Errorf("find the proxy's program: %w", err)
+	}
+	inside := addressFromEnd(of.network, 2)
+	address, err := netip.ParseAddr(inside.IPv4Address)
+	if err != nil {
+		return err
+	}
+	of.proxy = netip.AddrPortFrom(address, proxyPort)
+	config := cfg.Proxy
+	config.Listen = of.proxy.String()
+	config.Sources = []netip.Prefix{netip.MustParsePrefix(of.network.IPAM.Config[0].Subnet)}
+	if err := config.Validate(); err != nil {
+		return &core.Error{Class: core.ErrInvalidConfig, Field: "Proxy", Err: err}
+	}
+	text, err := json.Marshal(config)
+	if err != nil {
+		return err
+	}
+	name, threads := proxyName(of.network.ID), int64(proxyThreads)
+	err = r.createHelper(ctx, helperSpec{
+		name: name, program: "proxy", binary: binary,
+		config: container.Config{
+			Cmd: []string{"serve"}, User: "65534:65534",
+			Env:    []string{egress.ProxyVariable + "=" + string(text), "GOMEMLIMIT=96MiB"},
+			Labels: labelsOn(of.network),
+		},
+		// It never starts again by itself: rules that were revoked meanwhile would be back.
+		hostConfig: container.HostConfig{
+			ReadonlyRootfs: true, ExtraHosts: cfg.Hosts,
+			Sysctls:   map[string]string{"net.ipv4.ip_forward": "0"}, // or the workload could make a router of it
+			Resources: container.Resources{Memory: proxyMemory, MemorySwap: proxyMemory, PidsLimit: &threads},
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("create the proxy: %w", err)
+	}
+	err = r.engine.NetworkConnect(ctx, of.network.ID, name, &network.EndpointSettings{IPAMConfig: inside})
+	if err == nil {
+		err = r.engine.ContainerStart(ctx, name, container.StartOptions{})
+	}
+	var running container.InspectResponse
+	if err == nil {
+		running, err = r.inspectContainer(ctx, name)
+	}
+	if err == nil {
+		_, err = r.awaitLine(ctx, running, "ready")
+	}
+	if err != nil {
+		return fmt.Errorf("start the proxy: %w", err)
+	}
+	for _, endpoint := range running.NetworkSettings.Networks {
+		if endpoint.NetworkID != of.network.ID {
+			of.outside, _ = netip.ParseAddr(endpoint.IPAddress)
+		}
+	}
+	return nil
+}
+
+// ConfirmEgress is that of [optional.EgressRestricter]. A network is confirmed by the
+// Runtime that has created it.
+func (n *networks) ConfirmEgress(ctx context.Context, id string) (evidence optional.EgressEvidence, err error) {
+	r := (*Runtime)(n)
+	c, err := r.on(ctx, 0, "confirm egress", id)
+	if err != nil {
+		return evidence, err
+	}
+	defer c.end()
+	found, err := r.inspect(c.ctx, c.op, id)
+	if err != nil {
+		return evidence, err
+	}
+	of := r.known.get(found.ID).restricted
+	if of == nil {
+		return evidence, c.wrong(core.ErrInvalidConfig, "id", "this runtime has not put it on a restricted network", "Create it on one")
+	}
+	if err := r.known.holds.AwaitStart(c.ctx, found.ID); err != nil {
+		return evidence, c.failed(err)
+	}
+	c.limit(r.timeout)
+	if err := of.confirming.lock(c.ctx); err != nil {
+		return evidence, c.failed(err)
+	}
+	defer of.confirming.unlock()
+	evidence, err = r.gather(c.ctx, of, found.ID)
+	if c.ctx.Err() != nil {
+		return evidence, c.failed(c.ctx.Err())
+	}
+	if err == nil {
+		err = judge(evidence)
+	}
+	if err != nil {
+		return evidence, &core.Error{
+			Op: c.op, Runtime: core.RuntimeDocker, Object: id, Class: core.ErrPolicyNotEnforced, Err: err,
+			Remedy: "Report this, with the output of `moat doctor`",
+		}
+	}
+	of.confirmed.Store(found.ID, nil)
+	return evidence, nil
+}
+
+// gather makes the attempts from within a container.
+func (r *Runtime) gather(ctx context.Context, of *restriction, id string) (evidence optional.EgressEvidence, err error) {
+	if of.port == 0 {
+		if of.port, err = r.startGuard(ctx, of.network); err != nil {
+			return evidence, err
+		}
+	}
+	attempts, err := r.attemptsOn(ctx, of)
+	if err != nil {
+		return evidence, err
+	}
+	cmd := []string{checkPath}
+	for _, attempt := range attempts {
+		cmd = append(cmd, attempt.Network+":"+attempt.Address.String())
+	}
+	var stdout, stderr bytes.Buffer
+	code, err := r.Exec(ctx, id, optional.ExecOptions{
+		Cmd: cmd, User: "0", AttachOptions: core.AttachOptions{Stdout: &stdout, Stderr: &stderr},
+	})
+	if err == nil && code != 0 {
+		err = fmt.Errorf("the check has exited with status %d: %s", code, stderr.String())
+	}
+	if err != nil {
+		return evidence, err
+	}
+	of.port = 0
+	evidence.Dropped, evidence.Arrived, err = r.dischargeGuard(ctx, of.network.ID)
+	if err != nil {
+		return evidence, err
+	}
+	results := map[string]string{}
+	for line := range strings.Lines(stdout.String()) {
+		attempt, result, _ := strings.Cut(strings.TrimSpace(line), " ")
+		results[attempt] = result
+	}
+	for i, attempt := range cmd[1:] {
+		attempts[i].Result = results[attempt]
+	}
+	evidence.Time, evidence.Attempts = time.Now(), attempts
+	return evidence, nil
+}
+
+// attemptsOn returns what is to be tried from within a restricted network: the proxy, which
+// has to answer, and all addresses of the host and the proxy that are known.
+func (r *Runtime) attemptsOn(ctx context.Context, of *restriction) ([]optional.EgressAttempt, error) {
+	usual, err := r.engine.NetworkInspect(ctx, network.NetworkBridge, network.InspectOptions{})
+	if err != nil {
+		return nil, err
+	}
+	var addresses []netip.Addr
+	for _, on := range []network.Inspect{of.network, usual} {
+		for _, config := range on.IPAM.Config {
+			gateway, err := netip.ParseAddr(config.Gateway)
+			if subnet, isSubnet := netip.ParsePrefix(config.Subnet); err != nil && isSubnet == nil {
+				gateway = subnet.Addr().Next() // where no address was assigned, a gateway would be the first
+			}
+			if gateway.Is4() {
+				addresses = append(addresses, gateway)
+			}
+		}
+	}
+	attempts := []optional.EgressAttempt{{Network: "tcp", Address: of.proxy, Proxy: true}}
+	for _, address := range addresses {
+		for _, kind := range []string{"tcp", "udp"} {
+			attempts = append(attempts, optional.EgressAttempt{Network: kind, Address: netip.AddrPortFrom(address, of.port)})
+		}
+	}
+	for _, everyone := range []string{"255.255.255.255", "224.0.0.1"} {
+		attempts = append(attempts, optional.EgressAttempt{Network: "udp", Address: netip.AddrPortFrom(netip.MustParseAddr(everyone), of.port)})
+	}
+	if of.outside.Is4() {
+		attempts = append(attempts, optional.EgressAttempt{Network: "tcp", Address: netip.AddrPortFrom(of.outside, proxyPort)})
+	}
+	return attempts, nil
+}
+
+// judge returns why evidence does not show that the only way out is the proxy.
+func judge(evidence optional.EgressEvidence) error {
+	var wrong []error
+	if !slices.ContainsFunc(evidence.Attempts, func(a optional.EgressAttempt) bool { return a.Proxy }) {
+		wrong = append(wrong, errors.New("the proxy was not asked"))
+	}
+	for _, attempt := range evidence.Attempts {
+		switch {
+		case attempt.Proxy && attempt.Result != optional.EgressConnected:
+			wrong = append(wrong, fmt.Errorf("the proxy does not answer: %s", attempt))
+		case attempt.Proxy:
+		case attempt.Result == optional.EgressConnected:
+			wrong = append(wrong, fmt.Errorf("there is a way out: %s", attempt))
+		case attempt.Result == "":
+			wrong = append(wrong, fmt.Errorf("it is not known what became of %s %s", attempt.Network, attempt.Address))
+		}
+	}
+	if evidence.Arrived > 0 {
+		wrong = append(wrong, fmt.Errorf("%d datagrams or connections have reached the host", evidence.Arrived))
+	}
+	if evidence.Dropped == 0 {
+		wrong = append(wrong, errors.New("the host has dropped nothing of what was sent to it, so its rule may not be asked"))
+	}
+	return errors.Join(wrong...)
+}
+
+// vetRelease refuses to release a container whose network is restricted and not confirmed.
+func (r *Runtime) vetRelease(c *call) error {
+	known, _ := r.known.find(c.object)
+	if known.restricted == nil {
+		return nil
+	}
+	if _, ok := known.restricted.confirmed.Load(cmp.Or(known.id, c.object)); ok {
+		return nil
+	}
+	return c.wrong(core.ErrPolicyNotEnforced, "", "it was not confirmed that the proxy is the only way out", "Call ConfirmEgress before the release")
+}

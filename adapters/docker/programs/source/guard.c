@@ -1,0 +1,339 @@
+/* The guard closes the engine's host to what is on one network: guard BRIDGE. The host has
+ * no address on an internal network, but the network's bridge is one of its interfaces, and
+ * takes datagrams. The guard runs in the host's network namespace with CAP_NET_ADMIN. It
+ * makes a chain of nftables that drops all that the bridge hands to the host, of any
+ * protocol. Frames from port to port of the bridge do not pass there.
+ *
+ * "ready PORT" says that the chain is there, and that the guard listens on that port of all
+ * addresses of the host, over TCP and UDP. At SIGTERM it says what has become of the
+ * attempts to reach it, and exits: "dropped FRAMES arrived DATAGRAMS-AND-CONNECTIONS".
+ *
+ * A kernel may keep the chain of a bridge that is removed. Each guard removes such chains
+ * before it does anything else. Without its bridge it says "gone" and exits.
+ * build.sh makes its binaries. */
+
+#include "system.h"
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+struct header { u32 length; u16 type, flags; u32 sequence, port; u8 family, version; u16 resource; };
+struct address { u16 family, port; u32 flow; u8 ip[16]; u32 scope; };
+struct poll { int fd; short events, revents; };
+
+enum {
+	NETLINK = 16, RAW = 3, NETFILTER = 12,
+	INET = 2, INET6 = 10, STREAM = 1, DATAGRAM = 2, CLOSE_ON_EXEC = 02000000, NON_BLOCKING = 04000,
+	READABLE = 1,
+
+	BATCH_BEGIN = 0x10, BATCH_END = 0x11, NFTABLES = 10, NETDEV = 5,
+	NEW_TABLE = NFTABLES << 8 | 0, DELETE_TABLE = NFTABLES << 8 | 2,
+	NEW_CHAIN = NFTABLES << 8 | 3, GET_CHAIN = NFTABLES << 8 | 4, DELETE_CHAIN = NFTABLES << 8 | 5,
+	REQUEST = 1, ACKNOWLEDGE = 4, CREATE = 0x400, EXCLUSIVE = 0x200, NOT_RECURSIVE = 0x100, DUMP = 0x300, ERROR = 2, DONE = 3,
+	NESTED = 0x8000, TYPE = 0x3fff,
+
+	TABLE_NAME = 1,
+	CHAIN_TABLE = 1, CHAIN_NAME = 3, CHAIN_HOOK = 4, CHAIN_POLICY = 5, CHAIN_TYPE = 7, CHAIN_COUNTERS = 8,
+	HOOK_NUMBER = 1, HOOK_PRIORITY = 2, HOOK_DEVICE = 3,
+	COUNTER_BYTES = 1, COUNTER_PACKETS = 2,
+	DROP = 0, INGRESS = 0, PRIORITY = -500,
+
+	NO_DEVICE = -19, EXISTS = -17,
+	GET_INDEX = 0x8933, NAME = 16,
+	TERM = 1 << 14, BLOCK = 0, /* the set of SIGTERM alone */
+};
+
+static char request[1024], reply[8192];
+static char *at;
+static long netlink;
+
+static u32 big(u32 value) { return __builtin_bswap32(value); }
+
+static long length_of(const char *s) {
+	long length = 0;
+	while (s[length])
+		length++;
+	return length;
+}
+
+static void fail(const char *what, long error) {
+	char number[] = "000\n", *digit = number + 2;
+	for (error = -error; error > 0 && digit >= number; error /= 10)
+		*digit-- = '0' + error % 10;
+	say(what);
+	say(": error ");
+	say(number);
+	leave(1);
+}
+
+static struct header *message(u16 type, u16 flags, u8 family) {
+	struct header *h = (struct header *)at;
+	*h = (struct header){sizeof *h, type, flags | REQUEST, 1, 0, family, 0, 0};
+	at += sizeof *h;
+	return h;
+}
+
+static void finish(struct header *h) { h->length = at - (char *)h; }
+
+static u16 *attribute(u16 type, const void *value, long length) {
+	u16 *a = (u16 *)at;
+	a[0] = 4 + length;
+	a[1] = type;
+	at += 4;
+	for (const char *from = value; length > 0; length--)
+		*at++ = *from++;
+	while ((at - request) % 4)
+		*at++ = 0;
+	return a;
+}
+
+static void text(u16 type, const char *value) { attribute(type, value, length_of(value) + 1); }
+
+static void number(u16 type, u32 value) {
+	value = big(value);
+	attribute(type, &value, sizeof value);
+}
+
+static u16 *begin(u16 type) { return attribute(type | NESTED, 0, 0); }
+static void end(u16 *nest) { nest[0] = at - (char *)nest; }
+
+static void batch(u16 type) {
+	struct header *h = message(type, 0, 0);
+	h->resource = NFTABLES << 8; /* in network byte order */
+	finish(h);
+}
+
+static long ask(void) {
+	long sent = call(SENDTO, netlink, (long)request, at - request, 0, 0, 0);
+	return sent < 0 ? sent : call(RECVFROM, netlink, (long)reply, sizeof reply, 0, 0, 0);
+}
+
+/* error_of returns the error that an answer has, 0 for success or data. */
+static long error_of(const char *answer) {
+	const struct header *h = (const struct header *)answer;
+	return h->type == ERROR ? *(const int *)(answer + 16) : 0;
+}
+
+/* change sends a batch of the messages that write writes, which takes effect as a whole,
+ * and returns the first error. */
+static long change(void (*write)(const char *), const char *device) {
+	at = request;
+	batch(BATCH_BEGIN);
+	write(device);
+	batch(BATCH_END);
+	long length = ask();
+	return length < 0 ? length : error_of(reply);
+}
+
+static const char table[] = "moat";
+
+static void write_name(const char *device) {
+	text(CHAIN_TABLE, table);
+	text(CHAIN_NAME, device);
+}
+
+static void create(const char *device) {
+	static const u64 none;
+	struct header *h = message(NEW_TABLE, CREATE, NETDEV);
+	text(TABLE_NAME, table);
+	finish(h);
+	h = message(NEW_CHAIN, CREATE | EXCLUSIVE | ACKNOWLEDGE, NETDEV);
+	write_name(device);
+	u16 *hook = begin(CHAIN_HOOK);
+	number(HOOK_NUMBER, INGRESS);
+	number(HOOK_PRIORITY, PRIORITY);
+	text(HOOK_DEVICE, device);
+	end(hook);
+	number(CHAIN_POLICY, DROP);
+	text(CHAIN_TYPE, "filter");
+	u16 *counters = begin(CHAIN_COUNTERS);
+	attribute(COUNTER_BYTES, &none, sizeof none);
+	attribute(COUNTER_PACKETS, &none, sizeof none);
+	end(counters);
+	finish(h);
+}
+
+static void delete_chain(const char *device) {
+	struct header *h = message(DELETE_CHAIN, ACKNOWLEDGE, NETDEV);
+	write_name(device);
+	finish(h);
+}
+
+/* delete_empty deletes the table, unless it has chains. */
+static void delete_empty(const char *device) {
+	(void)device;
+	struct header *h = message(DELETE_TABLE, ACKNOWLEDGE | NOT_RECURSIVE, NETDEV);
+	text(TABLE_NAME, table);
+	finish(h);
+}
+
+/* find returns an attribute's value within others, or 0. */
+static const char *find(const char *from, const char *to, u16 type) {
+	while (to - from >= 4) {
+		const u16 *a = (const u16 *)from;
+		if (a[0] < 4 || a[0] > to - from)
+			return 0;
+		if ((a[1] & TYPE) == type)
+			return from + 4;
+		from += (a[0] + 3) & ~3;
+	}
+	return 0;
+}
+
+static const char *find_in(const char *nest, u16 type) {
+	return nest ? find(nest, nest + ((const u16 *)nest)[-2] - 4, type) : 0;
+}
+
+/* dropped returns how many frames the chain has dropped, as the kernel describes it: a
+ * chain that does not drop, or that is on another device, is a failure. */
+static u64 dropped(const char *device) {
+	at = request;
+	struct header *h = message(GET_CHAIN, 0, NETDEV);
+	write_name(device);
+	finish(h);
+	long length = ask();
+	if (length >= 0)
+		length = error_of(reply) ? error_of(reply) : length;
+	if (length < 0)
+		fail("the chain is not there", length);
+	const char *from = reply + sizeof *h, *to = reply + length;
+	const char *policy = find(from, to, CHAIN_POLICY), *hook = find(from, to, CHAIN_HOOK);
+	const char *packets = find_in(find(from, to, CHAIN_COUNTERS), COUNTER_PACKETS);
+	if (!policy || *(const u32 *)policy != DROP || !hook || !packets)
+		fail("the chain does not drop", 0);
+	const u32 *halves = (const u32 *)packets;
+	return (u64)big(halves[0]) << 32 | big(halves[1]);
+}
+
+static int is_same(const char *a, const char *b) {
+	while (*a && *a == *b)
+		a++, b++;
+	return *a == *b;
+}
+
+static int exists(long fd, const char *device) {
+	char asked[40] = {0};
+	for (long i = 0; device[i] && i < NAME - 1; i++)
+		asked[i] = device[i];
+	return call(IOCTL, fd, GET_INDEX, (long)asked, 0, 0, 0) != NO_DEVICE;
+}
+
+/* remove_old removes the chains of bridges that are gone: as many as fit into an answer.
+ * Failures are the next guard's affair. */
+static void remove_old(long fd) {
+	static char listed[sizeof reply];
+	at = request;
+	struct header *h = message(GET_CHAIN, DUMP, NETDEV);
+	finish(h);
+	long length = ask();
+	for (long i = 0; i < length; i++)
+		listed[i] = reply[i];
+	for (int ended = 0; !ended;) { /* an answer of several parts has to be read to its end */
+		for (const char *part = reply; length - (part - reply) >= 16; part += (((struct header *)part)->length + 3) & ~3) {
+			u16 type = ((struct header *)part)->type;
+			if (((struct header *)part)->length < 16)
+				return;
+			ended = ended || type == DONE || type == ERROR;
+		}
+		if (!ended && (length = call(RECVFROM, netlink, (long)reply, sizeof reply, 0, 0, 0)) < 0)
+			return;
+	}
+	for (const char *part = listed; part < listed + sizeof listed - sizeof *h;) {
+		h = (struct header *)part;
+		if (h->type != NEW_CHAIN || h->length < sizeof *h || h->length > listed + sizeof listed - part)
+			return;
+		const char *from = part + sizeof *h, *to = part + h->length;
+		const char *owner = find(from, to, CHAIN_TABLE), *name = find(from, to, CHAIN_NAME);
+		if (owner && name && is_same(owner, table) && !exists(fd, name))
+			change(delete_chain, name);
+		part += (h->length + 3) & ~3;
+	}
+}
+
+static char *write_decimal(char *to, u64 value) {
+	if (value >= 10)
+		to = write_decimal(to, value / 10);
+	*to++ = '0' + value % 10;
+	return to;
+}
+
+static void tell(const char *word, u64 value, const char *after) {
+	char digits[24];
+	*write_decimal(digits, value) = 0;
+	say(word);
+	say(digits);
+	say(after);
+}
+
+/* open_port opens a socket of one kind on a port of all the host's addresses. */
+static long open_port(long kind, u16 *port, int family) {
+	struct address everywhere = {family, *port, 0, {0}, 0};
+	int size = family == INET ? 16 : sizeof everywhere;
+	long fd = call(SOCKET, family, kind | CLOSE_ON_EXEC | NON_BLOCKING, 0, 0, 0, 0);
+	if (fd < 0)
+		return fd;
+	long error = call(BIND, fd, (long)&everywhere, size, 0, 0, 0);
+	if (!error && kind == STREAM)
+		error = call(LISTEN, fd, 16, 0, 0, 0, 0);
+	if (!error)
+		error = call(GETSOCKNAME, fd, (long)&everywhere, (long)&size, 0, 0, 0);
+	if (error) {
+		call(CLOSE, fd, 0, 0, 0, 0, 0);
+		return error;
+	}
+	*port = everywhere.port;
+	return fd;
+}
+
+void run(long *stack) {
+	const char *device = ((char **)(stack + 1))[1];
+	if (stack[0] != 2 || length_of(device) >= NAME)
+		leave(2);
+	u64 signals = TERM;
+	call(SIGPROCMASK, BLOCK, (long)&signals, 0, sizeof signals, 0, 0);
+	netlink = call(SOCKET, NETLINK, RAW | CLOSE_ON_EXEC, NETFILTER, 0, 0, 0);
+	if (netlink < 0)
+		fail("netlink cannot be opened", netlink);
+	long fd = call(SOCKET, INET, DATAGRAM | CLOSE_ON_EXEC, 0, 0, 0, 0);
+	remove_old(fd);
+	if (!exists(fd, device)) {
+		change(delete_empty, device);
+		say("gone\n");
+		leave(0);
+	}
+	long error = change(create, device);
+	if (error && error != EXISTS)
+		fail("the chain cannot be made", error);
+	u64 before = dropped(device);
+
+	struct poll sockets[3] = {{-1, READABLE, 0}, {-1, READABLE, 0}, {-1, READABLE, 0}};
+	u16 port = 0;
+	int family = INET6; /* takes IPv4 as well */
+	sockets[0].fd = open_port(STREAM, &port, family);
+	if (sockets[0].fd < 0)
+		sockets[0].fd = open_port(STREAM, &port, family = INET);
+	sockets[1].fd = open_port(DATAGRAM, &port, family);
+	sockets[2].fd = call(SIGNALFD, -1, (long)&signals, sizeof signals, CLOSE_ON_EXEC, 0, 0);
+	for (int i = 0; i < 3; i++)
+		if (sockets[i].fd < 0)
+			fail("a port cannot be listened on", sockets[i].fd);
+	tell("ready ", (u16)(port << 8 | port >> 8), "\n");
+
+	u64 arrived = 0;
+	for (int ended = 0; !ended;) {
+		if (call(POLL, (long)sockets, 3, 0, 0, 0, 0) < 0)
+			continue;
+		ended = sockets[2].revents; /* after what has arrived before */
+		while ((fd = call(ACCEPT, sockets[0].fd, 0, 0, CLOSE_ON_EXEC, 0, 0)) >= 0) {
+			call(CLOSE, fd, 0, 0, 0, 0, 0);
+			arrived++;
+		}
+		while (call(RECVFROM, sockets[1].fd, (long)reply, sizeof reply, 0, 0, 0) >= 0)
+			arrived++;
+	}
+	tell("dropped ", dropped(device) - before, " ");
+	tell("arrived ", arrived, "\n");
+	leave(0);
+}
