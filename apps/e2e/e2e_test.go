@@ -55,6 +55,12 @@ func runAll(m *testing.M) int {
 			return 1
 		}
 	}
+	proxy := exec.Command("go", "build", "-o", filepath.Join(folder, "moat-proxy"), "./cmd/moat-proxy")
+	proxy.Dir, proxy.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := proxy.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%v: %s", err, out)
+		return 1
+	}
 	if err := settleForeign(folder); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

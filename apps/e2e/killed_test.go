@@ -55,6 +55,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 	}{
 		"a run":                            {engine, 20, []string{"--no-sandbox", image, "true"}},
 		"a run with a service":             {engine, 20, []string{"--no-sandbox", "--service", "redis:7", image, "true"}},
+		"a run with restricted egress":     {engine, 10, []string{"--no-sandbox", "--egress", "example.com", image, "true"}},
 		"a sandboxed run with two of them": {engine, 6, []string{"--service", "redis:7", "--service", "postgres:15", image, "true"}},
 		"a sandboxed run with a service, on the newest engine": {newest, 6, []string{"--service", "redis:7", image, "true"}},
 	} {

@@ -43,6 +43,9 @@ type Env struct {
 	// Empty: this one does.
 	Builder string
 
+	// ProxyProgram returns the egress proxy's program for an architecture.
+	ProxyProgram func(architecture string) ([]byte, error)
+
 	// Registered returns the runtimes of this build. nil: none.
 	Registered func(env Env, logger *slog.Logger) []detect.Registration
 }
@@ -63,6 +66,8 @@ func ProcessEnv() Env {
 		Clock:      run.SystemClock{},
 		StateDir:   stateDir(),
 		Registered: bundled,
+
+		ProxyProgram: besideThis,
 	}
 	if dir, err := os.UserCacheDir(); err == nil {
 		env.CacheDir = filepath.Join(dir, "moat", "verified")

@@ -28,6 +28,7 @@ type runOptions struct {
 	env, envFile, volumes, publish, labels     []string
 	dns, extraHosts, capAdd, groupAdd          []string
 	services, networkAliases                   []string
+	egress, egressPrivate                      []string
 	hostname                                   string
 	cpus                                       float64
 	stopTimeout                                int
@@ -55,6 +56,8 @@ func (o *runOptions) register(flags *pflag.FlagSet) {
 	flags.DurationVar(&o.timeout, "timeout", 0, "stop the workload when it has run for so long, such as 10m, and exit with 124 (default: never)")
 	flags.DurationVar(&o.idleTimeout, "idle-timeout", 0, "stop the workload when it has had no input and no output for so long, such as 1m, and exit with 124 (default: never)")
 	flags.StringVar(&o.network, "network", "", "network: bridge, host, none, or a network's `name` (default bridge; with --service, a network of the run's own)")
+	flags.StringArrayVar(&o.egress, "egress", nil, "reach nothing but this `HOST[:PORT]`, *.DOMAIN[:PORT] or @PRESET outside, through a proxy; can be repeated")
+	flags.StringArrayVar(&o.egressPrivate, "egress-private", nil, "with --egress: a `SUBNET` that may be reached although it is not public, such as 10.1.0.0/16")
 	flags.StringArrayVar(&o.networkAliases, "network-alias", nil, "further `name` on the network that --network names")
 	flags.StringVar(&o.hostname, "hostname", "", "host `name` inside the container")
 	flags.StringArrayVar(&o.services, "service", nil, "run a `SERVICE[:VERSION]` beside the workload, which finds it by MOAT_<SERVICE>_URL: "+serviceNames())
@@ -82,6 +85,9 @@ func (o *runOptions) spec(env Env, args []string) (run.Spec, error) {
 	spec := run.Spec{
 		Workload: workload, Services: services, ServiceTimeout: o.serviceTimeout,
 		Timeout: o.timeout, IdleTimeout: o.idleTimeout, Keep: !o.remove, Detached: o.detach,
+	}
+	if spec.Egress, err = o.parseEgress(env, workload); err != nil {
+		return run.Spec{}, err
 	}
 	return spec, spec.Validate()
 }

@@ -1,0 +1,67 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// connect asks the proxy for a tunnel, as a client would.
+const connect = `proxy=${HTTPS_PROXY#http://}; at=${proxy#*@}
+printf 'CONNECT %s HTTP/1.1\r\nHost: %s\r\nProxy-Authorization: Basic %s\r\nConnection: close\r\n\r\n' \
+	example.net:443 example.net:443 "$(printf %s "${proxy%@*}" | base64 -w0)" | nc "${at%:*}" "${at#*:}"`
+
+// TestEgress has a run whose program is told by the proxy why it gets no answer.
+func TestEgress(t *testing.T) {
+	for _, variable := range []string{engine, newest} {
+		for _, sandbox := range sandboxes {
+			t.Run(variable+" "+sandbox, func(t *testing.T) {
+				u := newUserOn(t, variable)
+				found := u.run("--rm", sandbox, "--egress", "example.com", "--egress", "@pypi", image, "sh", "-c", connect+"; exit 7")
+				want(u, "the exit status", found.code, 7)
+				wantText(u, found.stdout, "403 Forbidden", "example.net:443 is not allowed", "To allow it, run it with --egress example.net:443")
+				want(u, "what is left on the engine", u.owned(), "")
+			})
+		}
+	}
+}
+
+// TestEgressRefused has no run at all.
+func TestEgressRefused(t *testing.T) {
+	u := newUser(t)
+	for _, test := range []struct {
+		args []string
+		text string
+	}{
+		{[]string{"--egress", "https://example.com", image, "true"}, "https://example.com"},
+		{[]string{"--egress", "example.com:0", image, "true"}, "example.com:0"},
+		{[]string{"--egress", "example.com:65536", image, "true"}, "example.com:65536"},
+		{[]string{"--egress", "", image, "true"}, `rule ""`},
+		{[]string{"--egress", "@cobol", image, "true"}, "@cobol"},
+		{[]string{"--egress-private", "10.0.0.0/8", image, "true"}, "--egress"},
+		{[]string{"--egress", "example.com", "--egress-private", "10.0.0.0", image, "true"}, "10.0.0.0"},
+		{[]string{"--egress", "example.com", "--network", "host", image, "true"}, "host"},
+		{[]string{"--egress", "example.com", "--cap-add", "net_raw", image, "true"}, "NET_RAW"},
+		{[]string{"--egress", "example.com", "--privileged", image, "true"}, "privileged"},
+		{[]string{"--egress", "example.com", "-p", "80", image, "true"}, "ports"},
+		{[]string{"--egress", "example.com", "-d", image, "true"}, "detached"},
+	} {
+		found := u.run(append([]string{"--rm", "--no-sandbox"}, test.args...)...)
+		want(u, "the exit status", found.code, 125)
+		wantText(u, found.stderr, test.text)
+	}
+	lonely := filepath.Join(t.TempDir(), "moat")
+	program, err := os.ReadFile(binary)
+	if err == nil {
+		err = os.WriteFile(lonely, program, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := u.command(u.labelled("--rm", "--no-sandbox", "--egress", "example.com", image, "true")...)
+	command.Path = lonely
+	found := u.finish(u.start(command))
+	want(u, "the exit status without moat-proxy", found.code, 125)
+	wantText(u, found.stderr, "moat-proxy is not in "+filepath.Dir(lonely))
+	want(u, "what is left on the engine", u.owned(), "")
+}
