@@ -223,6 +223,9 @@ func TestTunnelBytes(t *testing.T) {
 			for i := range data {
 				data[i] = byte(rand.Uint32())
 			}
+			if len(data) > 0 && data[0] == handshake {
+				data[0]++ // or it would have to be a ClientHello
+			}
 			conn, _ := w.connect("allowed.example.com:8080")
 			go func() {
 				for rest := data; len(rest) > 0; {

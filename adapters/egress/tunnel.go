@@ -74,6 +74,9 @@ func (p *Proxy) tunnel(ctx context.Context, w http.ResponseWriter, f *flow, upst
 // HTTP could name any host inside of a tunnel: it has to come as a request to the proxy.
 func needsTLS(port uint16) bool { return port == 443 || port == 80 }
 
+// handshake is the type of the TLS record that has a ClientHello.
+const handshake = 22
+
 // firstBytes reads the first bytes that the client has for the destination. Those of TLS
 // are the whole ClientHello. It has to name the destination's host; where Encrypted
 // Client Hello is used, this is the outer name.
@@ -90,7 +93,6 @@ func (p *Proxy) firstBytes(client net.Conn, early []byte, d egress.Destination) 
 			return nil, err
 		}
 	}
-	const handshake = 22 // the type of the TLS record that has a ClientHello
 	if len(early) == 0 || early[0] != handshake {
 		if needsTLS(d.Port) {
 			return nil, &refusedError{fmt.Sprintf("a tunnel to port %d is not TLS", d.Port)}
