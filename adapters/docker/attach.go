@@ -101,7 +101,7 @@ func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.Attach
 		return c.failed(err)
 	}
 	stream.setUp(end)
-	if err = r.startAttached(c, stream, hold); err != nil {
+	if err = r.startAttached(c, stream, end.id, hold); err != nil {
 		_ = stream.conn.Close()
 		return c.failed(err)
 	}
@@ -210,7 +210,7 @@ func (r *Runtime) stdioIn(config *container.Config) stdio {
 }
 
 // startAttached starts the container. hold is nil where nothing holds its program.
-func (r *Runtime) startAttached(c *call, s *stream, hold *driver.Hold) error {
+func (r *Runtime) startAttached(c *call, s *stream, id string, hold *driver.Hold) error {
 	height, width := s.opts.InitialHeight, s.opts.InitialWidth
 	if height == 0 || width == 0 {
 		height, width = usualHeight, usualWidth
@@ -223,7 +223,7 @@ func (r *Runtime) startAttached(c *call, s *stream, hold *driver.Hold) error {
 		if err != nil || !open {
 			return err
 		}
-		if err := r.vetRelease(c); err != nil {
+		if err := r.vetRelease(c, id); err != nil {
 			return err
 		}
 		if s.tty {

@@ -305,6 +305,9 @@ func createRequest(engine *product, cfg core.Config, ociRuntime string) request 
 		harden(hostConfig, cfg)
 	}
 	publish(cfg, config, hostConfig)
+	if isHeld(streams.gate) {
+		config.Healthcheck = noHealthcheck // the image's would be executed while the program is held
+	}
 	asked := request{config: config, hostConfig: hostConfig, gate: streams.gate}
 	if len(cfg.NetworkAliases) > 0 {
 		endpoint := &network.EndpointSettings{Aliases: cfg.NetworkAliases}
@@ -312,6 +315,8 @@ func createRequest(engine *product, cfg core.Config, ociRuntime string) request 
 	}
 	return asked
 }
+
+var noHealthcheck = &container.HealthConfig{Test: []string{"NONE"}}
 
 // harden takes what a workload does not need. There is no init process among it: with
 // one, engines report a program that does not exist as started.

@@ -2,7 +2,6 @@ package docker
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -211,6 +210,11 @@ func (n *networks) ConfirmEgress(ctx context.Context, id string) (evidence optio
 	if c.ctx.Err() != nil {
 		return evidence, c.failed(c.ctx.Err())
 	}
+	for _, class := range []error{core.ErrNotRunning, core.ErrNotFound, core.ErrUnavailable} {
+		if errors.Is(err, class) {
+			return evidence, err // as of a container that was killed meanwhile
+		}
+	}
 	if err == nil {
 		err = judge(evidence)
 	}
@@ -249,8 +253,9 @@ func (r *Runtime) gather(ctx context.Context, of *restriction, id string) (evide
 	if err != nil {
 		return evidence, err
 	}
+	port := of.port
 	of.port = 0
-	evidence.Dropped, evidence.Arrived, err = r.dischargeGuard(ctx, of.network.ID)
+	evidence.Dropped, evidence.Arrived, err = r.dischargeGuard(ctx, of.network.ID, port)
 	if err != nil {
 		return evidence, err
 	}
@@ -306,6 +311,9 @@ func judge(evidence optional.EgressEvidence) error {
 	if !slices.ContainsFunc(evidence.Attempts, func(a optional.EgressAttempt) bool { return a.Proxy }) {
 		wrong = append(wrong, errors.New("the proxy was not asked"))
 	}
+	if !slices.ContainsFunc(evidence.Attempts, func(a optional.EgressAttempt) bool { return a.Result == optional.EgressSent }) {
+		wrong = append(wrong, errors.New("no datagram could be sent, so that it is not known where they arrive"))
+	}
 	for _, attempt := range evidence.Attempts {
 		switch {
 		case attempt.Proxy && attempt.Result != optional.EgressConnected:
@@ -318,7 +326,7 @@ func judge(evidence optional.EgressEvidence) error {
 		}
 	}
 	if evidence.Arrived > 0 {
-		wrong = append(wrong, fmt.Errorf("%d datagrams or connections have reached the host", evidence.Arrived))
+		wrong = append(wrong, fmt.Errorf("%d datagrams have reached the host", evidence.Arrived))
 	}
 	if evidence.Dropped == 0 {
 		wrong = append(wrong, errors.New("the host has dropped nothing of what was sent to it, so its rule may not be asked"))
@@ -326,13 +334,14 @@ func judge(evidence optional.EgressEvidence) error {
 	return errors.Join(wrong...)
 }
 
-// vetRelease refuses to release a container whose network is restricted and not confirmed.
-func (r *Runtime) vetRelease(c *call) error {
-	known, _ := r.known.find(c.object)
-	if known.restricted == nil {
+// vetRelease refuses to release a container, by its whole ID, whose network is restricted
+// and not confirmed. A confirmation is good for one start.
+func (r *Runtime) vetRelease(c *call, id string) error {
+	of := r.known.get(id).restricted
+	if of == nil {
 		return nil
 	}
-	if _, ok := known.restricted.confirmed.Load(cmp.Or(known.id, c.object)); ok {
+	if _, ok := of.confirmed.LoadAndDelete(id); ok {
 		return nil
 	}
 	return c.wrong(core.ErrPolicyNotEnforced, "", "it was not confirmed that the proxy is the only way out", "Call ConfirmEgress before the release")

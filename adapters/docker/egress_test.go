@@ -129,16 +129,16 @@ func TestReleaseWithoutConfirmation(t *testing.T) {
 	of := r.restrictions.of(testID)
 	const id = "1111111111111111111111111111111111111111111111111111111111111111"
 	r.known.add(id, core.Config{Name: "workload"}, request{config: &container.Config{}, restricted: of})
-	for _, name := range []string{id, "workload"} {
-		if err := r.vetRelease(&call{object: name}); !errors.Is(err, core.ErrPolicyNotEnforced) {
-			t.Errorf("%s: %v", name, err)
-		}
+	c := &call{object: "workload"}
+	if err := r.vetRelease(c, id); !errors.Is(err, core.ErrPolicyNotEnforced) {
+		t.Errorf("without a confirmation: %v", err)
 	}
 	of.confirmed.Store(id, nil)
-	for _, name := range []string{id, "workload"} {
-		if err := r.vetRelease(&call{object: name}); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
+	if err := r.vetRelease(c, id); err != nil {
+		t.Errorf("with one: %v", err)
+	}
+	if err := r.vetRelease(c, id); !errors.Is(err, core.ErrPolicyNotEnforced) {
+		t.Errorf("at the second start: %v", err)
 	}
 }
 
@@ -153,9 +153,10 @@ func TestJudge(t *testing.T) {
 	}{
 		"closed":          {optional.EgressEvidence{Attempts: []optional.EgressAttempt{proxy, closed, sent}, Dropped: 2}, ""},
 		"a connection":    {optional.EgressEvidence{Attempts: []optional.EgressAttempt{proxy, {Network: "tcp", Address: address, Result: optional.EgressConnected}}, Dropped: 2}, "there is a way out: tcp 192.0.2.1:40000"},
-		"a datagram":      {optional.EgressEvidence{Attempts: []optional.EgressAttempt{proxy, closed, sent}, Dropped: 2, Arrived: 1}, "1 datagrams or connections"},
+		"a datagram":      {optional.EgressEvidence{Attempts: []optional.EgressAttempt{proxy, closed, sent}, Dropped: 2, Arrived: 1}, "1 datagrams have reached"},
 		"no proxy":        {optional.EgressEvidence{Attempts: []optional.EgressAttempt{{Network: "tcp", Address: address, Proxy: true, Result: optional.EgressFailed}, closed}, Dropped: 2}, "does not answer"},
 		"nothing dropped": {optional.EgressEvidence{Attempts: []optional.EgressAttempt{proxy, closed, sent}}, "dropped nothing"},
+		"nothing sent":    {optional.EgressEvidence{Attempts: []optional.EgressAttempt{proxy, closed}, Dropped: 2}, "no datagram could be sent"},
 		"no result":       {optional.EgressEvidence{Attempts: []optional.EgressAttempt{proxy, {Network: "udp", Address: address}}, Dropped: 2}, "not known"},
 		"no proxy's":      {optional.EgressEvidence{Attempts: []optional.EgressAttempt{closed}, Dropped: 2}, "was not asked"},
 		"nothing at all":  {optional.EgressEvidence{}, "was not asked"},

@@ -22,6 +22,9 @@ import (
 
 const guardProgram = "guard"
 
+// guardPatience bounds the last run of a guard, which waits for nothing.
+const guardPatience = 15 * time.Second
+
 func guardName(networkID string) string { return "moat-guard-" + networkID[:12] }
 
 // bridgeOf returns the interface of the engine's host that is a network's bridge.
@@ -42,7 +45,7 @@ func (r *Runtime) createGuard(ctx context.Context, found network.Inspect) error 
 		name: guardName(found.ID), program: guardProgram, binary: binary,
 		config: container.Config{Cmd: []string{bridgeOf(found)}, Labels: labelsOn(found)},
 		hostConfig: container.HostConfig{
-			NetworkMode: network.NetworkHost, CapAdd: []string{"NET_ADMIN"}, ReadonlyRootfs: true,
+			NetworkMode: network.NetworkHost, UsernsMode: "host", CapAdd: []string{"NET_ADMIN"}, ReadonlyRootfs: true,
 		},
 	})
 }
@@ -81,7 +84,7 @@ func (r *Runtime) startGuard(ctx context.Context, found network.Inspect) (port u
 
 // dischargeGuard ends a guard, whose rule stays. It returns how many frames the rule has
 // dropped and how much has arrived at the guard's port while it listened.
-func (r *Runtime) dischargeGuard(ctx context.Context, networkID string) (dropped, arrived int, err error) {
+func (r *Runtime) dischargeGuard(ctx context.Context, networkID string, port uint16) (dropped, arrived int, err error) {
 	name := guardName(networkID)
 	running, err := r.inspectContainer(ctx, name)
 	if err != nil {
@@ -92,7 +95,11 @@ func (r *Runtime) dischargeGuard(ctx context.Context, networkID string) (dropped
 	}
 	line, err := r.awaitLine(ctx, running, "dropped")
 	if err == nil {
-		_, err = fmt.Sscanf(line, "dropped %d arrived %d", &dropped, &arrived)
+		var at uint16 // the log may have the line of an earlier run as well
+		_, err = fmt.Sscanf(line, "dropped %d arrived %d at %d", &dropped, &arrived, &at)
+		if err == nil && at != port {
+			err = fmt.Errorf("it tells of port %d, not %d", at, port)
+		}
 	}
 	if err == nil {
 		_, err = receive(r.engine.ContainerWait(ctx, name, container.WaitConditionNotRunning))
@@ -126,12 +133,17 @@ func (r *Runtime) abandon(c *call, networkID string) error {
 func (r *Runtime) removeGuard(ctx context.Context, networkID string) error {
 	name := guardName(networkID)
 	err := r.engine.ContainerKill(ctx, name, "KILL") // it may run for a process that was killed
-	if errdefs.IsNotFound(err) {
+	_, restricted := r.restrictions.networks.LoadAndDelete(networkID)
+	if errdefs.IsNotFound(err) && !restricted {
 		return nil
 	}
 	if err = r.engine.ContainerStart(ctx, name, container.StartOptions{}); err == nil {
-		_, err = receive(r.engine.ContainerWait(ctx, name, container.WaitConditionNotRunning))
+		bounded, cancel := context.WithTimeout(ctx, guardPatience)
+		_, err = receive(r.engine.ContainerWait(bounded, name, container.WaitConditionNotRunning))
+		cancel()
 	}
-	r.restrictions.networks.Delete(networkID)
+	if errdefs.IsNotFound(err) || isBeingRemoved(err) {
+		err = nil // others remove it
+	}
 	return errors.Join(err, r.remove(ctx, proxyName(networkID)), r.remove(ctx, name))
 }

@@ -29,7 +29,7 @@ func killedUnguarded(w http.ResponseWriter, r *http.Request) {
 func guardEngine(t *testing.T, said ...string) (engine *fakeEngine, bodies *[]container.CreateRequest) {
 	t.Helper()
 	if said == nil {
-		said = []string{"ready 40000\n", "ready 40000\ndropped 3 arrived 0\n"}
+		said = []string{"ready 40000\n", "ready 40000\ndropped 3 arrived 0 at 40000\n"}
 	}
 	engine = startFake(t)
 	engine.on("GET /version", answer(http.StatusOK, map[string]string{"Version": "29", "Arch": "amd64"}))
@@ -73,10 +73,11 @@ func TestGuard(t *testing.T) {
 // TestNoGuard has hosts that cannot be guarded: there is no network then.
 func TestNoGuard(t *testing.T) {
 	for name, said := range map[string][]string{
-		"it fails":                   {"the chain cannot be made: error 095\n"},
-		"it fails when it is ended":  {"ready 40000\n", "ready 40000\nthe chain is not there: error 002\n"},
-		"the bridge is another one":  {"gone\n"},
-		"it says what it never says": {"ready soon\n"},
+		"it fails":                      {"the chain cannot be made: error 095\n"},
+		"it fails when it is ended":     {"ready 40000\n", "ready 40000\nthe chain is not there: error 002\n"},
+		"the bridge is another one":     {"gone\n"},
+		"it says what an older one has": {"ready 40000\n", "ready 40000\ndropped 3 arrived 0 at 40001\n"},
+		"it says what it never says":    {"ready soon\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			engine, _ := guardEngine(t, said...)

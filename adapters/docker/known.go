@@ -33,7 +33,6 @@ type known struct {
 }
 
 type knownContainer struct {
-	id    string
 	name  string
 	phase phase
 	stdio stdio
@@ -53,7 +52,7 @@ func (k *known) add(id string, cfg core.Config, asked request) {
 	}
 	k.drop(k.ids[cfg.Name]) // others have removed it: its name was free
 	k.containers[id] = &knownContainer{
-		id: id, name: cfg.Name, phase: created, stdio: stdioOf(asked.config), visits: asked.visits, restricted: asked.restricted,
+		name: cfg.Name, phase: created, stdio: stdioOf(asked.config), visits: asked.visits, restricted: asked.restricted,
 		autoRemove: cfg.AutoRemove,
 	}
 	if cfg.Name != "" {

@@ -66,11 +66,12 @@ func (n *networks) CreateNetworkFrom(ctx context.Context, cfg optional.NetworkCo
 		return id, err
 	}
 	of := network.Inspect{ID: id, Labels: networkLabels(cfg)}
+	var port uint16
 	if err = r.createGuard(c.ctx, of); err == nil {
-		_, err = r.startGuard(c.ctx, of)
+		port, err = r.startGuard(c.ctx, of)
 	}
 	if err == nil {
-		_, _, err = r.dischargeGuard(c.ctx, id)
+		_, _, err = r.dischargeGuard(c.ctx, id, port)
 	}
 	if err != nil {
 		return "", errors.Join(c.unguarded(err), r.abandon(c, id))

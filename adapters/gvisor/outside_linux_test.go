@@ -192,11 +192,15 @@ func tryToLeave(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime, progr
 	if host.Count() == 0 {
 		t.Error("no datagram has reached the host without a restriction")
 	}
+	engine := e.Client(e.Host())
+	_, err = engine.ContainerCommit(t.Context(), id, container.CommitOptions{
+		Reference: "hostile", Changes: []string{"HEALTHCHECK --interval=1ms CMD touch /too-early"},
+	})
+	must(t, err)
 	mustLeave(t, rt, id)
 	must(t, rt.NetworkManager().RemoveNetwork(t.Context(), open))
 
 	// What an engine's options alone are worth.
-	engine := e.Client(e.Host())
 	unguarded, err := engine.NetworkCreate(t.Context(), "unguarded", network.CreateOptions{
 		Internal: true, Options: map[string]string{"com.docker.network.bridge.inhibit_ipv4": "true"},
 	})
@@ -212,11 +216,12 @@ func tryToLeave(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime, progr
 	must(t, rt.NetworkManager().RemoveNetwork(t.Context(), unguarded.ID))
 
 	before = host.Count()
-	workload.NetworkMode = ""
+	workload.NetworkMode, workload.Image, workload.Pull = "", "hostile", core.PullNever
 	proxied := []struct{ word, success string }{
 		{"proxied=" + dockertest.OutsideName + ":8080", "200 Connection established: " + greeting},
 		{"proxied=" + dockertest.OutsideName + ":80", "403 Forbidden: blocked by policy"},
 		{"proxied=elsewhere.example:8080", "403 Forbidden: blocked by policy"},
+		{"exists=/too-early", "false"}, // what the image has executed before the release
 	}
 	for _, way := range proxied {
 		workload.Cmd = append(workload.Cmd, way.word)

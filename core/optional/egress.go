@@ -56,7 +56,7 @@ type EgressEvidence struct {
 	Time     time.Time       `json:"time"`
 	Attempts []EgressAttempt `json:"attempts"`
 	Dropped  int             `json:"dropped"` // frames that the host has dropped, which shows that its rule was asked
-	Arrived  int             `json:"arrived"` // datagrams and connections that have reached the host
+	Arrived  int             `json:"arrived"` // datagrams of the attempts that have reached the host
 }
 
 // EgressAttempt is an attempt to reach an address from within a container.

@@ -34,7 +34,7 @@ type Egress struct {
 }
 
 // dangerous are the capabilities with which a workload could change or leave its network.
-var dangerous = []string{"ALL", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO"}
+var dangerous = []string{"ALL", "BPF", "DAC_READ_SEARCH", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO"}
 
 func (e *Egress) validate(s Spec) error {
 	if _, err := egress.ParseRules(e.Rules...); err != nil {

@@ -21,6 +21,7 @@ enum {
 	IN_PROGRESS = -115,
 	ATTEMPTS = 32,
 	PATIENCE = 150, /* milliseconds without any news: what answers is on the same machine */
+	FIRST_PATIENCE = 3000, /* while the first attempt is open, which is to succeed */
 };
 
 static struct poll sockets[ATTEMPTS];
@@ -74,7 +75,7 @@ static void attempt_datagram(const char *name, const struct address *to) {
 			call(SETSOCKOPT, fd, SOCKET_LEVEL, DEVICE, (long)device, sizeof device, 0);
 			call(SETSOCKOPT, fd, SOCKET_LEVEL, DONT_ROUTE, (long)&yes, sizeof yes, 0);
 		}
-		sent |= call(SENDTO, fd, (long)"moat", 4, NO_SIGNAL, (long)to, sizeof *to) == 4;
+		sent |= call(SENDTO, fd, (long)"moat check", 10, NO_SIGNAL, (long)to, sizeof *to) == 10;
 		call(CLOSE, fd, 0, 0, 0, 0, 0);
 	}
 	tell(name, sent ? "sent" : "failed");
@@ -119,7 +120,8 @@ void run(long *stack) {
 			open++;
 	}
 	while (open) {
-		struct timespec patience = {0, PATIENCE * 1000000};
+		long wait = sockets[0].fd >= 0 ? FIRST_PATIENCE : PATIENCE;
+		struct timespec patience = {wait / 1000, wait % 1000 * 1000000};
 		long ready = call(POLL, (long)sockets, count, (long)&patience, 0, 0, 0);
 		if (ready == 0)
 			break;

@@ -5,8 +5,9 @@
  * protocol. Frames from port to port of the bridge do not pass there.
  *
  * "ready PORT" says that the chain is there, and that the guard listens on that port of all
- * addresses of the host, over TCP and UDP. At SIGTERM it says what has become of the
- * attempts to reach it, and exits: "dropped FRAMES arrived DATAGRAMS-AND-CONNECTIONS".
+ * addresses of the host, over TCP and UDP. At SIGTERM it says how many frames the chain has
+ * dropped, and how many of the check's datagrams have come through, and exits: "dropped
+ * FRAMES arrived DATAGRAMS at PORT". Who connects over TCP sees that it has come through.
  *
  * A kernel may keep the chain of a bridge that is removed. Each guard removes such chains
  * before it does anything else. Without its bridge it says "gone" and exits.
@@ -42,6 +43,7 @@ enum {
 
 	NO_DEVICE = -19, EXISTS = -17,
 	GET_INDEX = 0x8933, NAME = 16,
+	AT_ONCE = 1000, /* whoever sends without end does not keep it from ending */
 	TERM = 1 << 14, BLOCK = 0, /* the set of SIGTERM alone */
 };
 
@@ -186,6 +188,12 @@ static const char *find_in(const char *nest, u16 type) {
 	return nest ? find(nest, nest + ((const u16 *)nest)[-2] - 4, type) : 0;
 }
 
+static int is_same(const char *a, const char *b) {
+	while (*a && *a == *b)
+		a++, b++;
+	return *a == *b;
+}
+
 /* dropped returns how many frames the chain has dropped, as the kernel describes it: a
  * chain that does not drop, or that is on another device, is a failure. */
 static u64 dropped(const char *device) {
@@ -199,18 +207,12 @@ static u64 dropped(const char *device) {
 	if (length < 0)
 		fail("the chain is not there", length);
 	const char *from = reply + sizeof *h, *to = reply + length;
-	const char *policy = find(from, to, CHAIN_POLICY), *hook = find(from, to, CHAIN_HOOK);
+	const char *policy = find(from, to, CHAIN_POLICY), *on = find_in(find(from, to, CHAIN_HOOK), HOOK_DEVICE);
 	const char *packets = find_in(find(from, to, CHAIN_COUNTERS), COUNTER_PACKETS);
-	if (!policy || *(const u32 *)policy != DROP || !hook || !packets)
-		fail("the chain does not drop", 0);
+	if (!policy || *(const u32 *)policy != DROP || !on || !is_same(on, device) || !packets)
+		fail("the chain is another one", 0);
 	const u32 *halves = (const u32 *)packets;
 	return (u64)big(halves[0]) << 32 | big(halves[1]);
-}
-
-static int is_same(const char *a, const char *b) {
-	while (*a && *a == *b)
-		a++, b++;
-	return *a == *b;
 }
 
 static int exists(long fd, const char *device) {
@@ -228,6 +230,8 @@ static void remove_old(long fd) {
 	struct header *h = message(GET_CHAIN, DUMP, NETDEV);
 	finish(h);
 	long length = ask();
+	if (length < 0)
+		return;
 	for (long i = 0; i < length; i++)
 		listed[i] = reply[i];
 	for (int ended = 0; !ended;) { /* an answer of several parts has to be read to its end */
@@ -299,6 +303,7 @@ void run(long *stack) {
 	long fd = call(SOCKET, INET, DATAGRAM | CLOSE_ON_EXEC, 0, 0, 0, 0);
 	remove_old(fd);
 	if (!exists(fd, device)) {
+		change(delete_chain, device); /* where it was not among the first that are listed */
 		change(delete_empty, device);
 		say("gone\n");
 		leave(0);
@@ -326,14 +331,16 @@ void run(long *stack) {
 		if (call(POLL, (long)sockets, 3, 0, 0, 0, 0) < 0)
 			continue;
 		ended = sockets[2].revents; /* after what has arrived before */
-		while ((fd = call(ACCEPT, sockets[0].fd, 0, 0, CLOSE_ON_EXEC, 0, 0)) >= 0) {
+		long length;
+		for (int i = 0; i < AT_ONCE && (fd = call(ACCEPT, sockets[0].fd, 0, 0, CLOSE_ON_EXEC, 0, 0)) >= 0; i++)
 			call(CLOSE, fd, 0, 0, 0, 0, 0);
-			arrived++;
+		for (int i = 0; i < AT_ONCE && (length = call(RECVFROM, sockets[1].fd, (long)reply, sizeof reply - 1, 0, 0, 0)) >= 0; i++) {
+			reply[length] = 0;
+			arrived += is_same(reply, "moat check"); /* others may send to all ports of the host */
 		}
-		while (call(RECVFROM, sockets[1].fd, (long)reply, sizeof reply, 0, 0, 0) >= 0)
-			arrived++;
 	}
 	tell("dropped ", dropped(device) - before, " ");
-	tell("arrived ", arrived, "\n");
+	tell("arrived ", arrived, " ");
+	tell("at ", (u16)(port << 8 | port >> 8), "\n");
 	leave(0);
 }

@@ -2,7 +2,8 @@
 // finds, a line each: reach=HOST:PORT what a server there says, text=NAME how long the
 // name's text is. serve=TEXT says that to all who connect to port 8080, for ever.
 // proxied=HOST:PORT is reach through the proxy of HTTP_PROXY. send=ADDRESS:PORT sends
-// datagrams in all the ways that a program without capabilities has.
+// datagrams in all the ways that a program without capabilities has. exists=PATH tells
+// whether there is such a file.
 package main
 
 import (
@@ -24,7 +25,7 @@ import (
 func main() {
 	for _, arg := range os.Args[1:] {
 		what, about, _ := strings.Cut(arg, "=")
-		found, err := map[string]func(string) (string, error){"reach": reach, "text": text, "serve": serve, "proxied": proxied, "send": send}[what](about)
+		found, err := map[string]func(string) (string, error){"reach": reach, "text": text, "serve": serve, "proxied": proxied, "send": send, "exists": exists}[what](about)
 		if failed, ok := errors.AsType[*net.DNSError](err); ok && failed.IsNotFound {
 			found = "no such name"
 		} else if err != nil {
@@ -98,6 +99,11 @@ func send(address string) (string, error) {
 		conn.Close()
 	}
 	return "sent", nil
+}
+
+func exists(path string) (string, error) {
+	_, err := os.Stat(path)
+	return fmt.Sprint(err == nil), nil
 }
 
 func text(name string) (string, error) {
