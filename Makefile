@@ -44,7 +44,7 @@ unit: ## the tests that need no engine, which takes a minute or two
 
 test: build ## the tests against all engines that are present, a table of the contract suite, and whether anything is left on the engines
 	@eval "$$(bash tools/engine.sh env)"; status=0; \
-	for module in $(TEST); do (cd $$module && go test -count=1 -timeout 30m -json ./...) || true; done | (cd tools && go run ./summary) || status=1; \
+	for module in $(TEST); do (cd $$module && go test -count=1 -timeout 60m -json ./...) || true; done | (cd tools && go run ./summary) || status=1; \
 	bash tools/leftovers.sh || status=1; exit $$status
 
 lives: ## a thousand containers whose only line arrives
