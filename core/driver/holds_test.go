@@ -59,3 +59,24 @@ func TestHoldsAfterTheAttachment(t *testing.T) {
 		t.Error("a removed container is remembered")
 	}
 }
+
+func TestHoldsAwaitStart(t *testing.T) {
+	var holds Holds
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := holds.AwaitStart(ended, "id"); !errors.Is(err, context.Canceled) {
+		t.Errorf("before the start: %v", err)
+	}
+	started := make(chan error, 1)
+	go func() { started <- holds.AwaitStart(t.Context(), "id") }()
+	hold := holds.Begin("id")
+	hold.Started()
+	hold.Started() // by a second attachment to the same start
+	if err := <-started; err != nil {
+		t.Errorf("after the start: %v", err)
+	}
+	if err := holds.AwaitStart(t.Context(), "id"); err != nil {
+		t.Errorf("later: %v", err)
+	}
+	holds.End("id", hold)
+}
