@@ -13,7 +13,7 @@ func Example() {
 		return
 	}
 	policy := egress.NewPolicy(rules...)
-	for _, text := range []string{"registry.example.org:443", "example.org.evil.example:443", "example.com:80"} {
+	for _, text := range []string{"packages.example.org:443", "example.org.evil.example:443", "example.com:80"} {
 		destination, err := egress.ParseDestination(text, 0)
 		if err != nil {
 			fmt.Println(err)
@@ -26,7 +26,7 @@ func Example() {
 		}
 	}
 	// Output:
-	// registry.example.org:443 is allowed by *.example.org:443
+	// packages.example.org:443 is allowed by *.example.org:443
 	// example.org.evil.example:443 is denied
 	// example.com:80 is denied
 }

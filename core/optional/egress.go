@@ -19,7 +19,7 @@ type EgressRestricter interface {
 	CreateRestrictedNetwork(ctx context.Context, cfg RestrictedNetworkConfig) (RestrictedNetwork, error)
 
 	// ConfirmEgress tries to leave a restricted network from within a container whose
-	// program is held, and returns what became of each attempt. It waits until
+	// program is held, and returns the result of each attempt. It waits until
 	// StartAttached has started the container. It executes nothing of the container's image.
 	// If there is a way out beside the proxy, or it is not certain that there is none, or
 	// the proxy does not answer, the error is [core.ErrPolicyNotEnforced].
@@ -29,7 +29,7 @@ type EgressRestricter interface {
 	ConfirmEgress(ctx context.Context, id string) (EgressEvidence, error)
 }
 
-// RestrictedNetworkConfig says what [EgressRestricter] creates.
+// RestrictedNetworkConfig configures a restricted network.
 type RestrictedNetworkConfig struct {
 	NetworkConfig // Internal is implied
 
@@ -44,14 +44,14 @@ type RestrictedNetworkConfig struct {
 	Hosts []string
 }
 
-// RestrictedNetwork is what [EgressRestricter] has created.
+// RestrictedNetwork is a network whose only way out is a proxy.
 type RestrictedNetwork struct {
 	ID        string
-	Proxy     netip.AddrPort // as what is on the network reaches it
+	Proxy     netip.AddrPort // its address on the network
 	Container string         // the proxy's name; the audit is its standard output
 }
 
-// EgressEvidence is what ConfirmEgress has found out.
+// EgressEvidence is the result of ConfirmEgress.
 type EgressEvidence struct {
 	Time     time.Time       `json:"time"`
 	Attempts []EgressAttempt `json:"attempts"`

@@ -14,8 +14,8 @@ import (
 	"github.com/moatproject/moat/core/optional"
 )
 
-// Egress says what the workload and the services of a run can reach outside: nothing but
-// the destinations of Rules, through a proxy. The run has a network of its own for that.
+// Egress restricts what the workload and the services of a run can reach outside to the
+// destinations of Rules, through a proxy. The run has a network of its own for that.
 // The workload begins only after it was tried, from within its container, to leave that
 // network in other ways, and none has succeeded.
 type Egress struct {
@@ -117,7 +117,7 @@ func (r *Run) confirmEgress(ctx context.Context) error {
 	return nil
 }
 
-// Evidence returns what became of the attempts to get round Egress, which is the zero value
+// Evidence returns the results of the attempts to get round Egress. It is the zero value
 // before they were made.
 func (r *Run) Evidence() optional.EgressEvidence {
 	r.mu.Lock()

@@ -32,8 +32,7 @@ func (o *runOptions) parseEgress(env Env, workload core.Config) (*run.Egress, er
 	}, nil
 }
 
-// besideThis returns a function that reads the proxy's program from the directory of this
-// process's executable.
+// besideThis reads the proxy's program from the directory of this process's executable.
 func besideThis(architecture string) ([]byte, error) {
 	self, err := os.Executable()
 	if err != nil {

@@ -463,7 +463,7 @@ func TestEndCutsTunnelsAndRelays(t *testing.T) {
 	}
 }
 
-// stuck is a writer that nobody reads from, until it is closed.
+// stuck is a writer whose Write blocks until it is closed.
 type stuck struct{ entered, closed chan struct{} }
 
 func (s stuck) Write(p []byte) (int, error) {
