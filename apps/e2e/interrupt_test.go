@@ -98,8 +98,12 @@ func TestInterrupted(t *testing.T) {
 			if phase == "pulling" {
 				args, image = append(args, "--pull", "always"), "127.0.0.1:5000/moat/test-pull-small"
 			}
+			script := "exit 7"
+			if phase == "creating" { // the answer may overtake the signal, which then ends the program
+				script = "exec sleep 1000"
+			}
 			gate := u.gate(test.request, false)
-			command := u.start(u.command(append(args, image, "sh", "-c", "exit 7")...))
+			command := u.start(u.command(append(args, image, "sh", "-c", script)...))
 			gate.await(u)
 			if phase == "starting" { // or the program may get the signal, and then nothing ends but itself
 				u.eventually("the program has exited", func() bool { return strings.Contains(u.left(), "Exited") })
