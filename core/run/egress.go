@@ -16,8 +16,8 @@ import (
 
 // Egress restricts what the workload and the services of a run can reach outside to the
 // destinations of Rules, through a proxy. The run has a network of its own for that.
-// The workload begins only after it was tried, from within its container, to leave that
-// network in other ways, and none has succeeded.
+// The workload and its services begin only after it was tried, from within the workload's
+// container, to leave that network in other ways, and none has succeeded.
 type Egress struct {
 	Rules []string // as [egress.ParseRules] reads them; none: no destination
 
@@ -79,6 +79,7 @@ func (n *networkStep) restrict(ctx context.Context, name string) error {
 		Hosts:         asked.Hosts,
 	})
 	n.run.publish(&n.id, made.ID)
+	n.proxy = made.Container
 	if err != nil {
 		return err
 	}
@@ -114,6 +115,7 @@ func (r *Run) confirmEgress(ctx context.Context) error {
 	if err != nil {
 		return &StepError{StepNetwork, err}
 	}
+	r.confirm.Do(func() { close(r.confirmed) })
 	return nil
 }
 

@@ -31,7 +31,7 @@ type restrictingNetworks struct {
 
 func (n restrictingNetworks) CreateRestrictedNetwork(_ context.Context, cfg optional.RestrictedNetworkConfig) (optional.RestrictedNetwork, error) {
 	n.runtime.asked = cfg
-	made := optional.RestrictedNetwork{ID: "net", Proxy: netip.MustParseAddrPort("192.0.2.2:3128")}
+	made := optional.RestrictedNetwork{ID: "net", Proxy: netip.MustParseAddrPort("192.0.2.2:3128"), Container: "proxy"}
 	return made, n.fake.call("restrict network")
 }
 
@@ -65,12 +65,11 @@ func TestEgress(t *testing.T) {
 	order := slices.DeleteFunc(slices.Clone(fake.calls), func(call string) bool {
 		return !slices.Contains([]string{"restrict network", "create", "start db on net", "confirm workload", "begin", "release"}, call)
 	})
-	// The service starts beside the creation of the workload.
-	if order[0] != "restrict network" || !slices.Equal(order[3:], []string{"confirm workload", "begin", "release"}) {
+	if !slices.Equal(order, []string{"restrict network", "create", "confirm workload", "start db on net", "begin", "release"}) {
 		t.Errorf("it has called %q", order)
 	}
-	if !slices.Contains(fake.calls, "remove net") {
-		t.Errorf("the network stays: %q", fake.calls)
+	if last := len(fake.calls) - 1; fake.calls[last] != "remove net" || !slices.Contains(fake.calls, "remove proxy") {
+		t.Errorf("the network or its proxy stays: %q", fake.calls)
 	}
 	proxy := fake.asked.Proxy
 	if proxy.Run != r.ID() || len(proxy.Token) != 32 || !slices.Equal(proxy.Rules, []string{"example.com"}) || proxy.AllowBy != "ask for" ||
@@ -97,7 +96,9 @@ func TestEgressThatFails(t *testing.T) {
 	broken := errors.New("broken")
 	for call, step := range map[string]Step{"restrict network": StepNetwork, "confirm workload": StepNetwork, "create": StepWorkload} {
 		fake := &restrictingRuntime{fakeRuntime: &fakeRuntime{held: true, release: make(chan struct{}), fail: map[string]error{call: broken}}}
-		r, err := New(fake, restricted(), Options{Attached: true})
+		spec := restricted()
+		spec.Services = []Service{{Definition: services.Definition{Name: "db", Image: "db", Ports: map[string]int{"default": 1}}}}
+		r, err := New(fake, spec, Options{Attached: true})
 		check(t, err)
 		if err = r.Prepare(t.Context()); err == nil {
 			err = r.StartAttached(t.Context(), core.AttachOptions{}, func() error { return fake.call("begin") })
@@ -107,7 +108,8 @@ func TestEgressThatFails(t *testing.T) {
 		if !ok || failed.Step != step || !errors.Is(err, broken) {
 			t.Errorf("%s: %v", call, err)
 		}
-		if slices.Contains(fake.calls, "begin") || slices.Contains(fake.calls, "release") || !slices.Contains(fake.calls, "remove net") {
+		began := slices.ContainsFunc(fake.calls, func(call string) bool { return call == "begin" || call == "release" || call == "start db on net" })
+		if began || !slices.Contains(fake.calls, "remove net") {
 			t.Errorf("%s: %q", call, fake.calls)
 		}
 	}

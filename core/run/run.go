@@ -42,7 +42,10 @@ type Run struct {
 	services servicesStep
 	workload workloadStep
 	limits   *limits
-	evidence optional.EgressEvidence
+
+	confirm   sync.Once
+	confirmed chan struct{} // closed when a restricted run may begin
+	evidence  optional.EgressEvidence
 
 	mu      sync.Mutex
 	state   State
@@ -95,7 +98,7 @@ func New(runtime core.Runtime, spec Spec, options Options) (*Run, error) {
 		spec.Workload.RunID = hex.EncodeToString(id[:])
 	}
 	spec.Workload.Name = cmp.Or(spec.Workload.Name, spec.Workload.RunID)
-	r := &Run{runtime: runtime, spec: spec, options: options, state: StatePreparing}
+	r := &Run{runtime: runtime, spec: spec, options: options, state: StatePreparing, confirmed: make(chan struct{})}
 	r.network.run, r.services.run, r.workload.run = r, r, r
 	r.services.cancel = func() {}
 	r.limits = newLimits(r)
@@ -291,10 +294,10 @@ func (r *Run) StartAttached(ctx context.Context, streams core.AttachOptions, rea
 
 // releaseWorkload lets a held program begin when its services are ready.
 func (r *Run) releaseWorkload(ctx context.Context, ready func() error) error {
-	if err := r.servicesReady(ctx); err != nil {
+	if err := r.confirmEgress(ctx); err != nil {
 		return err
 	}
-	if err := r.confirmEgress(ctx); err != nil {
+	if err := r.servicesReady(ctx); err != nil {
 		return err
 	}
 	if err := r.begin(ready); err != nil {
@@ -429,12 +432,12 @@ func (r *Run) Close(ctx context.Context) error {
 	}
 	r.limits.end()
 	r.become(StateRemoving)
-	parts := []step{&r.services}
+	removals := []func(context.Context) error{r.services.undo, r.network.removeProxy}
 	if !keep {
-		parts = append(parts, &r.workload)
+		removals = append(removals, r.workload.undo)
 	}
 	// An engine takes its time for each: all at once, and then the network that they are on.
-	err := atOnce(parts, func(s step) error { return s.undo(ctx) })
+	err := atOnce(removals, func(remove func(context.Context) error) error { return remove(ctx) })
 	if err = errors.Join(err, r.network.undo(ctx)); err != nil {
 		r.release(EndingPartial)
 		r.report(Event{Type: EventState, Err: err})

@@ -27,6 +27,7 @@ type networkStep struct {
 	run     *Run
 	manager core.NetworkManager
 	id      string // empty: there is none
+	proxy   string // the container of a restricted network's; empty: there is none
 }
 
 func (*networkStep) name() Step { return StepNetwork }
@@ -56,6 +57,15 @@ func (n *networkStep) undo(ctx context.Context) error {
 		return nil
 	}
 	return n.manager.ForceRemoveNetwork(ctx, n.id)
+}
+
+// removeProxy removes what a restricted network has of its own, which would otherwise keep
+// its removal waiting.
+func (n *networkStep) removeProxy(ctx context.Context) error {
+	if n.proxy == "" {
+		return nil
+	}
+	return n.run.runtime.RemoveContainer(ctx, n.proxy)
 }
 
 // servicesStep are the run's services. do begins to start them all at once and does not wait.
@@ -100,6 +110,13 @@ func (s *servicesStep) do(ctx context.Context) error {
 
 // start starts one service and waits until it is ready.
 func (s *servicesStep) start(ctx context.Context, i int, config core.ServiceConfig) (err error) {
+	if s.run.spec.Egress != nil {
+		select {
+		case <-s.run.confirmed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	s.infos[i], err = s.manager.StartService(ctx, config)
 	if err != nil {
 		if !errors.Is(err, core.ErrAlreadyExists) {
