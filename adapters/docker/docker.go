@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -72,10 +73,11 @@ type Runtime struct {
 	known   known
 	host    hostFacts
 
-	resolvers    resolvers
-	restrictions restrictions
-	routes       string // the file that lists this machine's
-	services     core.ServiceManager
+	resolvers     resolvers
+	restrictions  restrictions
+	programImages sync.Map // IDs by name
+	routes        string   // the file that lists this machine's
+	services      core.ServiceManager
 }
 
 var _ interface {

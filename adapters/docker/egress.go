@@ -39,11 +39,25 @@ func proxyName(networkID string) string { return "moat-egress-" + networkID[:12]
 type restriction struct {
 	network network.Inspect
 	proxy   netip.AddrPort
-	outside netip.Addr // of the proxy, on its other network
+
+	cancel  context.CancelFunc // of what follows
+	begun   chan struct{}      // closed when the proxy and the guard run, or have failed
+	failure error              // read it after begun
+	outside netip.Addr         // of the proxy, on its other network; read it after begun
 
 	confirming mutex
-	port       uint16 // at which the guard listens on the host; 0: it has been discharged
+	listened   int // how often the guard has listened
 	confirmed  sync.Map
+}
+
+// await waits until nothing but the proxy leads out of the network.
+func (of *restriction) await(ctx context.Context) error {
+	select {
+	case <-of.begun:
+		return of.failure
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // restrictions has the restricted networks that this process has created, by ID.
@@ -81,69 +95,81 @@ func (n *networks) CreateRestrictedNetwork(ctx context.Context, cfg optional.Res
 	if err != nil {
 		return none, err
 	}
-	made, err := r.restrict(c, id, cfg)
+	of, err := r.restrict(c, id, cfg)
 	if err != nil {
 		return optional.RestrictedNetwork{ID: id}, errors.Join(c.failed(err), r.abandon(c, id))
 	}
-	return made, nil
+	return optional.RestrictedNetwork{ID: id, Proxy: of.proxy, Container: proxyName(id)}, nil
 }
 
-// restrict starts what a new internal network needs to be a restricted one.
-func (r *Runtime) restrict(c *call, networkID string, cfg optional.RestrictedNetworkConfig) (made optional.RestrictedNetwork, err error) {
+// restrict begins to start what makes a new internal network a restricted one.
+func (r *Runtime) restrict(c *call, networkID string, cfg optional.RestrictedNetworkConfig) (*restriction, error) {
 	found, err := r.engine.NetworkInspect(c.ctx, networkID, network.InspectOptions{})
 	if err != nil {
-		return made, err
+		return nil, err
 	}
-	of := &restriction{network: found, confirming: make(mutex, 1)}
-	// Before the proxy: where there is a guard, its removal looks for a proxy as well.
-	if err := r.createGuard(c.ctx, found); err != nil {
-		return made, c.unguarded(err)
-	}
-	guarded := make(chan error, 1)
-	go func() { // beside the proxy: each takes the engine some tenths of a second
-		var err error
-		of.port, err = r.startGuard(c.ctx, found)
-		guarded <- err
-	}()
-	err = r.startProxy(c.ctx, of, cfg)
-	if failure := <-guarded; failure != nil {
-		err = c.unguarded(failure)
-	}
+	of := &restriction{network: found, begun: make(chan struct{}), confirming: make(mutex, 1)}
+	proxy, err := r.proxyOf(c.ctx, of, cfg)
 	if err != nil {
-		return made, err
+		return nil, err
 	}
+	starting, err := r.call(context.WithoutCancel(c.ctx), "restrict egress of network", cfg.Name)
+	if err != nil {
+		return nil, err
+	}
+	of.cancel = func() { starting.cancel(context.Canceled) }
 	r.restrictions.networks.Store(networkID, of)
-	return optional.RestrictedNetwork{ID: networkID, Proxy: of.proxy, Container: proxyName(networkID)}, nil
+	go func() {
+		defer starting.end()
+		defer close(of.begun)
+		of.failure = r.bringUp(starting, of, proxy)
+	}()
+	return of, nil
 }
 
-func (r *Runtime) startProxy(ctx context.Context, of *restriction, cfg optional.RestrictedNetworkConfig) error {
+// bringUp starts the guard and the proxy.
+func (r *Runtime) bringUp(c *call, of *restriction, proxy helperSpec) error {
+	// Before the proxy: where there is a guard, its removal looks for a proxy as well.
+	if err := r.createGuard(c.ctx, of.network); err != nil {
+		return c.unguarded(err)
+	}
+	guarded := make(chan error, 1)
+	go func() { guarded <- r.startGuard(c.ctx, of.network.ID) }()
+	err := r.startProxy(c.ctx, of, proxy)
+	if failure := <-guarded; failure != nil {
+		return c.unguarded(failure)
+	}
+	return c.failed(err)
+}
+
+// proxyOf describes the proxy of a network.
+func (r *Runtime) proxyOf(ctx context.Context, of *restriction, cfg optional.RestrictedNetworkConfig) (proxy helperSpec, err error) {
 	version, err := r.engine.ServerVersion(ctx)
 	if err != nil {
-		return err
+		return proxy, err
 	}
 	binary, err := cfg.Program(version.Arch)
 	if err != nil {
-		return fmt.Errorf("find the proxy's program: %w", err)
+		return proxy, fmt.Errorf("find the proxy's program: %w", err)
 	}
-	inside := addressFromEnd(of.network, 2)
-	address, err := netip.ParseAddr(inside.IPv4Address)
+	address, err := netip.ParseAddr(addressFromEnd(of.network, 2).IPv4Address)
 	if err != nil {
-		return err
+		return proxy, err
 	}
 	of.proxy = netip.AddrPortFrom(address, proxyPort)
 	config := cfg.Proxy
 	config.Listen = of.proxy.String()
 	config.Sources = []netip.Prefix{netip.MustParsePrefix(of.network.IPAM.Config[0].Subnet)}
 	if err := config.Validate(); err != nil {
-		return &core.Error{Class: core.ErrInvalidConfig, Field: "Proxy", Err: err}
+		return proxy, &core.Error{Class: core.ErrInvalidConfig, Field: "Proxy", Err: err}
 	}
 	text, err := json.Marshal(config)
 	if err != nil {
-		return err
+		return proxy, err
 	}
-	name, threads := proxyName(of.network.ID), int64(proxyThreads)
-	err = r.createHelper(ctx, helperSpec{
-		name: name, program: "proxy", binary: binary,
+	threads := int64(proxyThreads)
+	return helperSpec{
+		name: proxyName(of.network.ID), program: "proxy", binary: binary,
 		config: container.Config{
 			Cmd: []string{"serve"}, User: "65534:65534",
 			Env:    []string{egress.ProxyVariable + "=" + string(text), "GOMEMLIMIT=96MiB"},
@@ -155,20 +181,24 @@ func (r *Runtime) startProxy(ctx context.Context, of *restriction, cfg optional.
 			Sysctls:   map[string]string{"net.ipv4.ip_forward": "0"}, // or the workload could make a router of it
 			Resources: container.Resources{Memory: proxyMemory, MemorySwap: proxyMemory, PidsLimit: &threads},
 		},
-	})
-	if err != nil {
+	}, nil
+}
+
+func (r *Runtime) startProxy(ctx context.Context, of *restriction, proxy helperSpec) error {
+	if err := r.createHelper(ctx, proxy); err != nil {
 		return fmt.Errorf("create the proxy: %w", err)
 	}
-	err = r.engine.NetworkConnect(ctx, of.network.ID, name, &network.EndpointSettings{IPAMConfig: inside})
+	inside := addressFromEnd(of.network, 2)
+	err := r.engine.NetworkConnect(ctx, of.network.ID, proxy.name, &network.EndpointSettings{IPAMConfig: inside})
 	if err == nil {
-		err = r.engine.ContainerStart(ctx, name, container.StartOptions{})
+		err = r.engine.ContainerStart(ctx, proxy.name, container.StartOptions{})
 	}
 	var running container.InspectResponse
 	if err == nil {
-		running, err = r.inspectContainer(ctx, name)
+		running, err = r.inspectContainer(ctx, proxy.name)
 	}
 	if err == nil {
-		_, err = r.awaitLine(ctx, running, "ready")
+		err = r.awaitReady(ctx, running)
 	}
 	if err != nil {
 		return fmt.Errorf("start the proxy: %w", err)
@@ -179,6 +209,18 @@ func (r *Runtime) startProxy(ctx context.Context, of *restriction, cfg optional.
 		}
 	}
 	return nil
+}
+
+// closeProxy lets what has been begun for a restricted network come to its end, before the
+// network is removed, and with force ends all and removes the proxy.
+func (r *Runtime) closeProxy(c *call, of *restriction, force bool) error {
+	if !force {
+		_ = of.await(c.ctx)
+		return c.failed(c.ctx.Err())
+	}
+	of.cancel()
+	<-of.begun
+	return c.failed(r.remove(c.ctx, proxyName(of.network.ID)))
 }
 
 // ConfirmEgress is that of [optional.EgressRestricter]. A network is confirmed by the
@@ -202,6 +244,9 @@ func (n *networks) ConfirmEgress(ctx context.Context, id string) (evidence optio
 		return evidence, c.failed(err)
 	}
 	c.limit(r.timeout)
+	if err := of.await(c.ctx); err != nil {
+		return evidence, c.failed(err)
+	}
 	if err := of.confirming.lock(c.ctx); err != nil {
 		return evidence, c.failed(err)
 	}
@@ -230,12 +275,12 @@ func (n *networks) ConfirmEgress(ctx context.Context, id string) (evidence optio
 
 // gather makes the attempts from within a container.
 func (r *Runtime) gather(ctx context.Context, of *restriction, id string) (evidence optional.EgressEvidence, err error) {
-	if of.port == 0 {
-		if of.port, err = r.startGuard(ctx, of.network); err != nil {
-			return evidence, err
-		}
+	of.listened++
+	port, err := r.listenOnHost(ctx, of.network.ID, of.listened)
+	if err != nil {
+		return evidence, err
 	}
-	attempts, err := r.attemptsOn(ctx, of)
+	attempts, err := r.attemptsOn(ctx, of, port)
 	if err != nil {
 		return evidence, err
 	}
@@ -253,9 +298,7 @@ func (r *Runtime) gather(ctx context.Context, of *restriction, id string) (evide
 	if err != nil {
 		return evidence, err
 	}
-	port := of.port
-	of.port = 0
-	evidence.Dropped, evidence.Arrived, err = r.dischargeGuard(ctx, of.network.ID, port)
+	evidence.Dropped, evidence.Arrived, err = r.heardOnHost(ctx, of.network.ID, of.listened)
 	if err != nil {
 		return evidence, err
 	}
@@ -273,7 +316,7 @@ func (r *Runtime) gather(ctx context.Context, of *restriction, id string) (evide
 
 // attemptsOn returns what is to be tried from within a restricted network: the proxy, which
 // has to answer, and all addresses of the host and the proxy that are known.
-func (r *Runtime) attemptsOn(ctx context.Context, of *restriction) ([]optional.EgressAttempt, error) {
+func (r *Runtime) attemptsOn(ctx context.Context, of *restriction, port uint16) ([]optional.EgressAttempt, error) {
 	usual, err := r.engine.NetworkInspect(ctx, network.NetworkBridge, network.InspectOptions{})
 	if err != nil {
 		return nil, err
@@ -293,11 +336,11 @@ func (r *Runtime) attemptsOn(ctx context.Context, of *restriction) ([]optional.E
 	attempts := []optional.EgressAttempt{{Network: "tcp", Address: of.proxy, Proxy: true}}
 	for _, address := range addresses {
 		for _, kind := range []string{"tcp", "udp"} {
-			attempts = append(attempts, optional.EgressAttempt{Network: kind, Address: netip.AddrPortFrom(address, of.port)})
+			attempts = append(attempts, optional.EgressAttempt{Network: kind, Address: netip.AddrPortFrom(address, port)})
 		}
 	}
 	for _, everyone := range []string{"255.255.255.255", "224.0.0.1"} {
-		attempts = append(attempts, optional.EgressAttempt{Network: "udp", Address: netip.AddrPortFrom(netip.MustParseAddr(everyone), of.port)})
+		attempts = append(attempts, optional.EgressAttempt{Network: "udp", Address: netip.AddrPortFrom(netip.MustParseAddr(everyone), port)})
 	}
 	if of.outside.Is4() {
 		attempts = append(attempts, optional.EgressAttempt{Network: "tcp", Address: netip.AddrPortFrom(of.outside, proxyPort)})

@@ -18,8 +18,8 @@ import (
 )
 
 // restrictedEngine is a fake on which a network can be restricted. Its guard and its proxy
-// say what these texts have.
-func restrictedEngine(t *testing.T, guard, proxy string) (engine *fakeEngine, bodies *[]container.CreateRequest) {
+// say what these texts have at the time.
+func restrictedEngine(t *testing.T, guard *string, proxy string) (engine *fakeEngine, bodies *[]container.CreateRequest) {
 	t.Helper()
 	engine, bodies = guardEngine(t)
 	engine.on("GET /networks/{name}", answer(http.StatusOK, network.Inspect{
@@ -35,7 +35,7 @@ func restrictedEngine(t *testing.T, guard, proxy string) (engine *fakeEngine, bo
 	}
 	engine.on("GET /containers/{id}/json", running)
 	engine.on("GET /containers/{id}/logs", func(w http.ResponseWriter, r *http.Request) {
-		text := guard
+		text := *guard
 		if r.PathValue("id") == proxyName(testID) {
 			text = proxy
 		}
@@ -47,17 +47,21 @@ func restrictedEngine(t *testing.T, guard, proxy string) (engine *fakeEngine, bo
 func restrict(ctx context.Context, r *Runtime) (optional.RestrictedNetwork, error) {
 	return r.NetworkManager().(optional.EgressRestricter).CreateRestrictedNetwork(ctx, optional.RestrictedNetworkConfig{
 		NetworkConfig: optional.NetworkConfig{Name: "net", Subnet: "192.0.2.0/26", RunID: "run"},
-		Program:       func(architecture string) ([]byte, error) { return []byte("the proxy for " + architecture), nil },
+		Program:       func(string) ([]byte, error) { return []byte(aProxy), nil },
 		Proxy:         egress.ProxyConfig{Run: "run", Token: "secret", Rules: []string{"example.com"}},
 		Hosts:         []string{"example.com:198.51.100.7"},
 	})
 }
 
 func TestRestrictedNetwork(t *testing.T) {
-	engine, bodies := restrictedEngine(t, "ready 40000\n", "ready\n")
+	guard := "ready\n"
+	engine, bodies := restrictedEngine(t, &guard, "ready\n")
 	r := engine.runtime(t)
 	made, err := restrict(t.Context(), r)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.restrictions.of(testID).await(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if made.ID != testID || made.Proxy != netip.MustParseAddrPort("192.0.2.61:3128") || made.Container != proxyName(testID) {
@@ -92,24 +96,39 @@ func TestRestrictedNetwork(t *testing.T) {
 	}
 }
 
-// TestNoRestrictedNetwork has nothing left behind.
+// TestNoRestrictedNetwork has networks on which no container starts, and of which nothing
+// stays.
 func TestNoRestrictedNetwork(t *testing.T) {
 	for name, test := range map[string]struct {
 		guard, proxy, want string
 		class              error
 	}{
-		"the proxy fails":   {"ready 40000\n", "moat-proxy: rules: no\n", "moat-proxy: rules: no", nil},
+		"the proxy fails":   {"ready\n", "moat-proxy: rules: no\n", "moat-proxy: rules: no", nil},
 		"the guard fails":   {"the chain cannot be made: error 095\n", "ready\n", "error 095", core.ErrPolicyNotEnforced},
 		"they both fail":    {"the chain cannot be made: error 095\n", "no\n", "error 095", core.ErrPolicyNotEnforced},
 		"the bridge is not": {"gone\n", "ready\n", "gone", core.ErrPolicyNotEnforced},
 	} {
 		t.Run(name, func(t *testing.T) {
-			engine, _ := restrictedEngine(t, test.guard, test.proxy)
-			_, err := restrict(t.Context(), engine.runtime(t))
+			guard := test.guard
+			engine, _ := restrictedEngine(t, &guard, test.proxy)
+			r := engine.runtime(t)
+			if _, err := restrict(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+			const id = "1111111111111111111111111111111111111111111111111111111111111111"
+			r.known.add(id, core.Config{Name: "service"}, request{config: &container.Config{}, restricted: r.restrictions.of(testID)})
+			err := r.StartContainer(t.Context(), "service")
 			if err == nil || !strings.Contains(err.Error(), test.want) || test.class != nil && !errors.Is(err, test.class) {
 				t.Errorf("got %v", err)
 			}
+			guard = "gone\n"
+			if err := r.NetworkManager().ForceRemoveNetwork(t.Context(), testID); err != nil {
+				t.Error(err)
+			}
 			asked := engine.requests()
+			if slices.Contains(asked, "POST /containers/service/start") {
+				t.Error("the service has started")
+			}
 			for _, removal := range []string{"/networks/" + testID, "/containers/" + proxyName(testID) + "?force=1&v=1", "/containers/" + guardName(testID) + "?force=1&v=1"} {
 				if !slices.Contains(asked, "DELETE "+removal) {
 					t.Errorf("%s stays: %q", removal, asked)
@@ -119,9 +138,36 @@ func TestNoRestrictedNetwork(t *testing.T) {
 	}
 }
 
+// TestRestrictedNetworkRemovedEarly has one that is removed while its proxy starts.
+func TestRestrictedNetworkRemovedEarly(t *testing.T) {
+	guard := "ready\ngone\n"
+	engine, _ := restrictedEngine(t, &guard, "ready\n")
+	starting := make(chan struct{})
+	engine.on("POST /containers/{id}/start", func(w http.ResponseWriter, r *http.Request) {
+		if r.PathValue("id") == proxyName(testID) {
+			close(starting)
+			<-r.Context().Done()
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	r := engine.runtime(t)
+	if _, err := restrict(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	<-starting
+	if err := r.NetworkManager().ForceRemoveNetwork(t.Context(), testID); err != nil {
+		t.Error(err)
+	}
+	if asked := engine.requests(); !slices.Contains(asked, "DELETE /containers/"+proxyName(testID)+"?force=1&v=1") {
+		t.Errorf("the proxy stays: %q", asked)
+	}
+}
+
 // TestReleaseWithoutConfirmation has a program that never begins.
 func TestReleaseWithoutConfirmation(t *testing.T) {
-	engine, _ := restrictedEngine(t, "ready 40000\n", "ready\n")
+	guard := "ready\n"
+	engine, _ := restrictedEngine(t, &guard, "ready\n")
 	r := engine.runtime(t)
 	if _, err := restrict(t.Context(), r); err != nil {
 		t.Fatal(err)

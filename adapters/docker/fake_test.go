@@ -20,8 +20,10 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/moatproject/moat/adapters/docker/programs"
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/optional"
+	"github.com/opencontainers/go-digest"
 )
 
 // patience is how long a test waits for what should come at once.
@@ -76,11 +78,11 @@ func usualRoutes() map[string]http.HandlerFunc {
 		"POST /containers/{id}/attach":          failure(http.StatusNotFound, "page not found"),
 		"POST /containers/{id}/resize":          status(http.StatusOK),
 		"POST /containers/{id}/stop":            status(http.StatusNoContent),
-		"POST /containers/{id}/kill":            killedUnguarded,
+		"POST /containers/{id}/kill":            status(http.StatusNoContent),
 		"DELETE /containers/{id}":               status(http.StatusNoContent),
 		"POST /containers/{id}/wait":            exits(0),
 		"GET /containers/{id}/json":             inspected("exited"),
-		"GET /containers/{id}/logs":             logs(frame(streamStdout, "output\n")),
+		"GET /containers/{id}/logs":             logsUnguarded,
 		"GET /containers/json":                  answer(http.StatusOK, []any{}),
 		"GET /containers/{id}/stats":            answer(http.StatusOK, map[string]string{"read": "2026-01-02T03:04:05Z"}),
 		"PUT /containers/{id}/archive":          status(http.StatusOK),
@@ -95,7 +97,7 @@ func usualRoutes() map[string]http.HandlerFunc {
 		"DELETE /networks/{id}":                 status(http.StatusNoContent),
 		"GET /events":                           hang,
 		"GET /images/json":                      answer(http.StatusOK, []any{}),
-		"GET /images/{name...}":                 failure(http.StatusNotFound, "No such image"),
+		"GET /images/{name...}":                 programImagesOnly,
 		"POST /build":                           answer(http.StatusOK, map[string]string{"stream": "Successfully built 0123"}),
 		"POST /grpc":                            failure(http.StatusNotFound, "page not found"),
 		"DELETE /images/{name...}":              answer(http.StatusOK, []any{}),
@@ -111,6 +113,38 @@ func usualRoutes() map[string]http.HandlerFunc {
 		"/":                                     failure(http.StatusNotFound, "page not found"),
 	}
 }
+
+// aProxy is a proxy's program for amd64.
+const aProxy = "the proxy for amd64"
+
+// programImagesOnly is the answer of an engine that has no images but those of Moat's programs.
+func programImagesOnly(w http.ResponseWriter, r *http.Request) {
+	ref := strings.TrimSuffix(r.PathValue("name"), "/json")
+	found := map[string]any{programImage("proxy", []byte(aProxy)): imageOf("proxy", []byte(aProxy), nil)}
+	for _, name := range []string{"guard", "resolver"} {
+		for _, architecture := range []string{"amd64", "arm64"} {
+			program, _ := programs.Read(name, architecture)
+			found[programImage(name, program)] = imageOf(name, program, nil)
+		}
+	}
+	if image, ok := found[ref]; ok {
+		answer(http.StatusOK, image)(w, r)
+		return
+	}
+	failure(http.StatusNotFound, "No such image")(w, r)
+}
+
+// imageOf describes the image of a program alone, and of an environment.
+func imageOf(name string, program []byte, env []string) map[string]any {
+	layer, _ := programLayer(name, program)
+	return map[string]any{
+		"Id": programImageTestID, "RootFS": map[string]any{"Layers": []string{digest.FromBytes(layer.Bytes()).String()}},
+		"Config": map[string]any{"Entrypoint": []string{"/" + name}, "Env": env},
+	}
+}
+
+// programImageTestID is the ID of all images of programs.
+const programImageTestID = "sha256:0101010101010101010101010101010101010101010101010101010101010101"
 
 // execID is the execution that the fake engine creates.
 const execID = "e0e0e0e0"

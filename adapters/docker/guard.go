@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -16,13 +17,12 @@ import (
 // The engine's host has no address on an internal network, but the bridge of the network is
 // an interface of the host. Where the kernel does not check where packets come from
 // (rp_filter 0), all UDP services of the host receive what a container sends there. So a
-// helper, the guard, makes the host's kernel drop what the bridge hands it. Its source is
-// programs/source/guard.c. Its exited container stays until the network is removed, and then
-// runs once more, because kernels keep the rule of a bridge that is gone.
+// helper, the guard, makes the host's kernel drop what the bridge hands it, for as long as
+// the network is there. Its source is programs/source/guard.c.
 
 const guardProgram = "guard"
 
-// guardPatience bounds the last run of a guard, which waits for nothing.
+// guardPatience bounds how long a guard may take to see that its bridge is gone.
 const guardPatience = 15 * time.Second
 
 func guardName(networkID string) string { return "moat-guard-" + networkID[:12] }
@@ -46,6 +46,7 @@ func (r *Runtime) createGuard(ctx context.Context, found network.Inspect) error 
 		config: container.Config{Cmd: []string{bridgeOf(found)}, Labels: labelsOn(found)},
 		hostConfig: container.HostConfig{
 			NetworkMode: network.NetworkHost, UsernsMode: "host", CapAdd: []string{"NET_ADMIN"}, ReadonlyRootfs: true,
+			RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyAlways}, // as when the host starts again
 		},
 	})
 }
@@ -63,48 +64,54 @@ func labelsOn(found network.Inspect) map[string]string {
 	return labels
 }
 
-// startGuard guards a network, and returns the port of the host at which the guard listens
-// until it is discharged.
-func (r *Runtime) startGuard(ctx context.Context, found network.Inspect) (port uint16, err error) {
-	name := guardName(found.ID)
-	if err := r.engine.ContainerStart(ctx, name, container.StartOptions{}); err != nil {
+// startGuard has the guard of a network begin, and returns when the host is closed.
+func (r *Runtime) startGuard(ctx context.Context, networkID string) error {
+	if err := r.engine.ContainerStart(ctx, guardName(networkID), container.StartOptions{}); err != nil {
+		return err
+	}
+	_, err := r.guardSays(ctx, networkID, "ready")
+	return err
+}
+
+// listenOnHost has the guard of a network listen on the host for the time-th time, and
+// returns the port.
+func (r *Runtime) listenOnHost(ctx context.Context, networkID string, time int) (port uint16, err error) {
+	if err := r.engine.ContainerKill(ctx, guardName(networkID), "USR1"); err != nil {
 		return 0, err
 	}
-	running, err := r.inspectContainer(ctx, name)
+	line, err := r.guardSays(ctx, networkID, fmt.Sprintf("listening %d", time))
 	if err != nil {
 		return 0, err
 	}
-	line, err := r.awaitLine(ctx, running, "ready")
-	if err != nil {
-		return 0, err
-	}
-	_, err = fmt.Sscanf(line, "ready %d", &port)
+	_, err = fmt.Sscanf(line, "listening %d %d", &time, &port)
 	return port, err
 }
 
-// dischargeGuard ends a guard, whose rule stays. It returns how many frames the rule has
-// dropped and how much has arrived at the guard's port while it listened.
-func (r *Runtime) dischargeGuard(ctx context.Context, networkID string, port uint16) (dropped, arrived int, err error) {
-	name := guardName(networkID)
-	running, err := r.inspectContainer(ctx, name)
+// heardOnHost ends what listenOnHost has begun. It returns how many frames the host has
+// dropped meanwhile, and how many datagrams of the check have arrived there.
+func (r *Runtime) heardOnHost(ctx context.Context, networkID string, time int) (dropped, arrived int, err error) {
+	if err := r.engine.ContainerKill(ctx, guardName(networkID), "USR2"); err != nil {
+		return 0, 0, err
+	}
+	line, err := r.guardSays(ctx, networkID, fmt.Sprintf("heard %d", time))
 	if err != nil {
 		return 0, 0, err
 	}
-	if err = r.engine.ContainerKill(ctx, name, "TERM"); err != nil {
-		return 0, 0, err
-	}
-	line, err := r.awaitLine(ctx, running, "dropped")
-	if err == nil {
-		var at uint16 // the log may have the line of an earlier run as well
-		_, err = fmt.Sscanf(line, "dropped %d arrived %d at %d", &dropped, &arrived, &at)
-		if err == nil && at != port {
-			err = fmt.Errorf("it tells of port %d, not %d", at, port)
-		}
-	}
-	if err == nil {
-		_, err = receive(r.engine.ContainerWait(ctx, name, container.WaitConditionNotRunning))
-	}
+	_, err = fmt.Sscanf(line, "heard %d dropped %d arrived %d", &time, &dropped, &arrived)
 	return dropped, arrived, err
+}
+
+// guardSays waits until the guard of a network has said a line that begins with these words.
+func (r *Runtime) guardSays(ctx context.Context, networkID, words string) (string, error) {
+	return r.awaitLine(ctx, guardName(networkID), time.Time{}, func(line string) (bool, error) {
+		switch word, _, _ := strings.Cut(line, " "); {
+		case line == words || strings.HasPrefix(line, words+" "):
+			return true, nil
+		case word == "ready", word == "listening", word == "heard", word == "made":
+			return false, nil
+		}
+		return false, errors.New(line)
+	})
 }
 
 // unguarded reports that the host of a network could not be guarded.
@@ -128,19 +135,21 @@ func (r *Runtime) abandon(c *call, networkID string) error {
 	return networks.ForceRemoveNetwork(c.ctx, networkID)
 }
 
-// removeGuard removes the guard of a network that is gone, its rule, and the proxy of a
-// restricted network. Most networks have none.
+// removeGuard removes the guard of a network that is gone, when the host is as before, and
+// the proxy of a restricted network. Most networks have none.
 func (r *Runtime) removeGuard(ctx context.Context, networkID string) error {
 	name := guardName(networkID)
-	err := r.engine.ContainerKill(ctx, name, "KILL") // it may run for a process that was killed
+	bounded, cancel := context.WithTimeout(ctx, guardPatience)
+	defer cancel()
+	_, err := r.guardSays(bounded, networkID, "gone")
 	_, restricted := r.restrictions.networks.LoadAndDelete(networkID)
 	if errdefs.IsNotFound(err) && !restricted {
 		return nil
 	}
-	if err = r.engine.ContainerStart(ctx, name, container.StartOptions{}); err == nil {
-		bounded, cancel := context.WithTimeout(ctx, guardPatience)
-		_, err = receive(r.engine.ContainerWait(bounded, name, container.WaitConditionNotRunning))
-		cancel()
+	if err != nil { // it was killed, or never ran
+		if err = r.engine.ContainerStart(bounded, name, container.StartOptions{}); err == nil {
+			_, err = r.guardSays(bounded, networkID, "gone")
+		}
 	}
 	if errdefs.IsNotFound(err) || isBeingRemoved(err) {
 		err = nil // others remove it

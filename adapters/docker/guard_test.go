@@ -2,6 +2,7 @@ package docker
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -9,19 +10,21 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
+	"github.com/moatproject/moat/adapters/docker/programs"
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/optional"
 )
 
-var killOfGuard = "POST /containers/" + guardName(testID) + "/kill?signal=KILL"
+// lookForGuard is how a removal finds out whether a network has a guard.
+var lookForGuard = "GET /containers/" + guardName(testID) + "/logs?follow=1&stderr=1&stdout=1&tail="
 
-// killedUnguarded is the answer of an engine on which no network has a guard.
-func killedUnguarded(w http.ResponseWriter, r *http.Request) {
+// logsUnguarded is the answer of an engine on which no network has a guard.
+func logsUnguarded(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.PathValue("id"), "moat-guard-") {
 		gone(w, r)
 		return
 	}
-	w.WriteHeader(http.StatusNoContent)
+	logs(frame(streamStdout, "output\n"))(w, r)
 }
 
 // guardEngine is a fake on which a network can be guarded. The guard says what these logs
@@ -29,7 +32,7 @@ func killedUnguarded(w http.ResponseWriter, r *http.Request) {
 func guardEngine(t *testing.T, said ...string) (engine *fakeEngine, bodies *[]container.CreateRequest) {
 	t.Helper()
 	if said == nil {
-		said = []string{"ready 40000\n", "ready 40000\ndropped 3 arrived 0 at 40000\n"}
+		said = []string{"ready\n", "ready\ngone\n"}
 	}
 	engine = startFake(t)
 	engine.on("GET /version", answer(http.StatusOK, map[string]string{"Version": "29", "Arch": "amd64"}))
@@ -65,22 +68,24 @@ func TestGuard(t *testing.T) {
 		!host.ReadonlyRootfs || !slices.Contains(host.SecurityOpt, "no-new-privileges") || *host.PidsLimit != helperThreads {
 		t.Errorf("it has %+v", host)
 	}
-	if asked := engine.requests(); !slices.Contains(asked, "POST /containers/"+guardName(testID)+"/kill?signal=TERM") {
-		t.Errorf("it goes on listening: %q", asked)
+	if host.RestartPolicy.Name != container.RestartPolicyAlways {
+		t.Error("it does not come back with the engine's host")
 	}
+	program, _ := programs.Read(guardProgram, "amd64")
+	engine.wantRequests(t, "POST /networks/create", "GET /version", "GET /images/"+programImage(guardProgram, program)+"/json", "POST /containers/create?name="+guardName(testID),
+		"POST /containers/"+guardName(testID)+"/start", lookForGuard)
 }
 
 // TestNoGuard has hosts that cannot be guarded: there is no network then.
 func TestNoGuard(t *testing.T) {
-	for name, said := range map[string][]string{
-		"it fails":                      {"the chain cannot be made: error 095\n"},
-		"it fails when it is ended":     {"ready 40000\n", "ready 40000\nthe chain is not there: error 002\n"},
-		"the bridge is another one":     {"gone\n"},
-		"it says what an older one has": {"ready 40000\n", "ready 40000\ndropped 3 arrived 0 at 40001\n"},
-		"it says what it never says":    {"ready soon\n"},
+	for name, said := range map[string]string{
+		"it fails":                   "the chain cannot be made: error 095\n",
+		"the bridge is another one":  "gone\n",
+		"it says what it never says": "reedy\n",
+		"it ends":                    "",
 	} {
 		t.Run(name, func(t *testing.T) {
-			engine, _ := guardEngine(t, said...)
+			engine, _ := guardEngine(t, said, "gone\n")
 			networks := engine.runtime(t).NetworkManager().(optional.NetworkCreator)
 			_, err := networks.CreateNetworkFrom(t.Context(), optional.NetworkConfig{Name: "net", Subnet: "192.0.2.0/26", Internal: true})
 			if !errors.Is(err, core.ErrPolicyNotEnforced) || !strings.Contains(err.Error(), "guard the engine's host") {
@@ -93,13 +98,53 @@ func TestNoGuard(t *testing.T) {
 	}
 }
 
-// TestRemoveGuard has a guard that runs once more when its network is gone.
-func TestRemoveGuard(t *testing.T) {
-	engine := startFake(t)
-	engine.on("POST /containers/{id}/kill", failure(http.StatusConflict, "is not running"))
-	if err := engine.runtime(t).NetworkManager().RemoveNetwork(t.Context(), testID); err != nil {
-		t.Fatal(err)
+// TestListenOnHost reads what a guard says, which may have been asked before.
+func TestListenOnHost(t *testing.T) {
+	for said, want := range map[string]string{
+		"ready\nlistening 1 40000\nheard 1 dropped 9 arrived 9\nlistening 2 40001\n": "40001",
+		"ready\nmade again\nlistening 2 40001\n":                                     "40001",
+		"ready\nlistening 1 40000\n":                                                 "it has ended",
+		"ready\nlistening 2 x\n":                                                     "expected integer",
+		"ready\ngone\n":                                                              "gone",
+		"ready\na port cannot be listened on: error 098\n":                           "error 098",
+	} {
+		engine, _ := guardEngine(t, said)
+		port, err := engine.runtime(t).listenOnHost(t.Context(), testID, 2)
+		if got := fmt.Sprint(port, err); !strings.Contains(got, want) || (err == nil) != (port != 0) {
+			t.Errorf("%q: %s", said, got)
+		}
+		engine.wantRequests(t, "POST /containers/"+guardName(testID)+"/kill?signal=USR1", lookForGuard)
 	}
-	engine.wantRequests(t, "DELETE /networks/"+testID, killOfGuard, "POST /containers/"+guardName(testID)+"/start", "POST /containers/"+guardName(testID)+"/wait?condition=not-running",
-		"DELETE /containers/"+proxyName(testID)+"?force=1&v=1", "DELETE /containers/"+guardName(testID)+"?force=1&v=1")
+	for said, want := range map[string]string{
+		"ready\nheard 1 dropped 9 arrived 9\nheard 2 dropped 3 arrived 1\n": "3 1 <nil>",
+		"heard 1 dropped 9 arrived 9\nthe chain is not there: error 002\n":  "error 002",
+		"heard 2 dropped 3\n": "unexpected",
+	} {
+		engine, _ := guardEngine(t, said)
+		dropped, arrived, err := engine.runtime(t).heardOnHost(t.Context(), testID, 2)
+		if got := fmt.Sprint(dropped, arrived, err); !strings.Contains(got, want) {
+			t.Errorf("%q: %s", said, got)
+		}
+		engine.wantRequests(t, "POST /containers/"+guardName(testID)+"/kill?signal=USR2", lookForGuard)
+	}
+}
+
+// TestRemoveGuard has guards that see their network go, and one that was killed.
+func TestRemoveGuard(t *testing.T) {
+	remove := []string{"DELETE /containers/" + proxyName(testID) + "?force=1&v=1", "DELETE /containers/" + guardName(testID) + "?force=1&v=1"}
+	for name, test := range map[string]struct {
+		said   []string
+		wanted []string
+	}{
+		"it runs":       {[]string{"ready\ngone\n"}, []string{lookForGuard}},
+		"it was killed": {[]string{"ready\n", "ready\ngone\n"}, []string{lookForGuard, "POST /containers/" + guardName(testID) + "/start", lookForGuard}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			engine, _ := guardEngine(t, test.said...)
+			if err := engine.runtime(t).NetworkManager().RemoveNetwork(t.Context(), testID); err != nil {
+				t.Error(err)
+			}
+			engine.wantRequests(t, slices.Concat([]string{"DELETE /networks/" + testID}, test.wanted, remove)...)
+		})
+	}
 }

@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -33,7 +33,6 @@ func (r *Runtime) createHelper(ctx context.Context, h helperSpec) error {
 	if err != nil {
 		return err
 	}
-	h.config.Image = programImage(h.program, h.binary)
 	h.config.StopSignal = "SIGKILL" // it ignores others, for which a stopping engine would wait ten seconds
 	h.hostConfig.Runtime = plain
 	h.hostConfig.CapDrop = []string{"ALL"}
@@ -44,16 +43,18 @@ func (r *Runtime) createHelper(ctx context.Context, h helperSpec) error {
 		h.hostConfig.PidsLimit = &threads
 	}
 	create := func() error {
+		if h.config.Image, err = r.programImageID(ctx, h.program, h.binary); err != nil {
+			return err
+		}
 		graced, cancel := withGrace(ctx)
 		defer cancel()
 		_, err := r.engine.ContainerCreate(graced, &h.config, &h.hostConfig, h.networking, nil, h.name)
 		return err
 	}
 	err = create()
-	if noSuchImage(err) {
-		if err = r.importProgram(ctx, h.config.Image, h.program, h.binary); err == nil {
-			err = create()
-		}
+	if noSuchImage(err) { // others have removed it since
+		r.programImages.Delete(programImage(h.program, h.binary))
+		err = create()
 	}
 	if errdefs.IsConflict(err) {
 		return nil // another process created it
@@ -61,17 +62,24 @@ func (r *Runtime) createHelper(ctx context.Context, h helperSpec) error {
 	return err
 }
 
-// awaitLine returns the first line that a helper has written, in its present run, and that
-// begins with a word. Its end without that line is an error with its last line.
+// awaitReady waits until a helper has said, in its present run, that it is ready.
 //
 // The present run's output is the log after the end of the run before. Its first line may
 // be older than the start time that the engine reports.
-func (r *Runtime) awaitLine(ctx context.Context, running container.InspectResponse, word string) (string, error) {
+func (r *Runtime) awaitReady(ctx context.Context, running container.InspectResponse) error {
+	_, err := r.awaitLine(ctx, running.ID, parseTime(running.State.FinishedAt), func(line string) (bool, error) { return line == "ready", nil })
+	return err
+}
+
+// awaitLine returns the first line that a helper has said after a time, and for which is
+// returns true. An error of is ends the wait, and so does the helper's end: then the error
+// is its last line.
+func (r *Runtime) awaitLine(ctx context.Context, id string, after time.Time, is func(line string) (bool, error)) (string, error) {
 	options := container.LogsOptions{ShowStdout: true, ShowStderr: true, Follow: true}
-	if !parseTime(running.State.FinishedAt).IsZero() {
-		options.Since = running.State.FinishedAt
+	if !after.IsZero() {
+		options.Since = after.Format(time.RFC3339Nano)
 	}
-	body, err := r.engine.ContainerLogs(ctx, running.ID, options)
+	body, err := r.engine.ContainerLogs(ctx, id, options)
 	if err != nil {
 		return "", err
 	}
@@ -84,8 +92,9 @@ func (r *Runtime) awaitLine(ctx context.Context, running container.InspectRespon
 		if !said.Scan() {
 			return "", errors.Join(errors.New("it has ended: "+last), said.Err())
 		}
-		if last = said.Text(); last == word || strings.HasPrefix(last, word+" ") {
-			return last, nil
+		last = said.Text()
+		if found, err := is(last); found || err != nil {
+			return last, err
 		}
 	}
 }

@@ -37,6 +37,11 @@ func (r *Runtime) start(ctx context.Context, id string, tty bool, height, width 
 		return err
 	}
 	defer c.end()
+	if known, _ := r.known.find(id); known.restricted != nil && !isHeld(known.stdio.gate) {
+		if err := known.restricted.await(c.ctx); err != nil {
+			return c.failed(err)
+		}
+	}
 	r.known.move(id, starting)
 	if err := r.engine.ContainerStart(c.ctx, id, container.StartOptions{}); err != nil {
 		r.known.move(id, created)

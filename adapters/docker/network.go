@@ -66,12 +66,8 @@ func (n *networks) CreateNetworkFrom(ctx context.Context, cfg optional.NetworkCo
 		return id, err
 	}
 	of := network.Inspect{ID: id, Labels: networkLabels(cfg)}
-	var port uint16
 	if err = r.createGuard(c.ctx, of); err == nil {
-		port, err = r.startGuard(c.ctx, of)
-	}
-	if err == nil {
-		_, _, err = r.dischargeGuard(c.ctx, id, port)
+		err = r.startGuard(c.ctx, id)
 	}
 	if err != nil {
 		return "", errors.Join(c.unguarded(err), r.abandon(c, id))
@@ -226,6 +222,11 @@ func (n *networks) remove(ctx context.Context, id string, force bool) error {
 	defer c.end()
 	if id, err = r.wholeID(c, id); id == "" {
 		return err
+	}
+	if of := r.restrictions.of(id); of != nil {
+		if err := r.closeProxy(c, of, force); err != nil {
+			return err
+		}
 	}
 	err = r.removeNetwork(c, id)
 	if errors.Is(err, core.ErrInUse) {

@@ -309,8 +309,8 @@ func networkRequests(engine *fakeEngine) (asked []string) {
 // TestRemoveNetworkWithAResolver has one that has ended: it holds no network.
 func TestRemoveNetworkWithAResolver(t *testing.T) {
 	for id, want := range map[string][]string{
-		testID: {"DELETE /networks/" + testID, "DELETE /containers/" + resolverName(testID) + "?force=1&v=1", killOfGuard},
-		"net":  {"GET /networks/net", "DELETE /networks/" + testID, "DELETE /containers/" + resolverName(testID) + "?force=1&v=1", killOfGuard},
+		testID: {"DELETE /networks/" + testID, "DELETE /containers/" + resolverName(testID) + "?force=1&v=1", lookForGuard},
+		"net":  {"GET /networks/net", "DELETE /networks/" + testID, "DELETE /containers/" + resolverName(testID) + "?force=1&v=1", lookForGuard},
 	} {
 		engine := startFake(t)
 		engine.on("GET /networks/{name}", answer(http.StatusOK, network.Inspect{ID: testID, Name: "net"}))

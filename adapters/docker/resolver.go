@@ -188,7 +188,7 @@ func (r *Runtime) runResolver(ctx context.Context, of *resolver, found network.I
 		running, err = r.inspectContainer(ctx, name)
 	}
 	if err == nil {
-		_, err = r.awaitLine(ctx, running, "ready")
+		err = r.awaitReady(ctx, running)
 	}
 	if err != nil {
 		return "", err

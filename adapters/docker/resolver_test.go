@@ -14,6 +14,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
+	"github.com/moatproject/moat/adapters/docker/programs"
 	"github.com/moatproject/moat/core"
 )
 
@@ -301,26 +302,6 @@ func TestAFailureRemovesTheResolver(t *testing.T) {
 	}
 }
 
-// TestResolverImage has the image imported where it is missing.
-func TestResolverImage(t *testing.T) {
-	engine, bodies := resolverEngine(t, true)
-	created := answer(http.StatusCreated, container.CreateResponse{ID: testID})
-	engine.on("POST /containers/create", recorded(bodies, inOrder(failure(http.StatusNotFound, "No such image: moat-resolver"), created)))
-	var changes []string
-	engine.on("POST /images/create", func(_ http.ResponseWriter, r *http.Request) { changes = r.URL.Query()["changes"] })
-	r := engine.runtime(t, sandboxedBy(&fakeSandbox{name: "sandbox"}))
-	if _, err := r.CreateContainer(t.Context(), core.Config{Image: "image", NetworkMode: "net"}); err != nil {
-		t.Fatal(err)
-	}
-	slices.Sort(changes)
-	want := []string{
-		`ENTRYPOINT ["/resolver"]`, `LABEL moat.managed="true"`, `LABEL moat.role="adapter"`, `LABEL moat.run-id=""`, `LABEL moat.version="` + core.Version + `"`,
-	}
-	if !slices.Equal(changes, want) {
-		t.Errorf("the image is made with %q", changes)
-	}
-}
-
 // TestResolverOfNobody has the caller give up while the resolver is created.
 func TestResolverOfNobody(t *testing.T) {
 	engine, _ := resolverEngine(t, true)
@@ -421,6 +402,8 @@ func TestResolverLives(t *testing.T) {
 func TestResolverIsBroughtBack(t *testing.T) {
 	ok := status(http.StatusNoContent)
 	const name = "moat-resolver-4f2d1e0c9b8a"
+	program, _ := programs.Read("resolver", "amd64")
+	image := "GET /images/" + programImage("resolver", program) + "/json"
 	for about, test := range map[string]struct {
 		start    http.HandlerFunc // its first
 		requests []string         // after that, up to the next start
@@ -434,11 +417,11 @@ func TestResolverIsBroughtBack(t *testing.T) {
 		},
 		"it has been removed": {
 			failure(http.StatusNotFound, "No such container: "+name),
-			[]string{"POST /containers/" + name + "/wait?condition=removed", "GET /version", "GET /info", "GET /networks/bridge", "POST /containers/create?name=" + name},
+			[]string{"POST /containers/" + name + "/wait?condition=removed", "GET /version", "GET /info", "GET /networks/bridge", image, "POST /containers/create?name=" + name},
 		},
 		"it is being removed": {
 			failure(http.StatusConflict, "container is marked for removal and cannot be started"),
-			[]string{"POST /containers/" + name + "/wait?condition=removed", "GET /version", "GET /info", "GET /networks/bridge", "POST /containers/create?name=" + name},
+			[]string{"POST /containers/" + name + "/wait?condition=removed", "GET /version", "GET /info", "GET /networks/bridge", image, "POST /containers/create?name=" + name},
 		},
 	} {
 		t.Run(about, func(t *testing.T) {

@@ -215,6 +215,20 @@ func tryToLeave(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime, progr
 	mustLeave(t, rt, id)
 	must(t, rt.NetworkManager().RemoveNetwork(t.Context(), unguarded.ID))
 
+	guarded, err := networks.CreateNetworkFrom(t.Context(), optional.NetworkConfig{Name: "guarded", Internal: true})
+	must(t, err)
+	dockertest.RemoveGuardRules(t, e.Namespace())
+	mustSay(t, rt, "moat-guard-"+guarded[:12], "made again")
+	workload.NetworkMode = guarded
+	before = host.Count()
+	id = create(t, rt, workload)
+	answer(t, rt, id)
+	if got := host.Count() - before; got != 0 {
+		t.Errorf("%d datagrams have reached the host whose rules were removed", got)
+	}
+	mustLeave(t, rt, id)
+	must(t, rt.NetworkManager().RemoveNetwork(t.Context(), guarded))
+
 	before = host.Count()
 	workload.NetworkMode, workload.Image, workload.Pull = "", "hostile", core.PullNever
 	proxied := []struct{ word, success string }{
@@ -284,7 +298,7 @@ func killDaemon(t *testing.T, e *dockertest.Throwaway) {
 	must(t, syscall.Kill(pid, syscall.SIGKILL))
 }
 
-// mustSay waits for a container's first line.
+// mustSay waits until a container has said a line.
 func mustSay(t *testing.T, rt core.Runtime, id, line string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -292,9 +306,13 @@ func mustSay(t *testing.T, rt core.Runtime, id, line string) {
 	logs, err := rt.ContainerLogs(ctx, id)
 	must(t, err)
 	defer logs.Close()
-	if said, err := bufio.NewReader(logs).ReadString('\n'); strings.TrimSpace(said) != line {
-		t.Fatalf("it says %q, %v, want %q", said, err, line)
+	said := bufio.NewScanner(logs)
+	for said.Scan() {
+		if said.Text() == line {
+			return
+		}
 	}
+	t.Fatalf("it has not said %q: %v", line, said.Err())
 }
 
 // mustAnswer starts a container and compares all that it has said so far.

@@ -12,10 +12,13 @@ import (
 // EgressRestricter is the optional interface of a [core.NetworkManager] that can close a
 // network but for a proxy, found by type assertion.
 type EgressRestricter interface {
-	// CreateRestrictedNetwork creates a network, and starts on it the proxy that is the only
-	// way out. ForceRemoveNetwork removes both, and RemoveNetwork does where nothing else is
-	// on the network. A failure leaves nothing behind, unless ctx has ended: then the ID that
-	// is returned beside the error is that of a network which the caller removes.
+	// CreateRestrictedNetwork creates a network, and begins to start on it the proxy that is
+	// the only way out. A container whose program is not held starts only when that is done.
+	// ConfirmEgress waits for it, and returns its failure.
+	//
+	// ForceRemoveNetwork removes both, and RemoveNetwork does where nothing else is on the
+	// network. A failure leaves nothing behind, unless ctx has ended: then the ID that is
+	// returned beside the error is that of a network which the caller removes.
 	CreateRestrictedNetwork(ctx context.Context, cfg RestrictedNetworkConfig) (RestrictedNetwork, error)
 
 	// ConfirmEgress tries to leave a restricted network from within a container whose

@@ -2,10 +2,13 @@ package dockertest
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -126,4 +129,49 @@ func (d *Datagrams) Count() int {
 		d.tb.Fatal("a datagram to this machine itself is lost")
 	}
 	return int(d.count.Load())
+}
+
+// RemoveGuardRules removes the rules of Moat's guards from a network namespace, as flushing a
+// host's ruleset does. It takes root.
+func RemoveGuardRules(tb testing.TB, namespace string) {
+	tb.Helper()
+	message := func(kind, flags uint16, family byte, resource uint16, attributes string) []byte {
+		text := binary.NativeEndian.AppendUint32(nil, uint32(20+len(attributes)))
+		text = binary.NativeEndian.AppendUint16(text, kind)
+		text = binary.NativeEndian.AppendUint16(text, flags)
+		text = append(text, make([]byte, 8)...) // the sequence and the port
+		text = append(text, family, 0)
+		return append(binary.BigEndian.AppendUint16(text, resource), attributes...)
+	}
+	name := binary.NativeEndian.AppendUint16(binary.NativeEndian.AppendUint16(nil, 9), unix.NFTA_TABLE_NAME)
+	const remove = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELTABLE
+	request := slices.Concat(
+		message(unix.NFNL_MSG_BATCH_BEGIN, unix.NLM_F_REQUEST, 0, unix.NFNL_SUBSYS_NFTABLES, ""),
+		message(remove, unix.NLM_F_REQUEST|unix.NLM_F_ACK, unix.NFPROTO_NETDEV, 0, string(name)+"moat\x00\x00\x00\x00"),
+		message(unix.NFNL_MSG_BATCH_END, unix.NLM_F_REQUEST, 0, unix.NFNL_SUBSYS_NFTABLES, ""))
+	err := inside(namespace, func() error {
+		socket, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = unix.Close(socket) }()
+		if err := unix.Sendto(socket, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+			return err
+		}
+		answer := make([]byte, 4096)
+		length, _, err := unix.Recvfrom(socket, answer, 0)
+		if err == nil && length < 20 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return err
+		}
+		if code := int32(binary.NativeEndian.Uint32(answer[16:])); code != 0 {
+			return unix.Errno(-code)
+		}
+		return nil
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
 }

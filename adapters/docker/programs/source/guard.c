@@ -4,13 +4,17 @@
  * makes a chain of nftables that drops all that the bridge hands to the host, of any
  * protocol. Frames from port to port of the bridge do not pass there.
  *
- * "ready PORT" says that the chain is there, and that the guard listens on that port of all
- * addresses of the host, over TCP and UDP. At SIGTERM it says how many frames the chain has
- * dropped, and how many of the check's datagrams have come through, and exits: "dropped
- * FRAMES arrived DATAGRAMS at PORT". Who connects over TCP sees that it has come through.
+ * "ready" says that the chain is there. From then on, a chain that is removed or changed is
+ * made again. When the bridge is gone, which takes no chain with it on many kernels, the
+ * guard removes the chain, says "gone", and waits for its end: it does nothing more.
  *
- * A kernel may keep the chain of a bridge that is removed. Each guard removes such chains
- * before it does anything else. Without its bridge it says "gone" and exits.
+ * At SIGUSR1 it listens on a port of all addresses of the host, over TCP and UDP: "listening
+ * TIMES PORT", where TIMES counts how often. At SIGUSR2 it stops that, and says how many
+ * frames the chain has dropped meanwhile, and how many of the check's datagrams have come
+ * through: "heard TIMES dropped FRAMES arrived DATAGRAMS". Who connects over TCP sees that
+ * it has come through.
+ *
+ * Each guard first removes the chains of bridges that are gone, which killed guards left.
  * build.sh makes its binaries. */
 
 #include "system.h"
@@ -25,7 +29,8 @@ struct address { u16 family, port; u32 flow; u8 ip[16]; u32 scope; };
 struct poll { int fd; short events, revents; };
 
 enum {
-	NETLINK = 16, RAW = 3, NETFILTER = 12,
+	NETLINK = 16, RAW = 3, NETFILTER = 12, ROUTE = 0,
+	LINK_CHANGES = 1 << 0, RULE_CHANGES = 1 << 6, /* groups of the two */
 	INET = 2, INET6 = 10, STREAM = 1, DATAGRAM = 2, CLOSE_ON_EXEC = 02000000, NON_BLOCKING = 04000,
 	READABLE = 1,
 
@@ -41,10 +46,10 @@ enum {
 	COUNTER_BYTES = 1, COUNTER_PACKETS = 2,
 	DROP = 0, INGRESS = 0, PRIORITY = -500,
 
-	NO_DEVICE = -19, EXISTS = -17,
+	NO_DEVICE = -19, EXISTS = -17, CHANGED = -1000,
 	GET_INDEX = 0x8933, NAME = 16,
 	AT_ONCE = 1000, /* whoever sends without end does not keep it from ending */
-	TERM = 1 << 14, BLOCK = 0, /* the set of SIGTERM alone */
+	USR1 = 10, USR2 = 12, BLOCK = 0, SIGNAL_INFO = 128,
 };
 
 static char request[1024], reply[8192];
@@ -194,25 +199,26 @@ static int is_same(const char *a, const char *b) {
 	return *a == *b;
 }
 
-/* dropped returns how many frames the chain has dropped, as the kernel describes it: a
- * chain that does not drop, or that is on another device, is a failure. */
-static u64 dropped(const char *device) {
+/* count sets how many frames the chain has dropped, as the kernel describes it. A chain
+ * that does not drop, or that is on another device, is CHANGED. */
+static long count(const char *device, u64 *frames) {
 	at = request;
 	struct header *h = message(GET_CHAIN, 0, NETDEV);
 	write_name(device);
 	finish(h);
 	long length = ask();
-	if (length >= 0)
-		length = error_of(reply) ? error_of(reply) : length;
+	if (length >= 0 && error_of(reply))
+		length = error_of(reply);
 	if (length < 0)
-		fail("the chain is not there", length);
+		return length;
 	const char *from = reply + sizeof *h, *to = reply + length;
 	const char *policy = find(from, to, CHAIN_POLICY), *on = find_in(find(from, to, CHAIN_HOOK), HOOK_DEVICE);
 	const char *packets = find_in(find(from, to, CHAIN_COUNTERS), COUNTER_PACKETS);
 	if (!policy || *(const u32 *)policy != DROP || !on || !is_same(on, device) || !packets)
-		fail("the chain is another one", 0);
+		return CHANGED;
 	const u32 *halves = (const u32 *)packets;
-	return (u64)big(halves[0]) << 32 | big(halves[1]);
+	*frames = (u64)big(halves[0]) << 32 | big(halves[1]);
+	return 0;
 }
 
 static int exists(long fd, const char *device) {
@@ -222,38 +228,38 @@ static int exists(long fd, const char *device) {
 	return call(IOCTL, fd, GET_INDEX, (long)asked, 0, 0, 0) != NO_DEVICE;
 }
 
-/* remove_old removes the chains of bridges that are gone: as many as fit into an answer.
- * Failures are the next guard's affair. */
+static long open_netlink(long protocol, u32 groups) {
+	struct { u16 family, zero; u32 port, groups; } own = {NETLINK, 0, 0, groups};
+	long fd = call(SOCKET, NETLINK, RAW | CLOSE_ON_EXEC | (groups ? NON_BLOCKING : 0), protocol, 0, 0, 0);
+	long error = fd < 0 ? fd : call(BIND, fd, (long)&own, sizeof own, 0, 0, 0);
+	if (error < 0)
+		fail("netlink cannot be opened", error);
+	return fd;
+}
+
+/* remove_old removes the chains of bridges that are gone. Failures are the next guard's
+ * affair. */
 static void remove_old(long fd) {
-	static char listed[sizeof reply];
+	static char listed[32768]; /* one part of the list; the kernel makes them no longer */
+	long list = open_netlink(NETFILTER, 0);
 	at = request;
-	struct header *h = message(GET_CHAIN, DUMP, NETDEV);
-	finish(h);
-	long length = ask();
-	if (length < 0)
-		return;
-	for (long i = 0; i < length; i++)
-		listed[i] = reply[i];
-	for (int ended = 0; !ended;) { /* an answer of several parts has to be read to its end */
-		for (const char *part = reply; length - (part - reply) >= 16; part += (((struct header *)part)->length + 3) & ~3) {
-			u16 type = ((struct header *)part)->type;
-			if (((struct header *)part)->length < 16)
-				return;
-			ended = ended || type == DONE || type == ERROR;
+	finish(message(GET_CHAIN, DUMP, NETDEV));
+	long length = call(SENDTO, list, (long)request, at - request, 0, 0, 0);
+	while (length > 0 && (length = call(RECVFROM, list, (long)listed, sizeof listed, 0, 0, 0)) > 0) {
+		for (char *part = listed; listed + length - part >= (long)sizeof(struct header);) {
+			struct header *h = (struct header *)part;
+			if (h->type != NEW_CHAIN || h->length < sizeof *h || h->length > listed + length - part) {
+				length = 0; /* the end of the list, or an error */
+				break;
+			}
+			const char *from = part + sizeof *h, *to = part + h->length;
+			const char *owner = find(from, to, CHAIN_TABLE), *name = find(from, to, CHAIN_NAME);
+			if (owner && name && is_same(owner, table) && !exists(fd, name))
+				change(delete_chain, name);
+			part += (h->length + 3) & ~3;
 		}
-		if (!ended && (length = call(RECVFROM, netlink, (long)reply, sizeof reply, 0, 0, 0)) < 0)
-			return;
 	}
-	for (const char *part = listed; part < listed + sizeof listed - sizeof *h;) {
-		h = (struct header *)part;
-		if (h->type != NEW_CHAIN || h->length < sizeof *h || h->length > listed + sizeof listed - part)
-			return;
-		const char *from = part + sizeof *h, *to = part + h->length;
-		const char *owner = find(from, to, CHAIN_TABLE), *name = find(from, to, CHAIN_NAME);
-		if (owner && name && is_same(owner, table) && !exists(fd, name))
-			change(delete_chain, name);
-		part += (h->length + 3) & ~3;
-	}
+	call(CLOSE, list, 0, 0, 0, 0, 0);
 }
 
 static char *write_decimal(char *to, u64 value) {
@@ -291,56 +297,131 @@ static long open_port(long kind, u16 *port, int family) {
 	return fd;
 }
 
+/* close_host makes the chain where it is not there as it should be, and returns whether it
+ * had to. */
+static int close_host(const char *device) {
+	u64 frames;
+	if (!count(device, &frames))
+		return 0;
+	change(delete_chain, device);
+	long error = change(create, device);
+	if (!error)
+		error = count(device, &frames);
+	if (error)
+		fail("the chain cannot be made", error);
+	return 1;
+}
+
+/* open_host ends the guard of a bridge that is gone. */
+static void open_host(const char *device) {
+	change(delete_chain, device);
+	change(delete_empty, device);
+	say("gone\n");
+	for (;;)
+		call(POLL, 0, 0, 0, 0, 0, 0);
+}
+
+static void drain(long fd) {
+	for (int i = 0; i < AT_ONCE && call(RECVFROM, fd, (long)reply, sizeof reply, 0, 0, 0) >= 0; i++)
+		;
+}
+
+enum { SIGNALS, LINKS, RULES, CONNECTIONS, DATAGRAMS, SOCKETS };
+
+static struct poll sockets[SOCKETS];
+
+static u16 start_listening(void) {
+	u16 port = 0;
+	int family = INET6; /* takes IPv4 as well */
+	sockets[CONNECTIONS].fd = open_port(STREAM, &port, family);
+	if (sockets[CONNECTIONS].fd < 0)
+		sockets[CONNECTIONS].fd = open_port(STREAM, &port, family = INET);
+	sockets[DATAGRAMS].fd = open_port(DATAGRAM, &port, family);
+	for (int i = CONNECTIONS; i <= DATAGRAMS; i++)
+		if (sockets[i].fd < 0)
+			fail("a port cannot be listened on", sockets[i].fd);
+	return port << 8 | port >> 8;
+}
+
+static void stop_listening(void) {
+	for (int i = CONNECTIONS; i <= DATAGRAMS; i++) {
+		call(CLOSE, sockets[i].fd, 0, 0, 0, 0, 0);
+		sockets[i].fd = -1;
+	}
+}
+
+/* hear takes what has come to the port, and returns how much of it is the check's: others
+ * may send to all ports of the host. */
+static u64 hear(void) {
+	u64 arrived = 0;
+	long got;
+	for (int i = 0; i < AT_ONCE && (got = call(ACCEPT, sockets[CONNECTIONS].fd, 0, 0, CLOSE_ON_EXEC, 0, 0)) >= 0; i++)
+		call(CLOSE, got, 0, 0, 0, 0, 0);
+	for (int i = 0; i < AT_ONCE && (got = call(RECVFROM, sockets[DATAGRAMS].fd, (long)reply, sizeof reply - 1, 0, 0, 0)) >= 0; i++) {
+		reply[got] = 0;
+		arrived += is_same(reply, "moat check");
+	}
+	return arrived;
+}
+
 void run(long *stack) {
 	const char *device = ((char **)(stack + 1))[1];
 	if (stack[0] != 2 || length_of(device) >= NAME)
 		leave(2);
-	u64 signals = TERM;
+	u64 signals = 1 << (USR1 - 1) | 1 << (USR2 - 1);
 	call(SIGPROCMASK, BLOCK, (long)&signals, 0, sizeof signals, 0, 0);
-	netlink = call(SOCKET, NETLINK, RAW | CLOSE_ON_EXEC, NETFILTER, 0, 0, 0);
-	if (netlink < 0)
-		fail("netlink cannot be opened", netlink);
+	netlink = open_netlink(NETFILTER, 0);
+	/* Before it looks, so that it misses no change. */
+	sockets[LINKS].fd = open_netlink(ROUTE, LINK_CHANGES);
+	sockets[RULES].fd = open_netlink(NETFILTER, RULE_CHANGES);
+	sockets[SIGNALS].fd = call(SIGNALFD, -1, (long)&signals, sizeof signals, CLOSE_ON_EXEC, 0, 0);
+	if (sockets[SIGNALS].fd < 0)
+		fail("signals cannot be awaited", sockets[SIGNALS].fd);
+	sockets[CONNECTIONS].fd = sockets[DATAGRAMS].fd = -1;
+	for (int i = 0; i < SOCKETS; i++)
+		sockets[i].events = READABLE;
 	long fd = call(SOCKET, INET, DATAGRAM | CLOSE_ON_EXEC, 0, 0, 0, 0);
 	remove_old(fd);
-	if (!exists(fd, device)) {
-		change(delete_chain, device); /* where it was not among the first that are listed */
-		change(delete_empty, device);
-		say("gone\n");
-		leave(0);
-	}
-	long error = change(create, device);
-	if (error && error != EXISTS)
-		fail("the chain cannot be made", error);
-	u64 before = dropped(device);
+	if (!exists(fd, device))
+		open_host(device);
+	close_host(device);
+	say("ready\n");
 
-	struct poll sockets[3] = {{-1, READABLE, 0}, {-1, READABLE, 0}, {-1, READABLE, 0}};
-	u16 port = 0;
-	int family = INET6; /* takes IPv4 as well */
-	sockets[0].fd = open_port(STREAM, &port, family);
-	if (sockets[0].fd < 0)
-		sockets[0].fd = open_port(STREAM, &port, family = INET);
-	sockets[1].fd = open_port(DATAGRAM, &port, family);
-	sockets[2].fd = call(SIGNALFD, -1, (long)&signals, sizeof signals, CLOSE_ON_EXEC, 0, 0);
-	for (int i = 0; i < 3; i++)
-		if (sockets[i].fd < 0)
-			fail("a port cannot be listened on", sockets[i].fd);
-	tell("ready ", (u16)(port << 8 | port >> 8), "\n");
-
-	u64 arrived = 0;
-	for (int ended = 0; !ended;) {
-		if (call(POLL, (long)sockets, 3, 0, 0, 0, 0) < 0)
+	u64 times = 0, before = 0, now = 0, arrived = 0;
+	for (;;) {
+		if (call(POLL, (long)sockets, SOCKETS, 0, 0, 0, 0) < 0)
 			continue;
-		ended = sockets[2].revents; /* after what has arrived before */
-		long length;
-		for (int i = 0; i < AT_ONCE && (fd = call(ACCEPT, sockets[0].fd, 0, 0, CLOSE_ON_EXEC, 0, 0)) >= 0; i++)
-			call(CLOSE, fd, 0, 0, 0, 0, 0);
-		for (int i = 0; i < AT_ONCE && (length = call(RECVFROM, sockets[1].fd, (long)reply, sizeof reply - 1, 0, 0, 0)) >= 0; i++) {
-			reply[length] = 0;
-			arrived += is_same(reply, "moat check"); /* others may send to all ports of the host */
+		if (sockets[LINKS].revents || sockets[RULES].revents) {
+			drain(sockets[LINKS].fd);
+			drain(sockets[RULES].fd);
+			if (!exists(fd, device))
+				open_host(device);
+			if (close_host(device)) {
+				say("made again\n");
+				before = 0;
+			}
+		}
+		int listening = sockets[CONNECTIONS].fd >= 0;
+		if (listening) /* before the signal: what has arrived before it counts */
+			arrived += hear();
+		if (!sockets[SIGNALS].revents)
+			continue;
+		static u32 signal[SIGNAL_INFO / sizeof(u32)];
+		call(READ, sockets[SIGNALS].fd, (long)signal, sizeof signal, 0, 0, 0);
+		long error = count(device, signal[0] == USR1 ? &before : &now);
+		if (error)
+			fail("the chain is not there", error);
+		if (signal[0] == USR1 && !listening) {
+			arrived = 0;
+			u16 port = start_listening();
+			tell("listening ", ++times, " ");
+			tell("", port, "\n");
+		}
+		if (signal[0] == USR2 && listening) {
+			stop_listening();
+			tell("heard ", times, " ");
+			tell("dropped ", now - before, " ");
+			tell("arrived ", arrived, "\n");
 		}
 	}
-	tell("dropped ", dropped(device) - before, " ");
-	tell("arrived ", arrived, " ");
-	tell("at ", (u16)(port << 8 | port >> 8), "\n");
-	leave(0);
 }
