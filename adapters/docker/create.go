@@ -116,6 +116,9 @@ func (r *Runtime) requestFor(c *call, cfg core.Config) (request, error) {
 	asked.hostConfig.DNS = nameServers(joined, asked.hostConfig.DNS)
 	if asked.restricted = r.restrictions.of(joined.ID); asked.restricted != nil {
 		asked.config.Labels[core.LabelServes] = joined.ID
+		if publishes := asked.restricted.publishes; publishes != "" && publishes == cfg.Name {
+			asked.config.Labels[labelPublisher] = proxyName(joined.ID)
+		}
 	}
 	if !sandboxed || !cfg.OnNamedNetwork() {
 		return asked, nil

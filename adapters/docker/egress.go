@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +31,9 @@ const (
 	proxyMemory  = 128 << 20 // bytes
 
 	checkPath = "/.moat-check"
+
+	// labelPublisher is the name of the container that publishes a container's ports.
+	labelPublisher = "moat.docker.publisher"
 )
 
 // proxyName returns the name of a restricted network's proxy.
@@ -37,8 +41,9 @@ func proxyName(networkID string) string { return "moat-egress-" + networkID[:12]
 
 // restriction is what this process knows about a restricted network.
 type restriction struct {
-	network network.Inspect
-	proxy   netip.AddrPort
+	network   network.Inspect
+	proxy     netip.AddrPort
+	publishes string // the name of the container for which the proxy publishes ports
 
 	cancel  context.CancelFunc // of what follows
 	begun   chan struct{}      // closed when the proxy and the guard run, or have failed
@@ -86,6 +91,8 @@ func (n *networks) CreateRestrictedNetwork(ctx context.Context, cfg optional.Res
 	switch {
 	case cfg.Isolated:
 		return none, c.wrong(core.ErrInvalidConfig, "Isolated", "the proxy would be out of reach", "Leave Isolated out")
+	case slices.ContainsFunc(cfg.Ports, func(p core.PortMapping) bool { return p.Protocol != "" && p.Protocol != "tcp" }):
+		return none, c.wrong(core.ErrUnsupported, "Ports", "the proxy passes on TCP alone", "Publish TCP ports alone")
 	case cfg.Program == nil:
 		return none, c.wrong(core.ErrInvalidConfig, "Program", "there is no proxy", "Set Program")
 	case r.kind().noEgress != "":
@@ -156,9 +163,14 @@ func (r *Runtime) proxyOf(ctx context.Context, of *restriction, cfg optional.Res
 	if err != nil {
 		return proxy, err
 	}
-	of.proxy = netip.AddrPortFrom(address, proxyPort)
+	ports := core.Config{Ports: cfg.Ports}.PublishedPorts()
+	listen := uint16(proxyPort)
+	for slices.ContainsFunc(ports, func(p core.PortMapping) bool { return p.ContainerPort == int(listen) }) {
+		listen++
+	}
+	of.proxy = netip.AddrPortFrom(address, listen)
 	config := cfg.Proxy
-	config.Listen = of.proxy.String()
+	config.Listen, config.Relays = of.proxy.String(), relays(ports, cfg.PortsTo)
 	config.Sources = []netip.Prefix{netip.MustParsePrefix(of.network.IPAM.Config[0].Subnet)}
 	if err := config.Validate(); err != nil {
 		return proxy, &core.Error{Class: core.ErrInvalidConfig, Field: "Proxy", Err: err}
@@ -168,7 +180,7 @@ func (r *Runtime) proxyOf(ctx context.Context, of *restriction, cfg optional.Res
 		return proxy, err
 	}
 	threads := int64(proxyThreads)
-	return helperSpec{
+	proxy = helperSpec{
 		name: proxyName(of.network.ID), program: "proxy", binary: binary,
 		config: container.Config{
 			Cmd: []string{"serve"}, User: "65534:65534",
@@ -178,10 +190,30 @@ func (r *Runtime) proxyOf(ctx context.Context, of *restriction, cfg optional.Res
 		// It never starts again by itself: rules that were revoked meanwhile would be back.
 		hostConfig: container.HostConfig{
 			ReadonlyRootfs: true, ExtraHosts: cfg.Hosts,
-			Sysctls:   map[string]string{"net.ipv4.ip_forward": "0"}, // or the workload could make a router of it
+			Sysctls: map[string]string{
+				"net.ipv4.ip_forward":                 "0", // or the workload could make a router of it
+				"net.ipv4.ip_unprivileged_port_start": "0", // relays may have any port
+			},
 			Resources: container.Resources{Memory: proxyMemory, MemorySwap: proxyMemory, PidsLimit: &threads},
 		},
-	}, nil
+	}
+	if len(ports) > 0 {
+		of.publishes = cfg.PortsTo
+		publish(core.Config{Ports: ports}, &proxy.config, &proxy.hostConfig)
+	}
+	return proxy, nil
+}
+
+// relays lead from ports of the proxy to the same ports of a container.
+func relays(ports []core.PortMapping, container string) (all []egress.Relay) {
+	for _, port := range ports {
+		to := strconv.Itoa(port.ContainerPort)
+		relay := egress.Relay{Listen: ":" + to, To: container + ":" + to}
+		if !slices.Contains(all, relay) { // it may be published at several ports of the host
+			all = append(all, relay)
+		}
+	}
+	return all
 }
 
 func (r *Runtime) startProxy(ctx context.Context, of *restriction, proxy helperSpec) error {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/go-connections/nat"
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/egress"
 	"github.com/moatproject/moat/core/optional"
@@ -50,6 +51,8 @@ func restrict(ctx context.Context, r *Runtime) (optional.RestrictedNetwork, erro
 		Program:       func(string) ([]byte, error) { return []byte(aProxy), nil },
 		Proxy:         egress.ProxyConfig{Run: "run", Token: "secret", Rules: []string{"example.com"}},
 		Hosts:         []string{"example.com:198.51.100.7"},
+		Ports:         []core.PortMapping{{ContainerPort: 3128, HostPort: 8080}, {ContainerPort: 80}, {ContainerPort: 80, HostPort: 8081}},
+		PortsTo:       "workload",
 	})
 }
 
@@ -64,7 +67,7 @@ func TestRestrictedNetwork(t *testing.T) {
 	if err := r.restrictions.of(testID).await(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if made.ID != testID || made.Proxy != netip.MustParseAddrPort("192.0.2.61:3128") || made.Container != proxyName(testID) {
+	if made.ID != testID || made.Proxy != netip.MustParseAddrPort("192.0.2.61:3129") || made.Container != proxyName(testID) {
 		t.Errorf("it is %+v", made)
 	}
 	if len(*bodies) != 2 {
@@ -85,9 +88,28 @@ func TestRestrictedNetwork(t *testing.T) {
 	}
 	var config egress.ProxyConfig
 	text, _ := strings.CutPrefix(proxy.Env[0], egress.ProxyVariable+"=")
-	if err := json.Unmarshal([]byte(text), &config); err != nil || config.Listen != "192.0.2.61:3128" || config.Sources[0].String() != "192.0.2.0/26" ||
+	if err := json.Unmarshal([]byte(text), &config); err != nil || config.Listen != "192.0.2.61:3129" || config.Sources[0].String() != "192.0.2.0/26" ||
 		config.Run != "run" || config.Token != "secret" || !slices.Equal(config.Rules, []string{"example.com"}) {
 		t.Errorf("it is configured with %s, %v", text, err)
+	}
+	if want := []egress.Relay{{Listen: ":3128", To: "workload:3128"}, {Listen: ":80", To: "workload:80"}}; !slices.Equal(config.Relays, want) {
+		t.Errorf("it relays %v", config.Relays)
+	}
+	published := host.PortBindings
+	if len(published) != 2 || !slices.Equal(published["80/tcp"], []nat.PortBinding{{HostIP: "127.0.0.1"}, {HostIP: "127.0.0.1", HostPort: "8081"}}) ||
+		host.Sysctls["net.ipv4.ip_unprivileged_port_start"] != "0" {
+		t.Errorf("it publishes %v with %v", published, host.Sysctls)
+	}
+	const id = "1111111111111111111111111111111111111111111111111111111111111111"
+	engine.on("POST /containers/create", recorded(bodies, answer(http.StatusCreated, container.CreateResponse{ID: id})))
+	for _, name := range []string{"workload", "other"} {
+		if _, err := r.CreateContainer(t.Context(), core.Config{Image: "image", Name: name, NetworkMode: testID}); err != nil {
+			t.Fatal(err)
+		}
+		publisher := (*bodies)[len(*bodies)-1].Labels[labelPublisher]
+		if (publisher == proxyName(testID)) != (name == "workload") {
+			t.Errorf("the ports of %s are published by %q", name, publisher)
+		}
 	}
 	asked := engine.requests()
 	connected := slices.Index(asked, "POST /networks/"+testID+"/connect")

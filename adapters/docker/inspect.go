@@ -20,6 +20,11 @@ func (r *Runtime) Inspect(ctx context.Context, id string) (optional.Details, err
 		return optional.Details{}, err
 	}
 	details := detailsOf(found)
+	settings, err := r.publishing(ctx, found)
+	if err != nil {
+		return optional.Details{}, err
+	}
+	details.Published, details.Ports = publishedOf(settings), portsOf(settings)
 	details.Image = r.kind().familiar(details.Image)
 	if r.options.Sandbox != nil && !isPlain(found.HostConfig.Runtime) {
 		ociRuntime, err := ask(ctx, r, "inspect container", id, r.ociRuntime)
@@ -35,14 +40,12 @@ func detailsOf(found container.InspectResponse) optional.Details {
 		Info: core.Info{
 			ID: found.ID, Name: nameOf([]string{found.Name}), Image: found.Config.Image,
 			Status: stateOf(found.State.Status), Created: parseTime(found.Created), Labels: found.Config.Labels,
-			Published: publishedOf(found.NetworkSettings),
 		},
 		State:     detailedState(found.State),
 		Cmd:       commandOf(found.Config),
 		User:      found.Config.User,
 		Mounts:    []core.MountConfig{},
 		Network:   string(found.HostConfig.NetworkMode),
-		Ports:     portsOf(found.NetworkSettings),
 		MemoryMB:  int(found.HostConfig.Memory >> 20),
 		NanoCPUs:  found.HostConfig.NanoCPUs,
 		TTY:       found.Config.Tty,

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/go-connections/nat"
 	"github.com/moatproject/moat/core"
 )
 
@@ -112,6 +113,52 @@ func TestListContainersTellsOurs(t *testing.T) {
 	}
 	if infos[3].Name != "" || infos[3].Status != core.StateStopping {
 		t.Errorf("the oldest is %+v", infos[3])
+	}
+}
+
+// TestPortsOfTheProxy has ports that another container publishes.
+func TestPortsOfTheProxy(t *testing.T) {
+	proxy := proxyName(testID)
+	labels := map[string]string{core.LabelManaged: "true", labelPublisher: proxy}
+	ports := []container.Port{{IP: "127.0.0.1", PrivatePort: 80, PublicPort: 18080, Type: "tcp"}}
+	engine := startFake(t)
+	engine.on("GET /containers/json", answer(http.StatusOK, []container.Summary{
+		{ID: "workload", Names: []string{"/workload"}, Labels: labels, Ports: []container.Port{{IP: "127.0.0.1", PrivatePort: 1, PublicPort: 1, Type: "tcp"}}},
+		{ID: "proxy", Names: []string{"/" + proxy}, Ports: ports},
+	}))
+	missing := false
+	engine.on(inspectRoute, func(w http.ResponseWriter, r *http.Request) {
+		found := container.InspectResponse{
+			ContainerJSONBase: &container.ContainerJSONBase{ID: testID, State: &container.State{Running: true}, HostConfig: &container.HostConfig{}},
+			Config:            &container.Config{Labels: labels}, NetworkSettings: &container.NetworkSettings{},
+		}
+		if r.PathValue("id") == proxy {
+			if missing {
+				gone(w, r)
+				return
+			}
+			found.Config = &container.Config{}
+			found.NetworkSettings.Ports = nat.PortMap{"80/tcp": {{HostIP: "127.0.0.1", HostPort: "18080"}}}
+		}
+		answer(http.StatusOK, found)(w, r)
+	})
+	r := engine.runtime(t)
+	want := []core.PortMapping{{ContainerPort: 80, Protocol: "tcp", HostIP: "127.0.0.1", HostPort: 18080}}
+	infos, err := r.ListContainers(t.Context())
+	if err != nil || len(infos) != 1 || !slices.Equal(infos[0].Published, want) {
+		t.Errorf("listed are %+v, %v", infos, err)
+	}
+	details, err := r.Inspect(t.Context(), "workload")
+	if err != nil || !slices.Equal(details.Published, want) || details.Ports[80] != 18080 {
+		t.Errorf("it is %+v, %v", details, err)
+	}
+	bindings, err := r.GetPortBindings(t.Context(), "workload")
+	if err != nil || bindings[80] != 18080 {
+		t.Errorf("bound are %v, %v", bindings, err)
+	}
+	missing = true
+	if bindings, err := r.GetPortBindings(t.Context(), "workload"); err != nil || bindings == nil || len(bindings) > 0 {
+		t.Errorf("without its proxy, bound are %#v, %v", bindings, err)
 	}
 }
 

@@ -3,6 +3,7 @@ package docker
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -26,7 +27,21 @@ func (r *Runtime) GetPortBindings(ctx context.Context, id string) (map[int]int, 
 	if !found.State.Running {
 		return nil, c.wrong(core.ErrNotRunning, "", "ports are bound when it starts", "Start it first")
 	}
-	return portsOf(found.NetworkSettings), nil
+	settings, err := r.publishing(ctx, found)
+	return portsOf(settings), err
+}
+
+// publishing returns the network settings that have a container's published ports: those of
+// its proxy, if its network is restricted.
+func (r *Runtime) publishing(ctx context.Context, found container.InspectResponse) (*container.NetworkSettings, error) {
+	if found.Config == nil || found.Config.Labels[labelPublisher] == "" {
+		return found.NetworkSettings, nil
+	}
+	proxy, err := r.inspect(ctx, "read port bindings", found.Config.Labels[labelPublisher])
+	if errors.Is(err, core.ErrNotFound) {
+		return nil, nil
+	}
+	return proxy.NetworkSettings, err
 }
 
 func portsOf(settings *container.NetworkSettings) map[int]int {

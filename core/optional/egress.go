@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/egress"
 )
 
@@ -45,6 +46,12 @@ type RestrictedNetworkConfig struct {
 
 	// Hosts are entries for the proxy's /etc/hosts, "HOST:IP".
 	Hosts []string
+
+	// Ports are published by the proxy, which passes connections on to the container on the
+	// network whose name is PortsTo. Protocols other than TCP are [core.ErrUnsupported]. The
+	// runtime reports the ports as that container's, which is created without them.
+	Ports   []core.PortMapping
+	PortsTo string
 }
 
 // RestrictedNetwork is a network whose only way out is a proxy.

@@ -47,8 +47,8 @@ func (e *Egress) validate(s Spec) error {
 		return core.Invalid("Egress", "it needs a network of the run's own, not %s", s.Workload.NetworkMode)
 	case s.Workload.Privileged:
 		return core.Invalid("Egress", "a privileged workload could leave its network")
-	case len(s.Workload.PublishedPorts()) > 0:
-		return core.Invalid("Egress", "ports cannot be published from a restricted network yet")
+	case slices.ContainsFunc(s.Workload.PublishedPorts(), func(p core.PortMapping) bool { return p.Protocol != "tcp" }):
+		return core.Invalid("Egress", "only TCP ports can be published from a restricted network")
 	case s.Detached:
 		return core.Invalid("Egress", "a detached run cannot be held until its network is confirmed")
 	}
@@ -77,6 +77,7 @@ func (n *networkStep) restrict(ctx context.Context, name string) error {
 		Program:       asked.Program,
 		Proxy:         egress.ProxyConfig{Run: config.RunID, Token: token, Rules: asked.Rules, Private: asked.Private, AllowBy: asked.AllowBy},
 		Hosts:         asked.Hosts,
+		Ports:         config.PublishedPorts(), PortsTo: config.Name,
 	})
 	n.run.publish(&n.id, made.ID)
 	n.proxy = made.Container
@@ -84,6 +85,7 @@ func (n *networkStep) restrict(ctx context.Context, name string) error {
 		return err
 	}
 	config.NetworkMode = made.ID
+	config.Ports, config.PortBindings = nil, nil // the proxy's
 	config.Env = append(n.proxyEnv(made.Proxy, token), config.Env...)
 	return nil
 }

@@ -56,6 +56,7 @@ func TestEgress(t *testing.T) {
 	var events []Event
 	spec := restricted()
 	spec.Services = []Service{{Definition: services.Definition{Name: "db", Image: "db", Ports: map[string]int{"default": 1}}}}
+	spec.Workload.Ports, spec.Workload.PortBindings = []core.PortMapping{{ContainerPort: 80}}, map[int]string{81: ""}
 	r, err := New(fake, spec, Options{Attached: true, Random: strings.NewReader(strings.Repeat("r", 100)), Progress: func(e Event) { events = append(events, e) }})
 	check(t, err)
 	check(t, r.Prepare(t.Context()))
@@ -82,8 +83,11 @@ func TestEgress(t *testing.T) {
 			t.Errorf("%s is missing from %q", want, fake.config.Env)
 		}
 	}
-	if !fake.config.Held || fake.config.NetworkMode != "net" {
+	if !fake.config.Held || fake.config.NetworkMode != "net" || len(fake.config.PublishedPorts()) > 0 {
 		t.Errorf("the workload is %+v", fake.config)
+	}
+	if ports := fake.asked.Ports; len(ports) != 2 || ports[0].ContainerPort != 81 || ports[1].ContainerPort != 80 || fake.asked.PortsTo != r.Name() {
+		t.Errorf("published are %+v, of %q", ports, fake.asked.PortsTo)
 	}
 	told := slices.IndexFunc(events, func(e Event) bool { return e.Type == EventEvidence })
 	if told < 0 || events[told].Evidence.Dropped != 3 || events[told].State != StateHeld || r.Evidence().Dropped != 3 {
@@ -133,16 +137,18 @@ func TestEgressUnsupported(t *testing.T) {
 
 func TestEgressOfASpec(t *testing.T) {
 	for name, change := range map[string]func(*Spec){
-		"a rule":           func(s *Spec) { s.Egress.Rules = []string{"https://example.com"} },
-		"no program":       func(s *Spec) { s.Egress.Program = nil },
-		"a network":        func(s *Spec) { s.Workload.NetworkMode = "bridge" },
-		"the host's":       func(s *Spec) { s.Workload.NetworkMode = "host" },
-		"privileged":       func(s *Spec) { s.Workload.Privileged = true },
-		"a published port": func(s *Spec) { s.Workload.Ports = []core.PortMapping{{ContainerPort: 80}} },
-		"detached":         func(s *Spec) { s.Detached = true },
-		"NET_ADMIN":        func(s *Spec) { s.Workload.CapAdd = []string{"NET_ADMIN"} },
-		"cap_net_raw":      func(s *Spec) { s.Workload.CapAdd = []string{"CHOWN", "cap_net_raw"} },
-		"ALL":              func(s *Spec) { s.Workload.CapAdd = []string{"ALL"} },
+		"a rule":     func(s *Spec) { s.Egress.Rules = []string{"https://example.com"} },
+		"no program": func(s *Spec) { s.Egress.Program = nil },
+		"a network":  func(s *Spec) { s.Workload.NetworkMode = "bridge" },
+		"the host's": func(s *Spec) { s.Workload.NetworkMode = "host" },
+		"privileged": func(s *Spec) { s.Workload.Privileged = true },
+		"a UDP port": func(s *Spec) {
+			s.Workload.Ports = []core.PortMapping{{ContainerPort: 80}, {ContainerPort: 53, Protocol: "udp"}}
+		},
+		"detached":    func(s *Spec) { s.Detached = true },
+		"NET_ADMIN":   func(s *Spec) { s.Workload.CapAdd = []string{"NET_ADMIN"} },
+		"cap_net_raw": func(s *Spec) { s.Workload.CapAdd = []string{"CHOWN", "cap_net_raw"} },
+		"ALL":         func(s *Spec) { s.Workload.CapAdd = []string{"ALL"} },
 	} {
 		spec := restricted()
 		change(&spec)
