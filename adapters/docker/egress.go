@@ -106,7 +106,7 @@ func (n *networks) CreateRestrictedNetwork(ctx context.Context, cfg optional.Res
 	if err != nil {
 		return optional.RestrictedNetwork{ID: id}, errors.Join(c.failed(err), r.abandon(c, id))
 	}
-	return optional.RestrictedNetwork{ID: id, Proxy: of.proxy, Container: proxyName(id)}, nil
+	return optional.RestrictedNetwork{ID: id, Proxy: of.proxy, Container: proxyName(id), Program: proxyPath}, nil
 }
 
 // restrict begins to start what makes a new internal network a restricted one.

@@ -33,6 +33,17 @@ type EgressRestricter interface {
 	ConfirmEgress(ctx context.Context, id string) (EgressEvidence, error)
 }
 
+// RestrictedNetworkFinder is the optional interface of a [core.NetworkManager] that finds
+// the restricted networks of other processes, found by type assertion.
+type RestrictedNetworkFinder interface {
+	// FindRestrictedNetwork returns the restricted network of a run by the run's ID. It asks
+	// the engine, so another process may have created the network. If the run's network is
+	// gone, or not restricted, the error is [core.ErrNotFound]. If its proxy has not been
+	// created yet, or has been removed, the error is [core.ErrNotRunning]. An empty ID is
+	// [core.ErrInvalidConfig].
+	FindRestrictedNetwork(ctx context.Context, runID string) (RestrictedNetwork, error)
+}
+
 // RestrictedNetworkConfig configures a restricted network.
 type RestrictedNetworkConfig struct {
 	NetworkConfig // Internal is implied
@@ -59,6 +70,7 @@ type RestrictedNetwork struct {
 	ID        string
 	Proxy     netip.AddrPort // its address on the network
 	Container string         // the proxy's name; the audit is its standard output
+	Program   string         // the path of its program in Container, whose commands change the rules
 }
 
 // EgressEvidence is the result of ConfirmEgress.
