@@ -43,7 +43,7 @@ func TestEgressRefused(t *testing.T) {
 		{[]string{"--egress", "example.com", "--network", "host", image, "true"}, "host"},
 		{[]string{"--egress", "example.com", "--cap-add", "net_raw", image, "true"}, "NET_RAW"},
 		{[]string{"--egress", "example.com", "--privileged", image, "true"}, "privileged"},
-		{[]string{"--egress", "example.com", "-p", "80", image, "true"}, "ports"},
+		{[]string{"--egress", "example.com", "-p", "80/udp", image, "true"}, "only TCP ports"},
 		{[]string{"--egress", "example.com", "-d", image, "true"}, "detached"},
 	} {
 		found := u.run(append([]string{"--rm", "--no-sandbox"}, test.args...)...)
