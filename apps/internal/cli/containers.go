@@ -136,8 +136,10 @@ func (a *app) logs(ctx context.Context, engine *wiring.Engine, name string, opti
 	options.Stdout, options.Stderr = a.env.Stdout, a.env.Stderr
 	finish := func() error { return nil }
 	if a.json {
-		lines := &jsonLines{rows: &jsonRows{out: a.env.Stdout}}
-		options.Stdout, options.Stderr, finish = lines.stream("stdout"), lines.stream("stderr"), lines.finish
+		rows := &jsonRows{out: a.env.Stdout}
+		lines := &lineSplitter{add: func(stream, line string) error { return rows.add(lineRow{stream, line}) }}
+		options.Stdout, options.Stderr = lines.stream("stdout"), lines.stream("stderr")
+		finish = func() error { return errors.Join(lines.finish(), rows.finish()) }
 	}
 	return errors.Join(streamer.StreamLogs(ctx, info.ID, options), finish())
 }
@@ -245,15 +247,15 @@ func (a *app) rmCommand() *cobra.Command {
 	return cmd
 }
 
-// jsonLines writes two streams as one array with an object for each line. One goroutine
-// writes both, as [optional.LogOptions] promises.
-type jsonLines struct {
-	rows    *jsonRows
-	streams []*jsonStream
+// lineSplitter splits streams into lines. One goroutine writes all streams, as
+// [optional.LogOptions] promises.
+type lineSplitter struct {
+	add     func(stream, line string) error
+	streams []*splitStream
 }
 
-type jsonStream struct {
-	lines   *jsonLines
+type splitStream struct {
+	lines   *lineSplitter
 	name    string
 	partial strings.Builder
 }
@@ -263,13 +265,13 @@ type lineRow struct {
 	Line   string `json:"line"`
 }
 
-func (l *jsonLines) stream(name string) io.Writer {
-	stream := &jsonStream{lines: l, name: name}
+func (l *lineSplitter) stream(name string) io.Writer {
+	stream := &splitStream{lines: l, name: name}
 	l.streams = append(l.streams, stream)
 	return stream
 }
 
-func (s *jsonStream) Write(data []byte) (int, error) {
+func (s *splitStream) Write(data []byte) (int, error) {
 	rest := string(data)
 	for {
 		line, after, found := strings.Cut(rest, "\n")
@@ -284,13 +286,14 @@ func (s *jsonStream) Write(data []byte) (int, error) {
 	}
 }
 
-func (s *jsonStream) flush() error {
+func (s *splitStream) flush() error {
 	line := s.partial.String()
 	s.partial.Reset()
-	return s.lines.rows.add(lineRow{s.name, line})
+	return s.lines.add(s.name, line)
 }
 
-func (l *jsonLines) finish() error {
+// finish adds the lines that have not ended.
+func (l *lineSplitter) finish() error {
 	for _, stream := range l.streams {
 		if stream.partial.Len() > 0 {
 			if err := stream.flush(); err != nil {
@@ -298,5 +301,5 @@ func (l *jsonLines) finish() error {
 			}
 		}
 	}
-	return l.rows.finish()
+	return nil
 }

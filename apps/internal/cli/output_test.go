@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"reflect"
 	"strings"
 	"testing"
@@ -26,14 +27,15 @@ func TestLogLinesBecomeOneArray(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var out bytes.Buffer
-			lines := &jsonLines{rows: &jsonRows{out: &out}}
+			rows := &jsonRows{out: &out}
+			lines := &lineSplitter{add: func(stream, line string) error { return rows.add(lineRow{stream, line}) }}
 			streams := map[string]interface{ Write([]byte) (int, error) }{"stdout": lines.stream("stdout"), "stderr": lines.stream("stderr")}
 			for _, w := range test.write {
 				if n, err := streams[w[0]].Write([]byte(w[1])); n != len(w[1]) || err != nil {
 					t.Fatal(n, err)
 				}
 			}
-			if err := lines.finish(); err != nil {
+			if err := errors.Join(lines.finish(), rows.finish()); err != nil {
 				t.Fatal(err)
 			}
 			var got []map[string]string

@@ -80,7 +80,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.runCommand(), a.psCommand(), a.inspectCommand(), a.logsCommand(), a.waitCommand(),
 		a.stopCommand(), a.rmCommand(), a.imagesCommand(), a.pullCommand(), a.rmiCommand(), a.buildCommand(),
 		a.attachCommand(), a.execCommand(), a.cpCommand(), a.eventsCommand(), a.statsCommand(),
-		a.networkCommand(), a.doctorCommand(), a.cleanCommand(), a.versionCommand(),
+		a.networkCommand(), a.egressCommand(), a.doctorCommand(), a.cleanCommand(), a.versionCommand(),
 	)
 	return root
 }
