@@ -180,10 +180,15 @@ func (r *Runtime) ReleaseContainer(ctx context.Context, id string) error {
 		return err
 	case !isHeld(end.gate):
 		return c.wrong(core.ErrInvalidConfig, "Held", "the container is not held", "Create it with Held, and start it attached")
-	case !r.known.holds.Release(end.id, end.created):
+	}
+	hold, ok := r.known.holds.Release(end.id, end.created)
+	if ok && hold != nil {
+		ok, err = r.known.holds.AwaitBegun(c.ctx, hold)
+	}
+	if err == nil && !ok {
 		return c.wrong(core.ErrNotRunning, "", "nothing attached waits for the release", "Start it attached")
 	}
-	return nil
+	return c.failed(err)
 }
 
 // stdioOf returns what the streams of the call's container are.
@@ -226,6 +231,7 @@ func (r *Runtime) startAttached(c *call, s *stream, id string, hold *driver.Hold
 		if err := r.vetRelease(c, id); err != nil {
 			return err
 		}
+		defer hold.Begun()
 		if s.tty {
 			return r.resize(ctx, c.op, c.object, height, width)
 		}

@@ -68,6 +68,7 @@ func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.Attach
 			open, err := r.holds.Await(ctx, hold)
 			if open {
 				run.release()
+				hold.Begun()
 			}
 			return err
 		}
@@ -79,18 +80,41 @@ func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.Attach
 // ReleaseContainer lets the program of a held container begin.
 func (r *Runtime) ReleaseContainer(ctx context.Context, id string) error {
 	const op = "release container"
+	hold, err := r.release(ctx, op, id)
+	if err != nil || hold == nil {
+		return err
+	}
+	begun, err := r.holds.AwaitBegun(ctx, hold)
+	switch {
+	case err != nil:
+		return failure(op, id, nil, err)
+	case !begun:
+		return notWaiting(op, id)
+	}
+	return nil
+}
+
+// release is ReleaseContainer until StartAttached knows. The result is what is released, nil
+// where the start is still to come.
+func (r *Runtime) release(ctx context.Context, op, id string) (*driver.Hold, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c, err := r.find(ctx, op, id)
-	switch {
-	case err != nil:
-		return err
-	case !c.cfg.Held:
-		return invalid(op, id, "Held", errors.New("the container is not held"))
-	case !r.holds.Release(c.info.ID, c.state == core.StateCreated):
-		return failure(op, id, core.ErrNotRunning, errors.New("nothing attached waits for the release"))
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	if !c.cfg.Held {
+		return nil, invalid(op, id, "Held", errors.New("the container is not held"))
+	}
+	hold, ok := r.holds.Release(c.info.ID, c.state == core.StateCreated)
+	if !ok {
+		return nil, notWaiting(op, id)
+	}
+	return hold, nil
+}
+
+func notWaiting(op, id string) error {
+	return failure(op, id, core.ErrNotRunning, errors.New("nothing attached waits for the release"))
 }
 
 // carry copies input and output until the run ends, a writer fails, or the stream's

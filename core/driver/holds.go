@@ -17,6 +17,8 @@ type Hold struct {
 	released    chan struct{}
 	started     chan struct{}
 	start       sync.Once
+	begun       chan struct{}
+	begin       sync.Once
 	opened      bool
 	attachments int
 }
@@ -33,6 +35,22 @@ func (h *Holds) Begin(id string) *Hold {
 
 // Started notes that the container has been started.
 func (h *Hold) Started() { h.start.Do(func() { close(h.started) }) }
+
+// Begun notes that the program has been let begin.
+func (h *Hold) Begun() { h.begin.Do(func() { close(h.begun) }) }
+
+// AwaitBegun waits until the program of a released hold has been let begin, or cannot any
+// more because StartAttached has returned, or ctx ends, and then returns ctx's error.
+func (h *Holds) AwaitBegun(ctx context.Context, hold *Hold) (begun bool, err error) {
+	select {
+	case <-hold.begun:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return hold.opened, nil
+}
 
 // AwaitStart waits until a StartAttached has started the container, whose program is then
 // held, or until ctx ends, and then returns ctx's error.
@@ -53,6 +71,9 @@ func (h *Holds) End(id string, hold *Hold) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	hold.attachments--
+	if hold.attachments == 0 {
+		hold.Begun() // or it never will
+	}
 	if hold.attachments == 0 && hold.isReleased() && h.holds[id] == hold {
 		delete(h.holds, id)
 	}
@@ -76,22 +97,25 @@ func (h *Holds) Await(ctx context.Context, hold *Hold) (open bool, err error) {
 }
 
 // Release releases a container. created tells that it has not been started yet. The
-// result is false where nothing waits for the release.
-func (h *Holds) Release(id string, created bool) bool {
+// result is false where nothing waits for the release. hold is what to wait for with
+// AwaitBegun, nil where the start is still to come.
+func (h *Holds) Release(id string, created bool) (hold *Hold, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.holds[id] == nil && !created {
-		return false
+		return nil, false
 	}
-	hold := h.get(id)
-	switch {
-	case hold.isReleased():
-		return true
-	case hold.attachments == 0 && !created:
-		return false
+	hold = h.get(id)
+	if !hold.isReleased() {
+		if hold.attachments == 0 && !created {
+			return nil, false
+		}
+		close(hold.released)
 	}
-	close(hold.released)
-	return true
+	if hold.attachments == 0 {
+		return nil, true
+	}
+	return hold, true
 }
 
 // Holding reports whether a container has been started, or is being started, and not
@@ -113,7 +137,7 @@ func (h *Holds) Forget(id string) {
 func (h *Holds) get(id string) *Hold {
 	hold := h.holds[id]
 	if hold == nil {
-		hold = &Hold{released: make(chan struct{}), started: make(chan struct{})}
+		hold = &Hold{released: make(chan struct{}), started: make(chan struct{}), begun: make(chan struct{})}
 		if h.holds == nil {
 			h.holds = map[string]*Hold{}
 		}

@@ -6,13 +6,18 @@ import (
 	"testing"
 )
 
+func isReleased(holds *Holds, created bool) bool {
+	_, ok := holds.Release("id", created)
+	return ok
+}
+
 func TestHolds(t *testing.T) {
 	var holds Holds
-	if holds.Release("id", false) {
+	if isReleased(&holds, false) {
 		t.Error("a running container that nothing holds was released")
 	}
 	for range 2 {
-		if !holds.Release("id", true) || holds.Holding("id") {
+		if !isReleased(&holds, true) || holds.Holding("id") {
 			t.Error("a release before the start is not remembered")
 		}
 	}
@@ -25,11 +30,11 @@ func TestHolds(t *testing.T) {
 		t.Errorf("the second attachment of a start: %t, %v", open, err)
 	}
 	holds.End("id", hold)
-	if !holds.Release("id", false) {
+	if !isReleased(&holds, false) {
 		t.Error("releasing again is refused while there is an attachment")
 	}
 	holds.End("id", second)
-	if len(holds.holds) != 0 || holds.Release("id", false) {
+	if len(holds.holds) != 0 || isReleased(&holds, false) {
 		t.Error("the release of a start that is over is remembered")
 	}
 }
@@ -43,11 +48,11 @@ func TestHoldsAfterTheAttachment(t *testing.T) {
 		t.Errorf("%t, %v", open, err)
 	}
 	holds.End("id", hold)
-	if holds.Release("id", false) || !holds.Holding("id") {
+	if isReleased(&holds, false) || !holds.Holding("id") {
 		t.Error("nothing is attached, but it was released")
 	}
 	hold = holds.Begin("id")
-	if !holds.Release("id", false) {
+	if !isReleased(&holds, false) {
 		t.Error("a new attachment cannot be released")
 	}
 	if open, err := holds.Await(t.Context(), hold); !open || err != nil {
@@ -79,4 +84,36 @@ func TestHoldsAwaitStart(t *testing.T) {
 		t.Errorf("later: %v", err)
 	}
 	holds.End("id", hold)
+}
+
+func TestHoldsAwaitBegun(t *testing.T) {
+	var holds Holds
+	want := func(when string, hold *Hold, want bool) {
+		t.Helper()
+		if begun, err := holds.AwaitBegun(t.Context(), hold); begun != want || err != nil {
+			t.Errorf("%s: %t, %v", when, begun, err)
+		}
+	}
+	if hold, ok := holds.Release("id", true); hold != nil || !ok {
+		t.Error("a start that is still to come is waited for")
+	}
+	hold := holds.Begin("id")
+	released, _ := holds.Release("id", false)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := holds.AwaitBegun(ended, released); !errors.Is(err, context.Canceled) {
+		t.Errorf("before the program begins: %v", err)
+	}
+	go func() {
+		_, _ = holds.Await(t.Context(), hold)
+		hold.Begun()
+	}()
+	want("when it begins", released, true)
+	holds.End("id", hold)
+	want("when it has ended", released, true)
+
+	hold = holds.Begin("id")
+	released, _ = holds.Release("id", false)
+	holds.End("id", hold)
+	want("when the start has ended before", released, false)
 }

@@ -49,8 +49,8 @@ func (e *Egress) validate(s Spec) error {
 		return core.Invalid("Egress", "a privileged workload could leave its network")
 	case slices.ContainsFunc(s.Workload.PublishedPorts(), func(p core.PortMapping) bool { return p.Protocol != "tcp" }):
 		return core.Invalid("Egress", "only TCP ports can be published from a restricted network")
-	case s.Detached:
-		return core.Invalid("Egress", "a detached run cannot be held until its network is confirmed")
+	case s.Detached && s.Workload.Interactive && !s.Workload.TTY:
+		return core.Invalid("Egress", "the input of a detached run would end when its program begins")
 	}
 	for _, name := range s.Workload.CapAdd {
 		if slices.Contains(dangerous, strings.TrimPrefix(strings.ToUpper(name), "CAP_")) {

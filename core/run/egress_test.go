@@ -119,6 +119,27 @@ func TestEgressThatFails(t *testing.T) {
 	}
 }
 
+// TestDetachedEgress has a run that is left when its program begins.
+func TestDetachedEgress(t *testing.T) {
+	for _, fails := range []string{"", "confirm workload", "attach"} {
+		broken := errors.New("broken")
+		fake := &restrictingRuntime{fakeRuntime: &fakeRuntime{held: true, release: make(chan struct{}), fail: map[string]error{fails: broken}}}
+		spec := restricted()
+		spec.Detached = true
+		r, err := New(fake, spec, Options{})
+		check(t, err)
+		check(t, r.Prepare(t.Context()))
+		err = r.Start(t.Context())
+		if failed, ok := errors.AsType[*StepError](err); (fails == "") != (err == nil) || err != nil && (!ok || !errors.Is(failed, broken)) {
+			t.Errorf("where %q fails: %v", fails, err)
+		}
+		check(t, r.Close(t.Context()))
+		if removed := slices.Contains(fake.calls, "remove net"); removed != (fails != "") || !removed && r.State() != StateLeft {
+			t.Errorf("where %q fails, the run is %s, after %q", fails, r.State(), fake.calls)
+		}
+	}
+}
+
 // TestEgressUnsupported has runtimes that cannot restrict a network, or not hold a start.
 func TestEgressUnsupported(t *testing.T) {
 	for name, runtime := range map[string]core.Runtime{
@@ -145,10 +166,10 @@ func TestEgressOfASpec(t *testing.T) {
 		"a UDP port": func(s *Spec) {
 			s.Workload.Ports = []core.PortMapping{{ContainerPort: 80}, {ContainerPort: 53, Protocol: "udp"}}
 		},
-		"detached":    func(s *Spec) { s.Detached = true },
-		"NET_ADMIN":   func(s *Spec) { s.Workload.CapAdd = []string{"NET_ADMIN"} },
-		"cap_net_raw": func(s *Spec) { s.Workload.CapAdd = []string{"CHOWN", "cap_net_raw"} },
-		"ALL":         func(s *Spec) { s.Workload.CapAdd = []string{"ALL"} },
+		"detached input": func(s *Spec) { s.Detached, s.Workload.Interactive = true, true },
+		"NET_ADMIN":      func(s *Spec) { s.Workload.CapAdd = []string{"NET_ADMIN"} },
+		"cap_net_raw":    func(s *Spec) { s.Workload.CapAdd = []string{"CHOWN", "cap_net_raw"} },
+		"ALL":            func(s *Spec) { s.Workload.CapAdd = []string{"ALL"} },
 	} {
 		spec := restricted()
 		change(&spec)

@@ -241,10 +241,16 @@ func (r *Run) servicesReady(ctx context.Context) error {
 // returns when it runs. A program that cannot run is a [*StepError] that matches as
 // [core.Lifecycle] says. A run that is [Spec.Detached] is then left.
 func (r *Run) Start(ctx context.Context) error {
-	if err := r.runtime.StartContainer(ctx, r.workload.id); err != nil {
-		return &StepError{StepWorkload, err}
+	if r.workload.held {
+		if err := r.startHeld(ctx); err != nil {
+			return err
+		}
+	} else {
+		if err := r.runtime.StartContainer(ctx, r.workload.id); err != nil {
+			return &StepError{StepWorkload, err}
+		}
+		_ = r.begin(nil)
 	}
-	_ = r.begin(nil)
 	r.mu.Lock()
 	r.started = true
 	r.mu.Unlock()
@@ -252,6 +258,23 @@ func (r *Run) Start(ctx context.Context) error {
 		r.Leave()
 	}
 	return nil
+}
+
+// startHeld is StartAttached without streams, and until the program begins.
+func (r *Run) startHeld(ctx context.Context) error {
+	attachment, leave := context.WithCancel(ctx)
+	defer leave()
+	ended := make(chan error, 1)
+	go func() {
+		defer leave()
+		ended <- r.runtime.StartAttached(attachment, r.workload.id, core.AttachOptions{})
+	}()
+	err := r.releaseWorkload(attachment, nil)
+	leave()
+	if failure := <-ended; failure != nil && (ctx.Err() != nil || !errors.Is(failure, context.Canceled)) {
+		return &StepError{StepWorkload, failure}
+	}
+	return err
 }
 
 // StartAttached connects streams to the workload of a prepared run, starts its program

@@ -68,7 +68,7 @@ func (f *fakeRuntime) CreateContainer(_ context.Context, config core.Config) (st
 }
 func (f *fakeRuntime) StartContainer(context.Context, string) error { return f.call("start") }
 func (f *fakeRuntime) StartAttached(ctx context.Context, _ string, _ core.AttachOptions) error {
-	if f.config.Held {
+	if f.config.Held && f.fail["attach"] == nil { // or it is not even started
 		select {
 		case <-f.release:
 		case <-ctx.Done():
