@@ -19,7 +19,7 @@ func TestEgress(t *testing.T) {
 				u := newUserOn(t, variable)
 				found := u.run("--rm", sandbox, "--egress", "example.com", "--egress", "@pypi", image, "sh", "-c", connect+"; exit 7")
 				want(u, "the exit status", found.code, 7)
-				wantText(u, found.stdout, "403 Forbidden", "example.net:443 is not allowed", "To allow it, run it with --egress example.net:443")
+				wantText(u, found.stdout, "403 Forbidden", "example.net:443 is not allowed", "To allow it, run: moat egress allow ", " example.net:443")
 				want(u, "what is left on the engine", u.owned(), "")
 			})
 		}

@@ -54,7 +54,7 @@ func changeEgress(u *user, sandbox string) {
 		u.Fatalf("the followed log has %q, %v", first, err)
 	}
 	runID := record.Run
-	wantText(u, denied, "403 Forbidden", target+" is not allowed for run "+runID)
+	wantText(u, denied, "403 Forbidden", target+" is not allowed for run "+runID+". To allow it, run: moat egress allow "+runID+" "+target+"\n")
 	want(u, "the rules that allow it", u.must("egress", "allow", runID, target), "example.com:443\n"+target+"\n")
 
 	open := u.reading(tunnel("1000")...)

@@ -25,9 +25,9 @@ type Egress struct {
 	// of it.
 	Program func(architecture string) ([]byte, error)
 
-	// AllowBy is what allows a destination that a denial puts behind it, such as "run it with
-	// --egress".
-	AllowBy string
+	// AllowBy returns the words that a denial puts before the denied destination to say how it
+	// can be allowed, such as "run: moat egress allow RUN". nil: it says which rule is missing.
+	AllowBy func(runID string) string
 
 	Private []netip.Prefix // may be reached although they are not public
 	Hosts   []string       // entries for the proxy's /etc/hosts, "HOST:IP"
@@ -72,10 +72,14 @@ func (n *networkStep) restrict(ctx context.Context, name string) error {
 		return &core.Error{Op: "make the proxy's password", Err: err}
 	}
 	token := hex.EncodeToString(secret[:])
+	proxy := egress.ProxyConfig{Run: config.RunID, Token: token, Rules: asked.Rules, Private: asked.Private}
+	if asked.AllowBy != nil {
+		proxy.AllowBy = asked.AllowBy(config.RunID)
+	}
 	made, err := restricter.CreateRestrictedNetwork(ctx, optional.RestrictedNetworkConfig{
 		NetworkConfig: optional.NetworkConfig{Name: name, RunID: config.RunID, Labels: n.run.ownerLabels()},
 		Program:       asked.Program,
-		Proxy:         egress.ProxyConfig{Run: config.RunID, Token: token, Rules: asked.Rules, Private: asked.Private, AllowBy: asked.AllowBy},
+		Proxy:         proxy,
 		Hosts:         asked.Hosts,
 		Ports:         config.PublishedPorts(), PortsTo: config.Name,
 	})

@@ -43,7 +43,7 @@ func restricted() Spec {
 	return Spec{
 		Workload: core.Config{Image: "image", Env: []string{"MINE=1"}},
 		Egress: &Egress{
-			Rules: []string{"example.com"}, AllowBy: "ask for", Hosts: []string{"example.com:192.0.2.9"},
+			Rules: []string{"example.com"}, AllowBy: func(runID string) string { return "ask for " + runID }, Hosts: []string{"example.com:192.0.2.9"},
 			Program: func(string) ([]byte, error) { return nil, nil },
 			Private: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
 		},
@@ -73,7 +73,7 @@ func TestEgress(t *testing.T) {
 		t.Errorf("the network or its proxy stays: %q", fake.calls)
 	}
 	proxy := fake.asked.Proxy
-	if proxy.Run != r.ID() || len(proxy.Token) != 32 || !slices.Equal(proxy.Rules, []string{"example.com"}) || proxy.AllowBy != "ask for" ||
+	if proxy.Run != r.ID() || len(proxy.Token) != 32 || !slices.Equal(proxy.Rules, []string{"example.com"}) || proxy.AllowBy != "ask for "+r.ID() ||
 		len(proxy.Private) != 1 || !slices.Equal(fake.asked.Hosts, []string{"example.com:192.0.2.9"}) || fake.asked.RunID != r.ID() {
 		t.Errorf("it asked for %+v", fake.asked)
 	}

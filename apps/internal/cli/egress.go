@@ -28,7 +28,8 @@ func (o *runOptions) parseEgress(env Env, workload core.Config) (*run.Egress, er
 	}
 	return &run.Egress{
 		Rules: o.egress, Program: env.ProxyProgram, Private: private,
-		AllowBy: "run it with --egress", Hosts: workload.ExtraHosts, // names are looked up by the proxy
+		AllowBy: func(runID string) string { return "run: moat egress allow " + runID },
+		Hosts:   workload.ExtraHosts, // names are looked up by the proxy
 	}, nil
 }
 

@@ -350,3 +350,12 @@ func TestEgressUnsupported(t *testing.T) {
 		}
 	}
 }
+
+// TestEgressDenialNamesTheRun has a denial say which command allows a destination.
+func TestEgressDenialNamesTheRun(t *testing.T) {
+	options := runOptions{egress: []string{"example.com"}}
+	restricted, err := options.parseEgress(Env{}, core.Config{})
+	if err != nil || restricted.AllowBy(egressRun) != "run: moat egress allow "+egressRun {
+		t.Errorf("%+v, %v", restricted, err)
+	}
+}
