@@ -44,7 +44,7 @@ func TestEgressRefused(t *testing.T) {
 		{[]string{"--egress", "example.com", "--cap-add", "net_raw", image, "true"}, "NET_RAW"},
 		{[]string{"--egress", "example.com", "--privileged", image, "true"}, "privileged"},
 		{[]string{"--egress", "example.com", "-p", "80/udp", image, "true"}, "only TCP ports"},
-		{[]string{"--egress", "example.com", "-d", image, "true"}, "detached"},
+		{[]string{"--egress", "example.com", "-d", "-i", image, "true"}, "input of a detached run"},
 	} {
 		found := u.run(append([]string{"--rm", "--no-sandbox"}, test.args...)...)
 		want(u, "the exit status", found.code, 125)
