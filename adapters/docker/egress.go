@@ -96,7 +96,7 @@ func (n *networks) CreateRestrictedNetwork(ctx context.Context, cfg optional.Res
 	case cfg.Program == nil:
 		return none, c.wrong(core.ErrInvalidConfig, "Program", "there is no proxy", "Set Program")
 	case r.kind().noEgress != "":
-		return none, c.wrong(core.ErrUnsupported, "", r.kind().noEgress, "Use Docker Engine for runs with restricted egress")
+		return none, c.wrong(core.ErrUnsupported, "", r.kind().noEgress, "Open the network (`--egress open`), or use Docker Engine")
 	}
 	id, err := r.createNetworkFrom(c, cfg.NetworkConfig)
 	if err != nil {

@@ -134,7 +134,7 @@ func (u *user) command(args ...string) *exec.Cmd {
 	command.Dir = u.home
 	command.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + u.home, "TMPDIR=" + u.home, "XDG_STATE_HOME=" + u.home, "XDG_CACHE_HOME=" + u.home,
-		"DOCKER_HOST=" + u.engine,
+		"DOCKER_HOST=" + u.engine, "MOAT_EGRESS=open",
 	}, u.env...)
 	command.SysProcAttr = &syscall.SysProcAttr{Credential: u.credential}
 	return command

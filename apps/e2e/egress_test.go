@@ -1,9 +1,15 @@
 package e2e
 
 import (
+	"encoding/json"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/moatproject/moat/adapters/docker/dockertest"
+	"github.com/moatproject/moat/core"
 )
 
 // connect asks the proxy for a tunnel, as a client would.
@@ -24,6 +30,66 @@ func TestEgress(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestClosedByDefault has runs that say nothing of their network.
+func TestClosedByDefault(t *testing.T) {
+	const outside = "ip -o link show | grep -c eth0; echo $http_proxy"
+	for _, sandbox := range sandboxes {
+		t.Run(sandbox, func(t *testing.T) {
+			u := newServiceUser(t)
+			u.env = []string{"MOAT_EGRESS="}
+			found := u.run("--rm", sandbox, image, "sh", "-c", outside)
+			want(u, "a closed run's network and proxy", found.stdout, "0\nhttp://closed-by-moat.allow-a-host-with--egress-HOST.invalid:3128\n")
+			found = u.run("--rm", sandbox, "--egress", "open", image, "sh", "-c", outside)
+			want(u, "an open run's", found.stdout, "1\n\n")
+			wantText(u, found.stderr, "the network is open", `by="--egress open"`)
+
+			found = u.run("--rm", sandbox, "--service", "redis:7", "moat/test-redis", "sh", "-c", real[1].session)
+			want(u, "a service's answer", found.stdout, "42\n")
+			found = u.run("--rm", sandbox, "--service", "redis:7", image, "sh", "-c", connect)
+			wantText(u, found.stdout, "403 Forbidden", "example.net:443 is not allowed")
+			want(u, "what is left of a run with a service", u.owned(), "")
+
+			name := unique(t)
+			u.must(u.labelled("-d", sandbox, "--name", name, "-p", "8080", image, "sh", "-c", "while :; do echo served | nc -l -p 8080; done")...)
+			wantText(u, u.must("ps"), "->8080/tcp")
+			u.answers(u.published(name, 8080), "served\n")
+			u.must("rm", "-f", name)
+			want(u, "what is left of a detached run", u.owned(), "")
+		})
+	}
+}
+
+// published returns the address of the engine's host at which a port of a container answers.
+func (u *user) published(name string, port int) string {
+	u.Helper()
+	var all []struct{ Published []core.PortMapping }
+	if err := json.Unmarshal([]byte(u.must("inspect", name)), &all); err != nil {
+		u.Fatal(err)
+	}
+	for _, published := range all[0].Published {
+		if published.ContainerPort == port {
+			return fmt.Sprintf("%s:%d", published.HostIP, published.HostPort)
+		}
+	}
+	u.Fatalf("%d is not published: %+v", port, all)
+	return ""
+}
+
+// answers waits until a server inside of the engine's network says this.
+func (u *user) answers(address, text string) {
+	u.Helper()
+	dial := dockertest.DialIn(os.Getenv("MOAT_TEST_NETNS"))
+	u.eventually(address+" answers", func() bool {
+		conn, err := dial(u.Context(), "tcp", address)
+		if err != nil {
+			return false
+		}
+		defer conn.Close()
+		answer, _ := io.ReadAll(conn)
+		return string(answer) == text
+	})
 }
 
 // TestEgressRefused has no run at all.

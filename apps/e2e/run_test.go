@@ -1,16 +1,12 @@
 package e2e
 
 import (
-	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/moatproject/moat/adapters/docker/dockertest"
 )
 
 func TestExitCodes(t *testing.T) {
@@ -175,16 +171,7 @@ func TestSettingsOfAServer(t *testing.T) {
 
 	address := u.docker("port", name, "8080")
 	wantText(u, address, "127.0.0.1:")
-	dial := dockertest.DialIn(os.Getenv("MOAT_TEST_NETNS"))
-	u.eventually("the port answers", func() bool {
-		conn, err := dial(t.Context(), "tcp", address)
-		if err != nil {
-			return false
-		}
-		defer conn.Close()
-		answer, _ := io.ReadAll(conn)
-		return bytes.Equal(answer, []byte("served\n"))
-	})
+	u.answers(address, "served\n")
 
 	// Without the timeout of one second it would be Moat's default of ten: the container ends by SIGKILL in any case.
 	want(u, "the stop timeout", u.docker("inspect", "-f", `{{.Config.StopTimeout}}`, name), "1")

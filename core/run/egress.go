@@ -65,7 +65,7 @@ func (n *networkStep) restrict(ctx context.Context, name string) error {
 	config, asked := &n.run.spec.Workload, n.run.spec.Egress
 	restricter, ok := n.manager.(optional.EgressRestricter)
 	if !ok || !optional.CapabilitiesOf(n.run.runtime).HeldStart {
-		return &core.Error{Op: "restrict egress", Runtime: n.run.runtime.Type(), Object: config.Name, Class: core.ErrUnsupported}
+		return &core.Error{Op: "restrict egress", Runtime: n.run.runtime.Type(), Object: config.Name, Class: core.ErrUnsupported, Remedy: "Open the network (`--egress open`), or use Docker Engine"}
 	}
 	var secret [16]byte
 	if _, err := io.ReadFull(n.run.options.Random, secret[:]); err != nil {
@@ -94,17 +94,24 @@ func (n *networkStep) restrict(ctx context.Context, name string) error {
 	return nil
 }
 
-// proxyEnv tells programs of the proxy, in both cases: some read only one.
+// proxyEnv tells programs of the proxy, and of what they reach without it.
 func (n *networkStep) proxyEnv(proxy netip.AddrPort, token string) (env []string) {
 	location := url.URL{Scheme: "http", User: url.UserPassword(n.run.ID(), token), Host: proxy.String()}
-	direct := []string{"localhost", "127.0.0.1", "::1"}
+	var direct []string
 	for _, service := range n.run.spec.Services {
 		direct = append(direct, service.Definition.Name)
 	}
+	return ProxyEnv(location.String(), direct...)
+}
+
+// ProxyEnv returns the environment that tells programs of a proxy by its URL, and of hosts
+// that they reach without it: these and loopback. It has each variable in both cases, since
+// some programs read only one.
+func ProxyEnv(proxy string, direct ...string) (env []string) {
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"} {
-		env = append(env, name+"="+location.String(), strings.ToLower(name)+"="+location.String())
+		env = append(env, name+"="+proxy, strings.ToLower(name)+"="+proxy)
 	}
-	exceptions := strings.Join(direct, ",")
+	exceptions := strings.Join(append([]string{"localhost", "127.0.0.1", "::1"}, direct...), ",")
 	return append(env, "NO_PROXY="+exceptions, "no_proxy="+exceptions)
 }
 

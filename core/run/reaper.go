@@ -67,6 +67,20 @@ func (r Reaper) Clean(ctx context.Context) (removed []Orphan, unknown []string, 
 	return removed, unknown, errors.Join(err, r.Forget(ctx, seen))
 }
 
+// CleanNetworks removes the networks of these runs that are over, unless something is still on
+// them.
+func (r Reaper) CleanNetworks(ctx context.Context, runs map[string]bool) error {
+	orphans, _, err := r.Find(ctx)
+	for _, orphan := range orphans {
+		if orphan.Kind == KindNetwork && runs[orphan.RunID] {
+			if _, failure := r.remove(ctx, orphan); !errors.Is(failure, core.ErrInUse) {
+				err = errors.Join(err, failure)
+			}
+		}
+	}
+	return err
+}
+
 // Find lists the orphans, containers first, and the names of the containers that run
 // although their run is unknown.
 func (r Reaper) Find(ctx context.Context) (orphans []Orphan, unknown []string, err error) {

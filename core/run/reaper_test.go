@@ -275,3 +275,21 @@ func TestChangesAreJudgedOnceMore(t *testing.T) {
 		})
 	}
 }
+
+// TestCleanNetworks has networks of runs that are over, of one that is not, and of others.
+func TestCleanNetworks(t *testing.T) {
+	var networks []core.NetworkInfo
+	for _, run := range []string{"over", "used", "live", "other"} {
+		networks = append(networks, core.NetworkInfo{ID: run, Labels: labelsOf("me", run, core.RoleNetwork)})
+	}
+	e := &busyEngine{rounds: []managed{{networks: networks}}, inUse: map[string]int{"used": 1}}
+	reaper := Reaper{Runtime: e, Store: memoryStore{"live": LivenessLive}}
+	check(t, reaper.CleanNetworks(t.Context(), map[string]bool{"over": true, "used": true, "live": true}))
+	if !slices.Equal(e.removed, []string{"over"}) {
+		t.Errorf("removed %q", e.removed)
+	}
+	e.fails = map[string]error{"over": core.ErrUnavailable}
+	if err := reaper.CleanNetworks(t.Context(), map[string]bool{"over": true}); !errors.Is(err, core.ErrUnavailable) {
+		t.Errorf("a removal that fails: %v", err)
+	}
+}

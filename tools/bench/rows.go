@@ -58,6 +58,7 @@ func rows() []row {
 		{"moat run --no-sandbox", cliRun("runc")},
 		{"moat run", cliRun("runsc")},
 		{"moat run --service redis", cliService},
+		{"moat run --egress", cliEgress},
 	}
 }
 
@@ -65,6 +66,7 @@ const (
 	callGate       = 50 * time.Microsecond
 	allocationGate = 60
 	cliGate        = 15 * time.Millisecond
+	egressGate     = 150 * time.Millisecond
 )
 
 // call is a row for one call, with its allocations.
@@ -384,7 +386,7 @@ func (b *bench) piped(ctx context.Context, input []byte, name string, args ...st
 func (b *bench) process(ctx context.Context, name string, args ...string) *exec.Cmd {
 	command := exec.CommandContext(ctx, name, args...)
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's signals are for this process
-	command.Env = append(os.Environ(), "DOCKER_HOST="+b.host, "XDG_CACHE_HOME="+b.cache)
+	command.Env = append(os.Environ(), "DOCKER_HOST="+b.host, "XDG_CACHE_HOME="+b.cache, "MOAT_EGRESS=open") // docker's network
 	return command
 }
 
@@ -474,4 +476,28 @@ func cliRun(oci string) func(context.Context, *bench) (result, error) {
 		found := atMost(times[0], times[1], "raw API", cliGate).and(atMost(times[0], times[2], "docker run", 0), "< docker run")
 		return found.withRequests(requests, 6), nil // ping, create, start, logs, wait, remove
 	}
+}
+
+// cliEgress compares a run with restricted egress with the same run on a network that is
+// there.
+func cliEgress(ctx context.Context, b *bench) (found result, err error) {
+	network := "moat-bench-egress-" + b.runID
+	if err := b.command(ctx, "docker", "network", "create", "--label", label+"="+b.runID, network)(); err != nil {
+		return found, err
+	}
+	defer func() {
+		err = errors.Join(err, b.command(context.WithoutCancel(ctx), "docker", "network", "rm", network)())
+	}()
+	run := func(flag, value string) func() error {
+		return b.command(ctx, b.moat(), "--no-sandbox", "run", "--rm", "--label", label+"="+b.runID, flag, value, testImage, "true")
+	}
+	restricted := run("--egress", "example.com")
+	if err := restricted(); err != nil { // which loads the proxy's image
+		return found, err
+	}
+	times, err := b.inTurns(15, restricted, run("--network", network))
+	if err != nil {
+		return found, err
+	}
+	return atMost(times[0], times[1], "on a network", egressGate), nil
 }

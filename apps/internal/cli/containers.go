@@ -227,7 +227,7 @@ func (a *app) rmCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return with(cmd, a, func(ctx context.Context, engine *wiring.Engine) error {
 				var lock sync.Mutex
-				seen := map[string]bool{}
+				seen, onNetworks := map[string]bool{}, map[string]bool{}
 				err := a.onEach(ctx, engine, args, func(info core.Info) error {
 					lock.Lock()
 					seen[info.Labels[core.LabelRunID]] = true
@@ -235,9 +235,20 @@ func (a *app) rmCommand() *cobra.Command {
 					if !force && (info.Status == core.StateRunning || info.Status == core.StatePaused) {
 						return &core.Error{Op: "remove container", Object: info.Name, Class: core.ErrInUse, Err: errRunning}
 					}
-					return engine.RemoveContainer(ctx, info.ID)
+					if err := engine.RemoveContainer(ctx, info.ID); err != nil {
+						return err
+					}
+					if info.Labels[core.LabelServes] != "" { // a detached run's proxy serves it alone
+						lock.Lock()
+						onNetworks[info.Labels[core.LabelRunID]] = true
+						lock.Unlock()
+					}
+					return nil
 				})
 				reaper := run.Reaper{Runtime: engine, Store: a.store(engine)}
+				if len(onNetworks) > 0 {
+					err = errors.Join(err, reaper.CleanNetworks(ctx, onNetworks))
+				}
 				return errors.Join(err, reaper.Forget(ctx, seen))
 			})
 		},

@@ -17,6 +17,7 @@ import (
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/detect"
 	"github.com/moatproject/moat/core/optional"
+	"github.com/moatproject/moat/core/run"
 )
 
 // egressEngine is an engine on which the egress of one run, 3b7214d5, is restricted.
@@ -354,8 +355,8 @@ func TestEgressUnsupported(t *testing.T) {
 // TestEgressDenialNamesTheRun has a denial say which command allows a destination.
 func TestEgressDenialNamesTheRun(t *testing.T) {
 	options := runOptions{egress: []string{"example.com"}}
-	restricted, err := options.parseEgress(Env{}, core.Config{})
-	if err != nil || restricted.AllowBy(egressRun) != "run: moat egress allow "+egressRun {
-		t.Errorf("%+v, %v", restricted, err)
+	spec := run.Spec{Workload: core.Config{Image: "image"}}
+	if err := options.parseEgress(testFlagEnv(t), &spec); err != nil || spec.Egress.AllowBy(egressRun) != "run: moat egress allow "+egressRun {
+		t.Errorf("%+v, %v", spec.Egress, err)
 	}
 }

@@ -46,6 +46,9 @@ func (a *app) runCommand() *cobra.Command {
 			if a.json && !options.detach {
 				return errors.New("--json needs -d: in the foreground, standard output is the workload's")
 			}
+			if flag := options.opens(); flag != "" {
+				wiring.NewLogger(a.settings()).Warn("the network is open: the workload can send anything to any host that this machine reaches", "by", flag)
+			}
 			return a.run(cmd.Context(), spec, options)
 		},
 	}

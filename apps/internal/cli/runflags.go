@@ -55,8 +55,8 @@ func (o *runOptions) register(flags *pflag.FlagSet) {
 	flags.Var(&o.pidsLimit, "pids-limit", fmt.Sprintf("maximum `number` of processes and threads, -1 for no limit (default %d)", core.DefaultPidsLimit))
 	flags.DurationVar(&o.timeout, "timeout", 0, "stop the workload when it has run for so long, such as 10m, and exit with 124 (default: never)")
 	flags.DurationVar(&o.idleTimeout, "idle-timeout", 0, "stop the workload when it has had no input and no output for so long, such as 1m, and exit with 124 (default: never)")
-	flags.StringVar(&o.network, "network", "", "network: bridge, host, none, or a network's `name` (default bridge; with --service, a network of the run's own)")
-	flags.StringArrayVar(&o.egress, "egress", nil, "reach nothing but this `HOST[:PORT]`, *.DOMAIN[:PORT] or @PRESET outside, through a proxy; can be repeated")
+	flags.StringVar(&o.network, "network", "", "network: none, a network's `name`, or bridge or host, which are open (default: as --egress says)")
+	flags.StringArrayVar(&o.egress, "egress", nil, "reach this `HOST[:PORT]`, *.DOMAIN[:PORT] or @PRESET outside, through a proxy; can be repeated; open: reach everything (default $MOAT_EGRESS, else nothing)")
 	flags.StringArrayVar(&o.egressPrivate, "egress-private", nil, "with --egress: a `SUBNET` that may be reached although it is not public, such as 10.1.0.0/16")
 	flags.StringArrayVar(&o.networkAliases, "network-alias", nil, "further `name` on the network that --network names")
 	flags.StringVar(&o.hostname, "hostname", "", "host `name` inside the container")
@@ -86,7 +86,7 @@ func (o *runOptions) spec(env Env, args []string) (run.Spec, error) {
 		Workload: workload, Services: services, ServiceTimeout: o.serviceTimeout,
 		Timeout: o.timeout, IdleTimeout: o.idleTimeout, Keep: !o.remove, Detached: o.detach,
 	}
-	if spec.Egress, err = o.parseEgress(env, workload); err != nil {
+	if err := o.parseEgress(env, &spec); err != nil {
 		return run.Spec{}, err
 	}
 	return spec, spec.Validate()

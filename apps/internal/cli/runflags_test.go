@@ -16,10 +16,8 @@ func testFlagEnv(t *testing.T) Env {
 	t.Helper()
 	return Env{
 		LookEnv: func(key string) (string, bool) {
-			if key == "PASSED" {
-				return "on", true
-			}
-			return "", false
+			value, set := map[string]string{"PASSED": "on", egressVariable: egressOpen}[key]
+			return value, set
 		},
 		Abs: func(path string) (string, error) { return filepath.Join("/here", path), nil },
 	}

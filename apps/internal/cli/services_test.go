@@ -148,7 +148,7 @@ func newCommands(t *testing.T) *commands {
 	c.env = Env{
 		Host:     detect.Host{GOOS: "linux", Getenv: func(key string) string { return map[string]string{detect.EnvRuntime: "memory"}[key] }},
 		Notify:   func(...os.Signal) (<-chan os.Signal, func()) { return nil, func() {} },
-		LookEnv:  func(string) (string, bool) { return "", false },
+		LookEnv:  func(key string) (string, bool) { return egressOpen, key == egressVariable },
 		Clock:    run.SystemClock{},
 		StateDir: dir,
 		Registered: registering(memory.Type, func() detect.Candidate {

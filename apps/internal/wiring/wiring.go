@@ -45,7 +45,7 @@ func Module(settings Settings) fx.Option {
 	return fx.Options(
 		fx.Supply(settings),
 		fx.Provide(
-			newLogger,
+			NewLogger,
 			newPlan,
 			newEngine,
 			port[core.Runtime],
@@ -69,7 +69,8 @@ func Module(settings Settings) fx.Option {
 
 func port[P any](engine *Engine) P { return any(engine).(P) }
 
-func newLogger(settings Settings) *slog.Logger {
+// NewLogger returns the logger that everything behind a command line writes to.
+func NewLogger(settings Settings) *slog.Logger {
 	writer := zerolog.ConsoleWriter{Out: settings.LogOutput, NoColor: true, PartsExclude: []string{zerolog.TimestampFieldName}}
 	return slog.New(zerolog.NewSlogHandler(zerolog.New(writer).Level(settings.LogLevel)))
 }
