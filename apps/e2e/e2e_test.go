@@ -98,8 +98,10 @@ func newUserOn(t *testing.T, variable string) *user {
 			t.Errorf("left on the engine: %s", left)
 			u.docker(append([]string{"rm", "-f"}, strings.Fields(u.docker("ps", "-aq", "--filter", "label="+u.label))...)...)
 		}
-		if locks, _ := filepath.Glob(filepath.Join(u.home, "moat/runs/*")); len(locks) > 0 {
-			t.Errorf("left at home: %q", locks)
+		for _, files := range []string{"moat/runs/*", "moat/evidence/*"} {
+			if left, _ := filepath.Glob(filepath.Join(u.home, files)); len(left) > 0 {
+				t.Errorf("left at home: %q", left)
+			}
 		}
 	})
 	return u

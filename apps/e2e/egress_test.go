@@ -55,6 +55,7 @@ func TestClosedByDefault(t *testing.T) {
 			u.must(u.labelled("-d", sandbox, "--name", name, "-p", "8080", image, "sh", "-c", "while :; do echo served | nc -l -p 8080; done")...)
 			wantText(u, u.must("ps"), "->8080/tcp")
 			u.answers(u.published(name, 8080), "served\n")
+			wantText(u, u.must("inspect", name), `"evidence": {`, `"dropped": `, `"arrived": 0`)
 			u.must("rm", "-f", name)
 			want(u, "what is left of a detached run", u.owned(), "")
 		})

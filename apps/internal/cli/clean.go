@@ -28,6 +28,11 @@ func (a *app) cleanCommand() *cobra.Command {
 					clean = reaper.Find
 				}
 				orphans, unknown, err := clean(ctx)
+				for _, orphan := range orphans {
+					if !dryRun {
+						a.store(engine).ForgetEvidence(orphan.RunID)
+					}
+				}
 				for _, name := range unknown {
 					fmt.Fprintf(a.env.Stderr, "moat: %s runs, and what its `moat run` does is not known: `moat rm -f %[1]s` removes it\n", name)
 				}

@@ -71,6 +71,12 @@ func portList(ports []core.PortMapping) string {
 	return strings.Join(all, ", ")
 }
 
+// inspected is what `moat inspect` tells of a container.
+type inspected struct {
+	optional.Details
+	Evidence *optional.EgressEvidence `json:"evidence,omitempty"` // of a run with restricted egress
+}
+
 func (a *app) inspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect CONTAINER...",
@@ -78,10 +84,18 @@ func (a *app) inspectCommand() *cobra.Command {
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return with(cmd, a, func(ctx context.Context, engine *wiring.Engine) error {
-				var all []optional.Details
+				var all []inspected
 				err := forEach(ctx, engine, args,
-					func(info core.Info) (optional.Details, error) { return inspect(ctx, engine, info) },
-					func(_ core.Info, details optional.Details) error { all = append(all, details); return nil })
+					func(info core.Info) (found inspected, err error) {
+						if info.Labels[core.LabelRole] == core.RoleMain {
+							found.Evidence, err = a.store(engine).Evidence(info.Labels[core.LabelRunID])
+						}
+						if err == nil {
+							found.Details, err = inspect(ctx, engine, info)
+						}
+						return found, err
+					},
+					func(_ core.Info, found inspected) error { all = append(all, found); return nil })
 				return errors.Join(printJSON(a.env.Stdout, all), err)
 			})
 		},
@@ -227,7 +241,7 @@ func (a *app) rmCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return with(cmd, a, func(ctx context.Context, engine *wiring.Engine) error {
 				var lock sync.Mutex
-				seen, onNetworks := map[string]bool{}, map[string]bool{}
+				seen, removed := map[string]bool{}, []core.Info{}
 				err := a.onEach(ctx, engine, args, func(info core.Info) error {
 					lock.Lock()
 					seen[info.Labels[core.LabelRunID]] = true
@@ -235,27 +249,39 @@ func (a *app) rmCommand() *cobra.Command {
 					if !force && (info.Status == core.StateRunning || info.Status == core.StatePaused) {
 						return &core.Error{Op: "remove container", Object: info.Name, Class: core.ErrInUse, Err: errRunning}
 					}
-					if err := engine.RemoveContainer(ctx, info.ID); err != nil {
-						return err
-					}
-					if info.Labels[core.LabelServes] != "" { // a detached run's proxy serves it alone
+					err := engine.RemoveContainer(ctx, info.ID)
+					if err == nil {
 						lock.Lock()
-						onNetworks[info.Labels[core.LabelRunID]] = true
+						removed = append(removed, info)
 						lock.Unlock()
 					}
-					return nil
+					return err
 				})
-				reaper := run.Reaper{Runtime: engine, Store: a.store(engine)}
-				if len(onNetworks) > 0 {
-					err = errors.Join(err, reaper.CleanNetworks(ctx, onNetworks))
-				}
-				return errors.Join(err, reaper.Forget(ctx, seen))
+				return errors.Join(err, a.forget(ctx, engine, removed), run.Reaper{Runtime: engine, Store: a.store(engine)}.Forget(ctx, seen))
 			})
 		},
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "also remove running containers; they are killed")
 	a.jsonFlag(cmd)
 	return cmd
+}
+
+// forget removes what is left of the runs of removed containers, and that no process of
+// Moat's removes: the network of a detached run, and what is kept of the evidence.
+func (a *app) forget(ctx context.Context, engine *wiring.Engine, removed []core.Info) error {
+	store, onNetworks := a.store(engine), map[string]bool{}
+	for _, info := range removed {
+		if runID := info.Labels[core.LabelRunID]; info.Labels[core.LabelRole] == core.RoleMain {
+			store.ForgetEvidence(runID)
+			if info.Labels[core.LabelServes] != "" {
+				onNetworks[runID] = true
+			}
+		}
+	}
+	if len(onNetworks) == 0 {
+		return nil
+	}
+	return run.Reaper{Runtime: engine, Store: store}.CleanNetworks(ctx, onNetworks)
 }
 
 // lineSplitter splits streams into lines. One goroutine writes all streams, as

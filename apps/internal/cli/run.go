@@ -64,11 +64,19 @@ func (a *app) run(ctx context.Context, spec run.Spec, options runOptions) error 
 	ctx = optional.WithPullProgress(ctx, printer.show)
 	return a.relayed(ctx, func(ctx context.Context, engine *wiring.Engine, relay *relay) (err error) {
 		var atMemoryLimit atomic.Bool
+		store := a.store(engine)
 		r, err := run.New(engine, spec, run.Options{
-			Store: a.store(engine), Attached: !spec.Detached,
+			Store: store, Attached: !spec.Detached,
 			Progress: func(event run.Event) {
-				if event.Limit == run.LimitMemory {
+				switch {
+				case event.Limit == run.LimitMemory:
 					atMemoryLimit.Store(true)
+				case event.Type == run.EventEvidence && event.Err == nil:
+					if err := store.KeepEvidence(event.RunID, event.Evidence); err != nil {
+						a.printError(err)
+					}
+				case event.State == run.StateGone && !spec.Keep:
+					store.ForgetEvidence(event.RunID)
 				}
 			},
 		})
@@ -148,7 +156,7 @@ func leftHint(options runOptions, r *run.Run) (hint string) {
 }
 
 // store knows this user's runs on an engine.
-func (a *app) store(engine *wiring.Engine) run.Store {
+func (a *app) store(engine *wiring.Engine) runstore.Store {
 	return runstore.New(a.env.StateDir, engine.Endpoint)
 }
 

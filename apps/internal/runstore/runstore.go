@@ -3,6 +3,7 @@ package runstore
 
 import (
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/gofrs/flock"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/moatproject/moat/core/run"
 )
 
@@ -119,6 +121,49 @@ func isCurrent(file *flock.Flock) bool {
 
 // leftMark is the second line in the file of a run that goes on without its process.
 const leftMark = "left"
+
+// The evidence of a run has a file of its own, which stays for as long as the run's container.
+func (s Store) evidenceOf(runID string) string {
+	return filepath.Join(s.dir, "evidence", filepath.Base(runID))
+}
+
+// KeepEvidence remembers the evidence of a run.
+func (s Store) KeepEvidence(runID string, evidence optional.EgressEvidence) error {
+	if err := s.open(); err != nil {
+		return err
+	}
+	text, err := json.Marshal(evidence)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(s.evidenceOf(runID)), 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(s.evidenceOf(runID), text, 0o600)
+	}
+	return s.failed(err)
+}
+
+// Evidence returns the evidence of a run, nil where none is kept.
+func (s Store) Evidence(runID string) (*optional.EgressEvidence, error) {
+	text, err := os.ReadFile(s.evidenceOf(runID))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	evidence := new(optional.EgressEvidence)
+	if err == nil {
+		err = json.Unmarshal(text, evidence)
+	}
+	if err != nil {
+		return nil, s.failed(err)
+	}
+	return evidence, nil
+}
+
+// ForgetEvidence removes the evidence of a run whose container is gone.
+func (s Store) ForgetEvidence(runID string) {
+	if runID != "" {
+		_ = os.Remove(s.evidenceOf(runID))
+	}
+}
 
 // Release ends the lock. It removes its file, unless `moat clean` has still to see it.
 func (c claim) Release(how run.Ending) {

@@ -2,14 +2,18 @@ package runstore
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/optional"
 	"github.com/moatproject/moat/core/run"
 )
 
@@ -157,5 +161,33 @@ func TestDirectoriesOfOthers(t *testing.T) {
 		t.Error("a file is taken for a directory")
 	} else if _, ok := errors.AsType[*core.Error](err); !ok {
 		t.Errorf("without a remedy: %v", err)
+	}
+}
+
+func TestEvidence(t *testing.T) {
+	s := newStore(t)
+	if found, err := s.Evidence("run"); found != nil || err != nil {
+		t.Errorf("none is %+v, %v", found, err)
+	}
+	want := optional.EgressEvidence{Time: time.Unix(1, 0).UTC(), Dropped: 3, Attempts: []optional.EgressAttempt{{Network: "tcp", Address: netip.MustParseAddrPort("192.0.2.1:80"), Result: optional.EgressFailed}}}
+	if err := s.KeepEvidence("run", want); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := s.Evidence("run"); err != nil || !reflect.DeepEqual(*found, want) {
+		t.Errorf("it is %+v, %v", found, err)
+	}
+	if ended := s.Ended(); len(ended) > 0 {
+		t.Errorf("it is taken for a run: %q", ended)
+	}
+	s.ForgetEvidence("")
+	s.ForgetEvidence("run")
+	if found, err := s.Evidence("run"); found != nil || err != nil {
+		t.Errorf("forgotten it is %+v, %v", found, err)
+	}
+	if err := os.WriteFile(s.evidenceOf("run"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Evidence("run"); err == nil {
+		t.Error("a broken file is read")
 	}
 }
