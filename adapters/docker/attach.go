@@ -87,6 +87,9 @@ func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.Attach
 	if err != nil {
 		return err
 	}
+	if end.restricted && !end.created {
+		return c.wrong(core.ErrPolicyNotEnforced, "", "its own program may have replaced those that hold and check it", "Create a new container")
+	}
 	var hold *driver.Hold
 	if isHeld(end.gate) {
 		hold = r.known.holds.Begin(end.id)
@@ -169,7 +172,7 @@ func (r *Runtime) attachToLog(c *call, opts core.AttachOptions, _ string) (*stre
 // ReleaseContainer lets the program of a held container begin. The container must be
 // started by the same Runtime value.
 func (r *Runtime) ReleaseContainer(ctx context.Context, id string) error {
-	c, err := r.on(ctx, r.timeout, "release container", id)
+	c, err := r.on(ctx, startFactor*r.timeout, "release container", id)
 	if err != nil {
 		return err
 	}
@@ -228,7 +231,7 @@ func (r *Runtime) startAttached(c *call, s *stream, id string, hold *driver.Hold
 		if err != nil || !open {
 			return err
 		}
-		if err := r.vetRelease(c, id); err != nil {
+		if err := r.vetRelease(c, id, s.restricted); err != nil {
 			return err
 		}
 		defer hold.Begun()

@@ -116,6 +116,7 @@ func (r *Runtime) requestFor(c *call, cfg core.Config) (request, error) {
 	asked.hostConfig.DNS = nameServers(joined, asked.hostConfig.DNS)
 	if asked.restricted = r.restrictions.of(joined.ID); asked.restricted != nil {
 		asked.config.Labels[core.LabelServes] = joined.ID
+		asked.config.Labels[labelRestricted] = "true"
 		if publishes := asked.restricted.publishes; publishes != "" && publishes == cfg.Name {
 			asked.config.Labels[labelPublisher] = proxyName(joined.ID)
 		}

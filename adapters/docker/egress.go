@@ -32,12 +32,18 @@ const (
 
 	checkPath = "/.moat-check"
 
-	// labelPublisher is the name of the container that publishes a container's ports.
+	// labelRestricted marks a container whose network is restricted.
+	labelRestricted = "moat.docker.restricted"
+
+	// labelPublisher is the name of the proxy that publishes a container's ports.
 	labelPublisher = "moat.docker.publisher"
 )
 
+// shortLength is how much of an ID is in the name of what belongs to the object.
+const shortLength = 12
+
 // proxyName returns the name of a restricted network's proxy.
-func proxyName(networkID string) string { return "moat-egress-" + networkID[:12] }
+func proxyName(networkID string) string { return "moat-egress-" + networkID[:shortLength] }
 
 // restriction is what this process knows about a restricted network.
 type restriction struct {
@@ -235,6 +241,9 @@ func (r *Runtime) startProxy(ctx context.Context, of *restriction, proxy helperS
 	if err != nil {
 		return fmt.Errorf("start the proxy: %w", err)
 	}
+	if running.NetworkSettings == nil {
+		return errors.New("start the proxy: the engine does not tell its addresses")
+	}
 	for _, endpoint := range running.NetworkSettings.Networks {
 		if endpoint.NetworkID != of.network.ID {
 			of.outside, _ = netip.ParseAddr(endpoint.IPAddress)
@@ -411,13 +420,14 @@ func judge(evidence optional.EgressEvidence) error {
 
 // vetRelease refuses to release a container, by its whole ID, whose network is restricted
 // and not confirmed. A confirmation is good for one start.
-func (r *Runtime) vetRelease(c *call, id string) error {
-	of := r.known.get(id).restricted
-	if of == nil {
+func (r *Runtime) vetRelease(c *call, id string, restricted bool) error {
+	if !restricted {
 		return nil
 	}
-	if _, ok := of.confirmed.LoadAndDelete(id); ok {
-		return nil
+	if of := r.known.get(id).restricted; of != nil {
+		if _, ok := of.confirmed.LoadAndDelete(id); ok {
+			return nil
+		}
 	}
 	return c.wrong(core.ErrPolicyNotEnforced, "", "it was not confirmed that the proxy is the only way out", "Call ConfirmEgress before the release")
 }

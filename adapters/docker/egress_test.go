@@ -195,18 +195,33 @@ func TestReleaseWithoutConfirmation(t *testing.T) {
 		t.Fatal(err)
 	}
 	of := r.restrictions.of(testID)
+	if err := of.await(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	const id = "1111111111111111111111111111111111111111111111111111111111111111"
 	r.known.add(id, core.Config{Name: "workload"}, request{config: &container.Config{}, restricted: of})
 	c := &call{object: "workload"}
-	if err := r.vetRelease(c, id); !errors.Is(err, core.ErrPolicyNotEnforced) {
+	if err := r.vetRelease(c, id, true); !errors.Is(err, core.ErrPolicyNotEnforced) {
 		t.Errorf("without a confirmation: %v", err)
 	}
 	of.confirmed.Store(id, nil)
-	if err := r.vetRelease(c, id); err != nil {
+	if err := r.vetRelease(c, id, true); err != nil {
 		t.Errorf("with one: %v", err)
 	}
-	if err := r.vetRelease(c, id); !errors.Is(err, core.ErrPolicyNotEnforced) {
+	if err := r.vetRelease(c, id, true); !errors.Is(err, core.ErrPolicyNotEnforced) {
 		t.Errorf("at the second start: %v", err)
+	}
+	if err := r.vetRelease(c, "2222", true); !errors.Is(err, core.ErrPolicyNotEnforced) {
+		t.Errorf("of another process: %v", err)
+	}
+	engine.on(inspectRoute, answer(http.StatusOK, container.InspectResponse{
+		ContainerJSONBase: &container.ContainerJSONBase{ID: id, State: &container.State{Status: "exited"}},
+		Config: &container.Config{
+			Entrypoint: []string{gatePath, gateLastByte}, Cmd: []string{"x"}, OpenStdin: true, Labels: map[string]string{labelRestricted: "true"},
+		},
+	}))
+	if err := r.StartAttached(t.Context(), "another", core.AttachOptions{}); !errors.Is(err, core.ErrPolicyNotEnforced) {
+		t.Errorf("started again: %v", err)
 	}
 }
 

@@ -48,7 +48,9 @@ func (r *Runtime) createHelper(ctx context.Context, h helperSpec) error {
 		}
 		graced, cancel := withGrace(ctx)
 		defer cancel()
-		_, err := r.engine.ContainerCreate(graced, &h.config, &h.hostConfig, h.networking, nil, h.name)
+		_, err := patiently(graced, func(ctx context.Context) (container.CreateResponse, error) {
+			return r.engine.ContainerCreate(ctx, &h.config, &h.hostConfig, h.networking, nil, h.name)
+		}, func(ctx context.Context, late container.CreateResponse) { _ = r.kind().destroy(ctx, r, late.ID) })
 		return err
 	}
 	err = create()

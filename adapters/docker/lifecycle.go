@@ -166,7 +166,7 @@ func (r *Runtime) ListContainers(ctx context.Context) ([]core.Info, error) {
 	for _, summary := range all {
 		if name := nameOf(summary.Names); core.IsManaged(name, summary.Labels) {
 			publisher := summary
-			if by := summary.Labels[labelPublisher]; by != "" {
+			if by := publisherOf(summary.Labels, summary.HostConfig.NetworkMode); by != "" {
 				publisher = container.Summary{}
 				if i := slices.IndexFunc(all, func(s container.Summary) bool { return nameOf(s.Names) == by }); i >= 0 {
 					publisher = all[i]

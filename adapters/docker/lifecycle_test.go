@@ -122,14 +122,17 @@ func TestPortsOfTheProxy(t *testing.T) {
 	labels := map[string]string{core.LabelManaged: "true", labelPublisher: proxy}
 	ports := []container.Port{{IP: "127.0.0.1", PrivatePort: 80, PublicPort: 18080, Type: "tcp"}}
 	engine := startFake(t)
+	workload := container.Summary{ID: "workload", Names: []string{"/workload"}, Labels: labels}
+	workload.HostConfig.NetworkMode = testID
 	engine.on("GET /containers/json", answer(http.StatusOK, []container.Summary{
-		{ID: "workload", Names: []string{"/workload"}, Labels: labels, Ports: []container.Port{{IP: "127.0.0.1", PrivatePort: 1, PublicPort: 1, Type: "tcp"}}},
+		workload,
+		{ID: "an image's label", Names: []string{"/other"}, Labels: labels},
 		{ID: "proxy", Names: []string{"/" + proxy}, Ports: ports},
 	}))
 	missing := false
 	engine.on(inspectRoute, func(w http.ResponseWriter, r *http.Request) {
 		found := container.InspectResponse{
-			ContainerJSONBase: &container.ContainerJSONBase{ID: testID, State: &container.State{Running: true}, HostConfig: &container.HostConfig{}},
+			ContainerJSONBase: &container.ContainerJSONBase{ID: testID, State: &container.State{Running: true}, HostConfig: &container.HostConfig{NetworkMode: testID}},
 			Config:            &container.Config{Labels: labels}, NetworkSettings: &container.NetworkSettings{},
 		}
 		if r.PathValue("id") == proxy {
@@ -145,7 +148,7 @@ func TestPortsOfTheProxy(t *testing.T) {
 	r := engine.runtime(t)
 	want := []core.PortMapping{{ContainerPort: 80, Protocol: "tcp", HostIP: "127.0.0.1", HostPort: 18080}}
 	infos, err := r.ListContainers(t.Context())
-	if err != nil || len(infos) != 1 || !slices.Equal(infos[0].Published, want) {
+	if err != nil || len(infos) != 2 || !slices.Equal(infos[0].Published, want) || len(infos[1].Published) > 0 {
 		t.Errorf("listed are %+v, %v", infos, err)
 	}
 	details, err := r.Inspect(t.Context(), "workload")

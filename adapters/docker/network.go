@@ -70,7 +70,11 @@ func (n *networks) CreateNetworkFrom(ctx context.Context, cfg optional.NetworkCo
 		err = r.startGuard(c.ctx, id)
 	}
 	if err != nil {
-		return "", errors.Join(c.unguarded(err), r.abandon(c, id))
+		err = errors.Join(c.unguarded(err), r.abandon(c, id))
+		if c.ctx.Err() == nil {
+			id = ""
+		}
+		return id, err // where ctx has ended, the removal may have been given up
 	}
 	return id, nil
 }

@@ -31,13 +31,26 @@ func (r *Runtime) GetPortBindings(ctx context.Context, id string) (map[int]int, 
 	return portsOf(settings), err
 }
 
+// publisherOf returns the name of the proxy that publishes a container's ports, "" where
+// none does. The label may be one of the image, which names whatever it likes.
+func publisherOf(labels map[string]string, networkMode string) string {
+	if name := labels[labelPublisher]; len(networkMode) > shortLength && name == proxyName(networkMode) {
+		return name
+	}
+	return ""
+}
+
 // publishing returns the network settings that have a container's published ports: those of
 // its proxy, if its network is restricted.
 func (r *Runtime) publishing(ctx context.Context, found container.InspectResponse) (*container.NetworkSettings, error) {
-	if found.Config == nil || found.Config.Labels[labelPublisher] == "" {
+	if found.Config == nil || found.HostConfig == nil {
 		return found.NetworkSettings, nil
 	}
-	proxy, err := r.inspect(ctx, "read port bindings", found.Config.Labels[labelPublisher])
+	publisher := publisherOf(found.Config.Labels, string(found.HostConfig.NetworkMode))
+	if publisher == "" {
+		return found.NetworkSettings, nil
+	}
+	proxy, err := r.inspect(ctx, "read port bindings", publisher)
 	if errors.Is(err, core.ErrNotFound) {
 		return nil, nil
 	}

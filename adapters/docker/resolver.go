@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -320,10 +321,14 @@ func (r *Runtime) visited(ctx context.Context, id string) (networkID string) {
 		return known.visits
 	}
 	found, err := r.inspectContainer(ctx, id)
-	if err != nil || found.Config == nil || found.Config.Labels[core.LabelServes] == "" {
+	if err != nil || found.Config == nil {
 		return ""
 	}
-	on, err := r.engine.NetworkInspect(ctx, found.Config.Labels[core.LabelServes], network.InspectOptions{})
+	serves := found.Config.Labels[core.LabelServes] // which may be a label of the image
+	if raw, err := hex.DecodeString(serves); err != nil || len(raw) != 32 {
+		return ""
+	}
+	on, err := r.engine.NetworkInspect(ctx, serves, network.InspectOptions{})
 	if err != nil || isOurs(on) {
 		return ""
 	}

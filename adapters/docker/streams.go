@@ -99,6 +99,8 @@ type stdio struct {
 	gate  string // what the program waits for
 	mark  string // of the gate's words
 
+	restricted bool // its network is
+
 	id       string // the container's full one
 	created  bool   // it has not been started
 	fleeting bool   // the container's log is removed at its exit
@@ -111,19 +113,23 @@ func stdioFor(cfg core.Config) stdio {
 func stdioOf(config *container.Config) stdio {
 	gate, mark := gateOf(config)
 	stdin := config.OpenStdin && gate != gateLastByte
-	return stdio{tty: config.Tty, stdin: stdin, once: stdin && config.StdinOnce && !config.Tty, gate: gate, mark: mark}
+	return stdio{
+		tty: config.Tty, stdin: stdin, once: stdin && config.StdinOnce && !config.Tty, gate: gate, mark: mark,
+		restricted: config.Labels[labelRestricted] != "",
+	}
 }
 
 // stream carries a hijacked connection's bytes to and from a caller's streams.
 type stream struct {
-	conn      hijacked
-	opts      core.AttachOptions
-	tty       bool
-	halfClose bool // else the engine takes the end of the input for that of the stream
-	backlog   *driver.Backlog
-	stdout    *opening                    // nil: all of it is the program's
-	stderr    *opening                    // the same
-	ready     func(context.Context) error // returns when the program has begun; nil: it has
+	conn       hijacked
+	opts       core.AttachOptions
+	tty        bool
+	restricted bool // the network of the container is
+	halfClose  bool // else the engine takes the end of the input for that of the stream
+	backlog    *driver.Backlog
+	stdout     *opening                    // nil: all of it is the program's
+	stderr     *opening                    // the same
+	ready      func(context.Context) error // returns when the program has begun; nil: it has
 }
 
 func newStream(conn hijacked, opts core.AttachOptions) *stream {
@@ -132,7 +138,7 @@ func newStream(conn hijacked, opts core.AttachOptions) *stream {
 
 // setUp says what is at the other end.
 func (s *stream) setUp(end stdio) {
-	s.tty, s.halfClose = end.tty, end.once
+	s.tty, s.halfClose, s.restricted = end.tty, end.once, end.restricted
 	if !end.stdin {
 		s.opts.Stdin = nil
 	}

@@ -45,7 +45,11 @@ func (h *Holds) AwaitBegun(ctx context.Context, hold *Hold) (begun bool, err err
 	select {
 	case <-hold.begun:
 	case <-ctx.Done():
-		return false, ctx.Err()
+		select { // both may be true
+		case <-hold.begun:
+		default:
+			return false, ctx.Err()
+		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -71,11 +75,15 @@ func (h *Holds) End(id string, hold *Hold) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	hold.attachments--
-	if hold.attachments == 0 {
-		hold.Begun() // or it never will
+	if hold.attachments > 0 {
+		return
 	}
-	if hold.attachments == 0 && hold.isReleased() && h.holds[id] == hold {
+	hold.Begun() // or it never will
+	if h.holds[id] == hold {
 		delete(h.holds, id)
+		if !hold.isReleased() {
+			h.get(id) // it is held as before, and nothing of this start is known of the next
+		}
 	}
 }
 

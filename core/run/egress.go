@@ -45,6 +45,8 @@ func (e *Egress) validate(s Spec) error {
 		return core.Invalid("Egress", "there is no Program for the proxy")
 	case s.Workload.NetworkMode != "":
 		return core.Invalid("Egress", "it needs a network of the run's own, not %s", s.Workload.NetworkMode)
+	case len(s.Workload.DNS) > 0:
+		return core.Invalid("Egress", "the proxy looks names up, and DNS would not be asked")
 	case s.Workload.Privileged:
 		return core.Invalid("Egress", "a privileged workload could leave its network")
 	case slices.ContainsFunc(s.Workload.PublishedPorts(), func(p core.PortMapping) bool { return p.Protocol != "tcp" }):

@@ -162,6 +162,7 @@ func TestEgressOfASpec(t *testing.T) {
 		"no program": func(s *Spec) { s.Egress.Program = nil },
 		"a network":  func(s *Spec) { s.Workload.NetworkMode = "bridge" },
 		"the host's": func(s *Spec) { s.Workload.NetworkMode = "host" },
+		"DNS":        func(s *Spec) { s.Workload.DNS = []string{"192.0.2.53"} },
 		"privileged": func(s *Spec) { s.Workload.Privileged = true },
 		"a UDP port": func(s *Spec) {
 			s.Workload.Ports = []core.PortMapping{{ContainerPort: 80}, {ContainerPort: 53, Protocol: "udp"}}

@@ -271,7 +271,14 @@ func (r *Run) startHeld(ctx context.Context) error {
 	}()
 	err := r.releaseWorkload(attachment, nil)
 	leave()
-	if failure := <-ended; failure != nil && (ctx.Err() != nil || !errors.Is(failure, context.Canceled)) {
+	failure := <-ended
+	r.mu.Lock()
+	exited := failure == nil && r.begun
+	r.mu.Unlock()
+	switch {
+	case exited: // the release may not know that the program has been as quick
+		return nil
+	case failure != nil && (ctx.Err() != nil || !errors.Is(failure, context.Canceled)):
 		return &StepError{StepWorkload, failure}
 	}
 	return err

@@ -2,9 +2,13 @@ package egressproxy
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
+	"net/netip"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -15,8 +19,9 @@ const (
 )
 
 // relay passes a listener's TCP connections on to an address until ctx ends, and then cuts
-// what is open.
-func relay(ctx context.Context, listener net.Listener, to string) error {
+// what is open. The address has to be within inside: a name that only a container has is
+// looked up outside while that container does not run.
+func relay(ctx context.Context, listener net.Listener, to string, inside []netip.Prefix) error {
 	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
 	places := make(chan struct{}, maxRelayed)
 	var work sync.WaitGroup
@@ -37,7 +42,7 @@ func relay(ctx context.Context, listener net.Listener, to string) error {
 		case places <- struct{}{}:
 			work.Go(func() {
 				defer func() { <-places }()
-				join(ctx, conn, to)
+				join(ctx, conn, to, inside)
 			})
 		default:
 			conn.Close()
@@ -46,10 +51,17 @@ func relay(ctx context.Context, listener net.Listener, to string) error {
 }
 
 // join connects a client with the relay's target until both directions have ended.
-func join(ctx context.Context, client net.Conn, to string) {
+func join(ctx context.Context, client net.Conn, to string, within []netip.Prefix) {
 	defer client.Close()
 	outside := client.(*net.TCPConn)
-	target, err := (&net.Dialer{Timeout: relayDialTime}).DialContext(ctx, "tcp", to)
+	dialer := net.Dialer{Timeout: relayDialTime, Control: func(_, address string, _ syscall.RawConn) error {
+		found, err := netip.ParseAddrPort(address)
+		if err == nil && !slices.ContainsFunc(within, func(p netip.Prefix) bool { return p.Contains(found.Addr().Unmap()) }) {
+			err = errors.New(address + " is not on the run's network")
+		}
+		return err
+	}}
+	target, err := dialer.DialContext(ctx, "tcp", to)
 	if err != nil {
 		_ = outside.SetLinger(0) // a reset, as where nothing listens
 		return

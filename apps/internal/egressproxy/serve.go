@@ -48,7 +48,7 @@ func serve(ctx context.Context, options Options) error {
 		{"unix", options.Socket, func(listener net.Listener) error { return control.serve(ctx, listener, options.UID) }},
 	}
 	for _, r := range c.Relays {
-		services = append(services, service{"tcp", r.Listen, func(listener net.Listener) error { return relay(ctx, listener, r.To) }})
+		services = append(services, service{"tcp", r.Listen, func(listener net.Listener) error { return relay(ctx, listener, r.To, c.Sources) }})
 	}
 	listeners := make([]net.Listener, len(services))
 	for i, s := range services {

@@ -533,6 +533,31 @@ func TestRelays(t *testing.T) {
 	}
 }
 
+// TestRelaysOnlyInwards has a target that is not on the run's network, as a name may become
+// while its container does not run.
+func TestRelaysOnlyInwards(t *testing.T) {
+	t.Parallel()
+	outside, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer outside.Close()
+	go func() {
+		if conn, err := outside.Accept(); err == nil {
+			conn.Close()
+		}
+	}()
+	p := serving(t, `,"relays":[{"listen":":8080","to":"`+outside.Addr().String()+`"}]`)
+	conn, err := net.Dial("tcp", p.listener(":8080").Addr().String())
+	if err == nil { // or it has been reset by now
+		defer conn.Close()
+		_, err = io.ReadAll(conn)
+	}
+	if err == nil {
+		t.Error("it is connected")
+	}
+}
+
 func TestRelaysAHalfThatTheTargetEnds(t *testing.T) {
 	t.Parallel()
 	received := make(chan string, 1)

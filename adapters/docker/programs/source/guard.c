@@ -6,7 +6,7 @@
  *
  * "ready" says that the chain is there. From then on, a chain that is removed or changed is
  * made again. When the bridge is gone, which takes no chain with it on many kernels, the
- * guard removes the chain, says "gone", and waits for its end: it does nothing more.
+ * guard removes the chain and says "gone". It goes on: the bridge may come back.
  *
  * At SIGUSR1 it listens on a port of all addresses of the host, over TCP and UDP: "listening
  * TIMES PORT", where TIMES counts how often. At SIGUSR2 it stops that, and says how many
@@ -41,14 +41,15 @@ enum {
 	NESTED = 0x8000, TYPE = 0x3fff,
 
 	TABLE_NAME = 1,
-	CHAIN_TABLE = 1, CHAIN_NAME = 3, CHAIN_HOOK = 4, CHAIN_POLICY = 5, CHAIN_TYPE = 7, CHAIN_COUNTERS = 8,
+	CHAIN_TABLE = 1, CHAIN_NAME = 3, CHAIN_HOOK = 4, CHAIN_POLICY = 5, CHAIN_USE = 6, CHAIN_TYPE = 7, CHAIN_COUNTERS = 8,
 	HOOK_NUMBER = 1, HOOK_PRIORITY = 2, HOOK_DEVICE = 3,
 	COUNTER_BYTES = 1, COUNTER_PACKETS = 2,
 	DROP = 0, INGRESS = 0, PRIORITY = -500,
 
-	NO_DEVICE = -19, EXISTS = -17, CHANGED = -1000,
+	NO_ENTRY = -2, NO_DEVICE = -19, CHANGED = -1000,
 	GET_INDEX = 0x8933, NAME = 16,
 	AT_ONCE = 1000, /* whoever sends without end does not keep it from ending */
+	TRIES = 20,
 	USR1 = 10, USR2 = 12, BLOCK = 0, SIGNAL_INFO = 128,
 };
 
@@ -199,8 +200,13 @@ static int is_same(const char *a, const char *b) {
 	return *a == *b;
 }
 
+static void recreate(const char *device) {
+	delete_chain(device);
+	create(device);
+}
+
 /* count sets how many frames the chain has dropped, as the kernel describes it. A chain
- * that does not drop, or that is on another device, is CHANGED. */
+ * that does not drop, that has rules, or that is on another device, is CHANGED. */
 static long count(const char *device, u64 *frames) {
 	at = request;
 	struct header *h = message(GET_CHAIN, 0, NETDEV);
@@ -213,8 +219,8 @@ static long count(const char *device, u64 *frames) {
 		return length;
 	const char *from = reply + sizeof *h, *to = reply + length;
 	const char *policy = find(from, to, CHAIN_POLICY), *on = find_in(find(from, to, CHAIN_HOOK), HOOK_DEVICE);
-	const char *packets = find_in(find(from, to, CHAIN_COUNTERS), COUNTER_PACKETS);
-	if (!policy || *(const u32 *)policy != DROP || !on || !is_same(on, device) || !packets)
+	const char *rules = find(from, to, CHAIN_USE), *packets = find_in(find(from, to, CHAIN_COUNTERS), COUNTER_PACKETS);
+	if (!policy || *(const u32 *)policy != DROP || !rules || *(const u32 *)rules || !on || !is_same(on, device) || !packets)
 		return CHANGED;
 	const u32 *halves = (const u32 *)packets;
 	*frames = (u64)big(halves[0]) << 32 | big(halves[1]);
@@ -298,27 +304,27 @@ static long open_port(long kind, u16 *port, int family) {
 }
 
 /* close_host makes the chain where it is not there as it should be, and returns whether it
- * had to. */
+ * had to. A changed one is replaced at once. */
 static int close_host(const char *device) {
 	u64 frames;
-	if (!count(device, &frames))
-		return 0;
-	change(delete_chain, device);
-	long error = change(create, device);
-	if (!error)
+	long error = 0;
+	for (int made = 0, i = 0; i < TRIES; i++) {
 		error = count(device, &frames);
-	if (error)
-		fail("the chain cannot be made", error);
-	return 1;
+		if (!error)
+			return made;
+		if (error == NO_ENTRY || error == CHANGED) {
+			error = change(error == CHANGED ? recreate : create, device);
+			made = 1;
+		}
+	}
+	fail("the chain cannot be made", error);
+	return 0;
 }
 
-/* open_host ends the guard of a bridge that is gone. */
 static void open_host(const char *device) {
 	change(delete_chain, device);
 	change(delete_empty, device);
 	say("gone\n");
-	for (;;)
-		call(POLL, 0, 0, 0, 0, 0, 0);
 }
 
 static void drain(long fd) {
@@ -330,24 +336,29 @@ enum { SIGNALS, LINKS, RULES, CONNECTIONS, DATAGRAMS, SOCKETS };
 
 static struct poll sockets[SOCKETS];
 
-static u16 start_listening(void) {
-	u16 port = 0;
-	int family = INET6; /* takes IPv4 as well */
-	sockets[CONNECTIONS].fd = open_port(STREAM, &port, family);
-	if (sockets[CONNECTIONS].fd < 0)
-		sockets[CONNECTIONS].fd = open_port(STREAM, &port, family = INET);
-	sockets[DATAGRAMS].fd = open_port(DATAGRAM, &port, family);
-	for (int i = CONNECTIONS; i <= DATAGRAMS; i++)
-		if (sockets[i].fd < 0)
-			fail("a port cannot be listened on", sockets[i].fd);
-	return port << 8 | port >> 8;
-}
-
 static void stop_listening(void) {
 	for (int i = CONNECTIONS; i <= DATAGRAMS; i++) {
-		call(CLOSE, sockets[i].fd, 0, 0, 0, 0, 0);
+		if (sockets[i].fd >= 0)
+			call(CLOSE, sockets[i].fd, 0, 0, 0, 0, 0);
 		sockets[i].fd = -1;
 	}
+}
+
+/* start_listening returns a port that is free both ways, in the host's byte order. */
+static u16 start_listening(void) {
+	for (int i = 0; i < TRIES; i++) {
+		u16 port = 0;
+		int family = INET6; /* takes IPv4 as well */
+		stop_listening();
+		sockets[CONNECTIONS].fd = open_port(STREAM, &port, family);
+		if (sockets[CONNECTIONS].fd < 0)
+			sockets[CONNECTIONS].fd = open_port(STREAM, &port, family = INET);
+		sockets[DATAGRAMS].fd = open_port(DATAGRAM, &port, family);
+		if (sockets[CONNECTIONS].fd >= 0 && sockets[DATAGRAMS].fd >= 0)
+			return port << 8 | port >> 8;
+	}
+	fail("a port cannot be listened on", sockets[DATAGRAMS].fd);
+	return 0;
 }
 
 /* hear takes what has come to the port, and returns how much of it is the check's: others
@@ -382,10 +393,13 @@ void run(long *stack) {
 		sockets[i].events = READABLE;
 	long fd = call(SOCKET, INET, DATAGRAM | CLOSE_ON_EXEC, 0, 0, 0, 0);
 	remove_old(fd);
-	if (!exists(fd, device))
+	int gone = !exists(fd, device);
+	if (gone) {
 		open_host(device);
-	close_host(device);
-	say("ready\n");
+	} else {
+		close_host(device);
+		say("ready\n");
+	}
 
 	u64 times = 0, before = 0, now = 0, arrived = 0;
 	for (;;) {
@@ -394,9 +408,11 @@ void run(long *stack) {
 		if (sockets[LINKS].revents || sockets[RULES].revents) {
 			drain(sockets[LINKS].fd);
 			drain(sockets[RULES].fd);
-			if (!exists(fd, device))
+			int there = exists(fd, device);
+			if (!there && !gone)
 				open_host(device);
-			if (close_host(device)) {
+			gone = !there;
+			if (there && close_host(device)) {
 				say("made again\n");
 				before = 0;
 			}
@@ -408,10 +424,10 @@ void run(long *stack) {
 			continue;
 		static u32 signal[SIGNAL_INFO / sizeof(u32)];
 		call(READ, sockets[SIGNALS].fd, (long)signal, sizeof signal, 0, 0, 0);
-		long error = count(device, signal[0] == USR1 ? &before : &now);
+		long error = gone ? NO_DEVICE : count(device, signal[0] == USR1 ? &before : &now);
 		if (error)
 			fail("the chain is not there", error);
-		if (signal[0] == USR1 && !listening) {
+		if (signal[0] == USR1) {
 			arrived = 0;
 			u16 port = start_listening();
 			tell("listening ", ++times, " ");
