@@ -385,7 +385,7 @@ func (b *bench) piped(ctx context.Context, input []byte, name string, args ...st
 
 func (b *bench) process(ctx context.Context, name string, args ...string) *exec.Cmd {
 	command := exec.CommandContext(ctx, name, args...)
-	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's signals are for this process
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}                                                // a terminal's signals are for this process
 	command.Env = append(os.Environ(), "DOCKER_HOST="+b.host, "XDG_CACHE_HOME="+b.cache, "MOAT_EGRESS=open") // docker's network
 	return command
 }
