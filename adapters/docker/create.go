@@ -97,7 +97,7 @@ type request struct {
 // honour, before anything is created.
 func (r *Runtime) requestFor(c *call, cfg core.Config) (request, error) {
 	if !cfg.Privileged {
-		if err := checkMounts(c, cfg.Mounts, r.options.Host); err != nil {
+		if err := r.checkMounts(c, cfg.Mounts); err != nil {
 			return request{}, err
 		}
 	}

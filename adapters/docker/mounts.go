@@ -22,9 +22,26 @@ var engineFolders = []string{
 	"/run", "/run/containerd", "/run/docker/containerd", "/run/podman", "/run/crio", "/run/buildkit", "/run/k3s/containerd",
 }
 
+// engineRoots are the usual directories in which engines keep images and containers.
+var engineRoots = []string{"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers"}
+
 // checkMounts refuses mounts through which a workload could leave its container. A source
 // that does not exist here is left to the engine, which may be on another machine.
-func checkMounts(c *call, mounts []core.MountConfig, endpoint string) error {
+func (r *Runtime) checkMounts(c *call, mounts []core.MountConfig) error {
+	if len(mounts) == 0 {
+		return nil
+	}
+	facts, err := r.hostFacts(c.ctx)
+	if err != nil {
+		return c.failed(err)
+	}
+	roots := engineRoots
+	if facts.root != "" {
+		roots = append([]string{facts.root}, roots...)
+		if resolved, err := filepath.EvalSymlinks(facts.root); err == nil {
+			roots = append(roots, resolved)
+		}
+	}
 	for _, mount := range mounts {
 		source, err := filepath.EvalSymlinks(mount.Source)
 		switch {
@@ -33,7 +50,7 @@ func checkMounts(c *call, mounts []core.MountConfig, endpoint string) error {
 		case err != nil:
 			return c.wrong(core.ErrInvalidConfig, "Mounts", err.Error(), "Check the path, and that you may look into it")
 		}
-		if what := exposed(source, endpoint); what != "" {
+		if what := exposed(source, r.options.Host, roots); what != "" {
 			return c.wrong(core.ErrInvalidConfig, "Mounts", "mounting "+mount.Source+" would give the workload "+what,
 				"Mount a narrower folder, or run it privileged if the workload is trusted")
 		}
@@ -43,10 +60,15 @@ func checkMounts(c *call, mounts []core.MountConfig, endpoint string) error {
 
 // exposed returns the part of the host that a bind mount of a resolved source gives access
 // to, or "".
-func exposed(source, endpoint string) string {
+func exposed(source, endpoint string, roots []string) string {
 	for _, tree := range kernelTrees {
 		if contains(tree, source) || contains(source, tree) {
 			return tree
+		}
+	}
+	for _, root := range roots {
+		if contains(root, source) || contains(source, root) {
+			return root + ", where a container engine keeps images and containers"
 		}
 	}
 	if slices.Contains(engineSockets, filepath.Base(source)) {

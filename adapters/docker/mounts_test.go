@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,10 +22,10 @@ func TestMountsThatGiveTheHostAway(t *testing.T) {
 		}
 	}
 	path := func(elements ...string) string { return filepath.Join(append([]string{home}, elements...)...) }
-	for _, folder := range []string{"work/sub", "engine", "links", "beside"} {
+	for _, folder := range []string{"work/sub", "engine", "links", "beside", "roots/engine/overlay2", "roots/other"} {
 		must(os.MkdirAll(path(folder), 0o755))
 	}
-	for link, target := range map[string]string{"root": "/", "proc": "/proc/self", "dev": "/dev", "work": path("work"), "engine": path("engine")} {
+	for link, target := range map[string]string{"root": "/", "proc": "/proc/self", "dev": "/dev", "work": path("work"), "engine": path("engine"), "data": path("roots", "engine")} {
 		must(os.Symlink(target, path("links", link)))
 	}
 	must(os.WriteFile(path("work", "file"), nil, 0o644))
@@ -34,6 +35,7 @@ func TestMountsThatGiveTheHostAway(t *testing.T) {
 		defer listener.Close()
 	}
 	engine := startFake(t)
+	engine.on("GET /info", answer(http.StatusOK, map[string]string{"OSType": "linux", "DockerRootDir": path("links", "data")}))
 	r := engine.runtime(t)
 	r.options.Host = "unix://" + path("links", "engine", "moat.sock")
 
@@ -78,6 +80,16 @@ func TestMountsThatGiveTheHostAway(t *testing.T) {
 		{home, true},
 		{path("beside", "podman.sock"), true},
 		{path("beside"), true},
+
+		{"/var/lib", true},
+		{"/var/lib/docker/volumes/data/_data", true},
+		{"/var/lib/containerd", true},
+		{"/var/lib/containers/storage", true},
+		{path("roots", "other"), false},
+		{path("roots"), true},
+		{path("roots", "engine"), true},
+		{path("roots", "engine", "overlay2"), true},
+		{path("links", "data", "overlay2"), true},
 	} {
 		cfg := core.Config{Image: "image", Mounts: []core.MountConfig{{Source: test.source, Target: "/mnt", ReadOnly: true}}}
 		_, err := r.CreateContainer(t.Context(), cfg)

@@ -141,6 +141,7 @@ type hostFacts struct {
 	native  bool      // the host is this machine, without a virtual machine
 
 	ociRuntime string // the engine's default
+	root       string // the directory in which it keeps images and containers
 }
 
 // GetHostAddress returns the address at which a container on the bridge network
@@ -184,7 +185,7 @@ func (r *Runtime) hostFacts(ctx context.Context) (hostFacts, error) {
 	if err != nil {
 		return hostFacts{}, err
 	}
-	facts := hostFacts{asking: r.host.asking, at: time.Now(), ociRuntime: info.DefaultRuntime}
+	facts := hostFacts{asking: r.host.asking, at: time.Now(), ociRuntime: info.DefaultRuntime, root: info.DockerRootDir}
 	switch {
 	case isRootless(info):
 	case isVirtual(info, r.options.GOOS):

@@ -1,11 +1,17 @@
 package cli
 
 import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/moatproject/moat/adapters/memory"
 	"github.com/moatproject/moat/core"
+	"github.com/moatproject/moat/core/detect"
 	"github.com/moatproject/moat/core/run"
 	"github.com/spf13/pflag"
 )
@@ -98,5 +104,45 @@ func TestClosedProxyMayBeReplaced(t *testing.T) {
 	}
 	if last := spec.Workload.Env[len(spec.Workload.Env)-1]; last != "HTTP_PROXY=mine" {
 		t.Errorf("the last is %s", last)
+	}
+}
+
+// TestWarnings has runs whose user gives something away.
+func TestWarnings(t *testing.T) {
+	home := t.TempDir()
+	state := filepath.Join(home, "state", "moat")
+	link := filepath.Join(t.TempDir(), "link")
+	if err := errors.Join(os.MkdirAll(filepath.Join(state, "runs"), 0o700), os.Mkdir(filepath.Join(home, "work"), 0o700), os.Symlink(home, link)); err != nil {
+		t.Fatal(err)
+	}
+	for source, want := range map[string]string{
+		home:                                "whole home",
+		filepath.Dir(home):                  "whole home",
+		link:                                "whole home",
+		link + "/work/..":                   "whole home",
+		"/":                                 "whole home",
+		state:                               "knows of your runs",
+		filepath.Join(home, "state"):        "knows of your runs",
+		filepath.Join(link, "state/moat"):   "knows of your runs",
+		filepath.Join(state, "runs"):        "knows of your runs",
+		filepath.Join(home, "work"):         "",
+		filepath.Join(home, "missing"):      "",
+		filepath.Join(home, "state", "mo"):  "",
+		filepath.Join(filepath.Dir(link)):   "",
+		filepath.Join(state, "..", "moats"): "",
+	} {
+		var stderr bytes.Buffer
+		a := &app{env: Env{Stderr: &stderr, HomeDir: home, StateDir: state, Host: detect.Host{Getenv: func(string) string { return "" }}}}
+		a.warnOf(run.Spec{Workload: core.Config{Mounts: []core.MountConfig{{Source: source, Target: "/x"}}}}, runOptions{})
+		if said := stderr.String(); (said == "") != (want == "") || !strings.Contains(said, want) || strings.Count(said, "WRN") > 1 {
+			t.Errorf("mounting %s, it warns %q", source, said)
+		}
+	}
+	c := newCommands(t)
+	if code, _, stderr := c.moat("run", "--privileged", memory.BaseImage); code != statusMoatFailed || !strings.Contains(stderr, "--privileged lifts") {
+		t.Errorf("a privileged run in a sandbox: %d, %q", code, stderr)
+	}
+	if _, _, stderr := c.moat("--no-sandbox", "run", "--privileged", memory.BaseImage); strings.Contains(stderr, "--privileged lifts") {
+		t.Errorf("a privileged run without one: %q", stderr)
 	}
 }

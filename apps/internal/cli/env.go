@@ -35,6 +35,9 @@ type Env struct {
 	// Clock is the time.
 	Clock run.Clock
 
+	// HomeDir is the user's home directory, "" where there is none.
+	HomeDir string
+
 	// StateDir holds the locks of runs ([runstore.Store]), CacheDir what can be found out again.
 	StateDir string
 	CacheDir string
@@ -69,6 +72,7 @@ func ProcessEnv() Env {
 
 		ProxyProgram: besideThis,
 	}
+	env.HomeDir, _ = os.UserHomeDir()
 	if dir, err := os.UserCacheDir(); err == nil {
 		env.CacheDir = filepath.Join(dir, "moat", "verified")
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -46,15 +47,54 @@ func (a *app) runCommand() *cobra.Command {
 			if a.json && !options.detach {
 				return errors.New("--json needs -d: in the foreground, standard output is the workload's")
 			}
-			if flag := options.opens(); flag != "" {
-				wiring.NewLogger(a.settings()).Warn("the network is open: the workload can send anything to any host that this machine reaches", "by", flag)
+			if spec.Workload.Privileged && a.settings().Options.Sandbox {
+				return errPrivileged
 			}
+			a.warnOf(spec, options)
 			return a.run(cmd.Context(), spec, options)
 		},
 	}
 	options.register(cmd.Flags())
 	a.jsonFlag(cmd)
 	return cmd
+}
+
+var errPrivileged = errors.New("--privileged lifts what keeps a workload inside its container, the check of its mounts included: " +
+	"with a workload that you trust, run it with --no-sandbox")
+
+// warnOf tells what a run gives away because its user has asked for it.
+func (a *app) warnOf(spec run.Spec, options runOptions) {
+	logger := wiring.NewLogger(a.settings())
+	if flag := options.opens(); flag != "" {
+		logger.Warn("the network is open: the workload can send anything to any host that this machine reaches", "by", flag)
+	}
+	for _, mount := range spec.Workload.Mounts {
+		gives := ""
+		switch source := mount.Source; {
+		case isWithin(source, a.env.HomeDir):
+			gives = "your whole home directory: keys, passwords, and what your shell executes"
+		case isWithin(source, a.env.StateDir) || isWithin(a.env.StateDir, source):
+			gives = "what Moat knows of your runs"
+		default:
+			continue
+		}
+		logger.Warn("a mount gives the workload "+gives, "mount", mount.Source)
+	}
+}
+
+// isWithin tells whether a directory has a path in it, or is it, symbolic links resolved.
+// Nothing is within an empty path, and it is within nothing.
+func isWithin(directory, path string) bool {
+	if directory == "" || path == "" {
+		return false
+	}
+	for _, p := range []*string{&directory, &path} {
+		if resolved, err := filepath.EvalSymlinks(*p); err == nil {
+			*p = resolved
+		}
+	}
+	relative, err := filepath.Rel(directory, path)
+	return err == nil && filepath.IsLocal(relative)
 }
 
 func (a *app) run(ctx context.Context, spec run.Spec, options runOptions) error {
