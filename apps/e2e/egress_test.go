@@ -93,6 +93,37 @@ func (u *user) answers(address, text string) {
 	})
 }
 
+// TestProxyKilled has a run without its only way out.
+func TestProxyKilled(t *testing.T) {
+	for _, sandbox := range sandboxes {
+		t.Run(sandbox, func(t *testing.T) {
+			u := newUser(t)
+			name := unique(t)
+			u.must(u.labelled("-d", sandbox, "--name", name, "--egress", "example.com", image, "sleep", "1000")...)
+			wantText(u, u.moat("exec", name, "sh", "-c", connect).stdout, "403 Forbidden")
+			proxy := u.docker("ps", "--filter", u.ownerFilter(), "--filter", "name=moat-egress-", "--format", "{{.Names}}")
+			u.docker("kill", proxy)
+			want(u, "what the workload is answered", u.moat("exec", name, "timeout", "5", "sh", "-c", connect).stdout, "")
+			want(u, "the proxy runs again", u.docker("inspect", "-f", "{{.State.Running}}", proxy), "false")
+			u.must("rm", "-f", name)
+			want(u, "what is left on the engine", u.owned(), "")
+		})
+	}
+}
+
+// TestMoatKilled has a run whose process is gone.
+func TestMoatKilled(t *testing.T) {
+	u := newUser(t)
+	name := unique(t)
+	command := u.reading(u.labelled("--rm", "--no-sandbox", "--name", name, "--egress", "example.com", image, "sh", "-c", "echo ready; sleep 1000")...)
+	command.await(u, "ready")
+	_ = command.Process.Kill()
+	_ = command.Wait()
+	wantText(u, u.moat("exec", name, "sh", "-c", connect).stdout, "403 Forbidden")
+	wantText(u, u.must("clean"), "its `moat run` was killed")
+	want(u, "what is left on the engine", u.owned(), "")
+}
+
 // TestEgressRefused has no run at all.
 func TestEgressRefused(t *testing.T) {
 	u := newUser(t)
