@@ -236,9 +236,11 @@ func (r *Runtime) startAttached(c *call, s *stream, id string, hold *driver.Hold
 		}
 		defer hold.Begun()
 		if s.tty {
-			return r.resize(ctx, c.op, c.object, height, width)
+			if err := r.resize(ctx, c.op, c.object, height, width); err != nil || s.gate == gateHeldSize {
+				return err
+			}
 		}
-		_, _ = s.conn.Write([]byte{gateKey}) // where it fails the container has ended, and the stream with it
+		_, _ = s.conn.Write(gateKey(s.mark)) // where it fails the container has ended, and the stream with it
 		return nil
 	}
 	err := r.start(c.ctx, c.object, false, 0, 0)
@@ -254,7 +256,7 @@ const noDetachKeys = "\xff,\xfe,\xff,\xfe,\xff,\xfe,\xff,\xfe"
 
 func (r *Runtime) attach(c *call, opts core.AttachOptions, gate string) (*stream, error) {
 	query := url.Values{"stream": {"1"}, "stdout": {"1"}, "stderr": {"1"}, "detachKeys": {noDetachKeys}}
-	if opts.Stdin != nil || gate == gateByte || gate == gateLastByte {
+	if opts.Stdin != nil || opensByLine(gate) {
 		query.Set("stdin", "1")
 	}
 	conn, err := r.hijack(c.ctx, "/containers/"+c.object+"/attach", query, nil)

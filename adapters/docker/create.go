@@ -117,6 +117,7 @@ func (r *Runtime) requestFor(c *call, cfg core.Config) (request, error) {
 	if asked.restricted = r.restrictions.of(joined.ID); asked.restricted != nil {
 		asked.config.Labels[core.LabelServes] = joined.ID
 		asked.config.Labels[labelRestricted] = "true"
+		asked.holdUntilTyped()
 		if publishes := asked.restricted.publishes; publishes != "" && publishes == cfg.Name {
 			asked.config.Labels[labelPublisher] = proxyName(joined.ID)
 		}
@@ -278,7 +279,7 @@ func nameServers(joined network.Inspect, chosen []string) []string {
 func createRequest(engine *product, cfg core.Config, ociRuntime string) request {
 	stopTimeout := int(cfg.StopTimeoutOrDefault().Seconds())
 	streams := stdioFor(cfg)
-	openStdin := streams.stdin || streams.gate == gateLastByte
+	openStdin := streams.stdin || streams.gate == gateLastLine
 	config := &container.Config{
 		Hostname:    cfg.Hostname,
 		Image:       cfg.Image,

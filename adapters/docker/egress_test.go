@@ -217,7 +217,7 @@ func TestReleaseWithoutConfirmation(t *testing.T) {
 	engine.on(inspectRoute, answer(http.StatusOK, container.InspectResponse{
 		ContainerJSONBase: &container.ContainerJSONBase{ID: id, State: &container.State{Status: "exited"}},
 		Config: &container.Config{
-			Entrypoint: []string{gatePath, gateLastByte}, Cmd: []string{"x"}, OpenStdin: true, Labels: map[string]string{labelRestricted: "true"},
+			Entrypoint: []string{gatePath, gateLastLine}, Cmd: []string{"x"}, OpenStdin: true, Labels: map[string]string{labelRestricted: "true"},
 		},
 	}))
 	if err := r.StartAttached(t.Context(), "another", core.AttachOptions{}); !errors.Is(err, core.ErrPolicyNotEnforced) {

@@ -12,7 +12,7 @@ import (
 )
 
 // A container with a terminal, or one that is held, begins with the gate: a program of
-// ours that waits, for the terminal's size or for a byte of its input, and then becomes
+// ours that waits, for the terminal's size or for a line of its input, and then becomes
 // the container's own. Without it the size always comes too late for a program that asks
 // at once: engines set it after the start. And they start no container without its
 // program, which is what a held one is. programs/source/gate.c is its source.
@@ -23,12 +23,18 @@ const (
 	noGate       = ""
 	gateSize     = "s" // a terminal's size, for a while
 	gateHeldSize = "S" // a terminal's size
-	gateByte     = "b" // a byte of the input
-	gateLastByte = "B" // the same, after which the program finds no more
+	gateLine     = "l" // its mark as a line of the input
+	gateLastLine = "L" // the same, after which the program finds no more
+
+	// The same at a terminal, where a size would do for other containers: any attachment
+	// gives it one.
+	gateTyped     = "t"
+	gateLastTyped = "T" // nothing but the mark is ever typed
 )
 
-// gateKey is what opens a gate that waits for a byte.
-const gateKey = '\n'
+// gateKey is what opens a gate that waits for a line: it ends what others may have typed
+// before. No other attachment knows the mark.
+func gateKey(mark string) []byte { return []byte("\n" + mark + "\n") }
 
 // gateFor returns what the gate of a container is to wait for.
 func gateFor(cfg core.Config) string {
@@ -38,12 +44,27 @@ func gateFor(cfg core.Config) string {
 	case cfg.TTY:
 		return gateSize
 	case cfg.Held && cfg.Interactive:
-		return gateByte
+		return gateLine
 	case cfg.Held:
-		return gateLastByte
+		return gateLastLine
 	}
 	return noGate
 }
+
+// holdUntilTyped has a terminal's program wait for the mark, which only this process knows.
+func (asked *request) holdUntilTyped() {
+	if asked.gate != gateHeldSize {
+		return
+	}
+	asked.gate = gateLastTyped
+	if asked.config.OpenStdin {
+		asked.gate = gateTyped
+	}
+	asked.config.OpenStdin = true
+}
+
+// opensByLine tells a gate that waits for a line.
+func opensByLine(gate string) bool { return isHeld(gate) && gate != gateHeldSize }
 
 // gateOf returns what the gate of a container waits for, and its mark.
 func gateOf(config *container.Config) (gate, mark string) {

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -36,8 +37,8 @@ func TestGateRequests(t *testing.T) {
 		{true, false, false, "amd64", `["/.moat-gate" "s" "entry"] ["usual"] stdin false false`},
 		{true, false, true, "arm64", `["/.moat-gate" "s" "entry"] ["usual"] stdin true false`},
 		{true, false, false, "s390x", `[] [] stdin false false`},
-		{false, true, false, "amd64", `["/.moat-gate" "B" "entry"] ["usual"] stdin true true`},
-		{false, true, true, "arm64", `["/.moat-gate" "b" "entry"] ["usual"] stdin true true`},
+		{false, true, false, "amd64", `["/.moat-gate" "L" "entry"] ["usual"] stdin true true`},
+		{false, true, true, "arm64", `["/.moat-gate" "l" "entry"] ["usual"] stdin true true`},
 		{true, true, false, "amd64", `["/.moat-gate" "S" "entry"] ["usual"] stdin false false`},
 		{false, true, false, "s390x", `Held`},
 	} {
@@ -75,15 +76,17 @@ func TestGateRequests(t *testing.T) {
 // tells what its program reads from then on, and ends when that has an end.
 func gated(t *testing.T, released *atomic.Bool, read chan<- string) http.HandlerFunc {
 	return upgraded(func(conn io.ReadWriter) {
-		key := make([]byte, 1)
-		if _, err := io.ReadFull(conn, key); err != nil {
-			return
+		input := bufio.NewReader(conn)
+		for range 2 { // the end of what others have typed, and the mark
+			if _, err := input.ReadString('\n'); err != nil {
+				return
+			}
 		}
 		if !released.Load() {
 			t.Error("the program has begun before its release")
 		}
 		_, _ = conn.Write(frame(streamStdout, "begun"))
-		rest, _ := io.ReadAll(conn)
+		rest, _ := io.ReadAll(input)
 		read <- string(rest)
 	})
 }
@@ -97,7 +100,7 @@ func TestReleaseRequests(t *testing.T) {
 	for _, known := range []bool{true, false} {
 		engine := startFake(t)
 		engine.on(imageRoute, ofArchitecture("amd64"))
-		engine.on(inspectRoute, gatedContainer(gateByte, false))
+		engine.on(inspectRoute, gatedContainer(gateLine, false))
 		var released atomic.Bool
 		read, starting := make(chan string, 1), openGate()
 		engine.on(attachRoute, gated(t, &released, read))
@@ -138,7 +141,7 @@ func gatedContainer(gate string, tty bool) http.HandlerFunc {
 	return answer(http.StatusOK, container.InspectResponse{
 		ContainerJSONBase: &container.ContainerJSONBase{ID: testID, State: &container.State{Status: "created"}, HostConfig: &container.HostConfig{}},
 		Config: &container.Config{
-			Entrypoint: []string{gatePath, gate}, Cmd: []string{"x"}, Tty: tty, OpenStdin: gate == gateByte || gate == gateLastByte, StdinOnce: !tty,
+			Entrypoint: []string{gatePath, gate}, Cmd: []string{"x"}, Tty: tty, OpenStdin: gate == gateLine || gate == gateLastLine, StdinOnce: !tty,
 		},
 	})
 }
@@ -172,7 +175,7 @@ func TestReleaseOfATerminal(t *testing.T) {
 
 // TestInputBehindTheGate tells who reads what an attachment types.
 func TestInputBehindTheGate(t *testing.T) {
-	for gate, want := range map[string]bool{noGate: true, gateByte: true, gateLastByte: false} {
+	for gate, want := range map[string]bool{noGate: true, gateLine: true, gateLastLine: false} {
 		config := &container.Config{OpenStdin: true, StdinOnce: true}
 		if gate != noGate {
 			config.Entrypoint = []string{gatePath, gate + "MARK"}

@@ -112,7 +112,7 @@ func stdioFor(cfg core.Config) stdio {
 
 func stdioOf(config *container.Config) stdio {
 	gate, mark := gateOf(config)
-	stdin := config.OpenStdin && gate != gateLastByte
+	stdin := config.OpenStdin && gate != gateLastLine && gate != gateLastTyped
 	return stdio{
 		tty: config.Tty, stdin: stdin, once: stdin && config.StdinOnce && !config.Tty, gate: gate, mark: mark,
 		restricted: config.Labels[labelRestricted] != "",
@@ -124,8 +124,9 @@ type stream struct {
 	conn       hijacked
 	opts       core.AttachOptions
 	tty        bool
-	restricted bool // the network of the container is
-	halfClose  bool // else the engine takes the end of the input for that of the stream
+	restricted bool   // the network of the container is
+	gate, mark string // of the container
+	halfClose  bool   // else the engine takes the end of the input for that of the stream
 	backlog    *driver.Backlog
 	stdout     *opening                    // nil: all of it is the program's
 	stderr     *opening                    // the same
@@ -138,7 +139,7 @@ func newStream(conn hijacked, opts core.AttachOptions) *stream {
 
 // setUp says what is at the other end.
 func (s *stream) setUp(end stdio) {
-	s.tty, s.halfClose, s.restricted = end.tty, end.once, end.restricted
+	s.tty, s.halfClose, s.restricted, s.gate, s.mark = end.tty, end.once, end.restricted, end.gate, end.mark
 	if !end.stdin {
 		s.opts.Stdin = nil
 	}

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/moatproject/moat/adapters/docker/dockertest"
@@ -91,6 +93,27 @@ func (u *user) answers(address, text string) {
 		answer, _ := io.ReadAll(conn)
 		return string(answer) == text
 	})
+}
+
+// TestEgressAtATerminal has a terminal that shows nothing of what holds its program.
+func TestEgressAtATerminal(t *testing.T) {
+	for _, sandbox := range sandboxes {
+		t.Run(sandbox, func(t *testing.T) {
+			u := newUser(t)
+			p := u.sit(u.labelled("--rm", "-it", sandbox, "--egress", "example.com", image, "sh", "-c", "stty size; stty -a | grep -c ' echo '; read x; echo got $x; exit 7")...)
+			p.reads(fmt.Sprintf("%d %d\n1", rows, columns))
+			p.types("hello\r")
+			p.reads("got hello")
+			want(u, "the exit status", p.leaves(), 7)
+			screen := slices.DeleteFunc(p.looks(), func(row string) bool {
+				return row == "" || strings.HasPrefix(row, "WRN") || strings.Contains(row, ".sock")
+			})
+			want(u, "the screen", strings.Join(screen, "|"), fmt.Sprintf("%d %d|1|hello|got hello", rows, columns))
+			found := u.run("--rm", "-t", sandbox, "--egress", "example.com", image, "sh", "-c", "test -t 0 && echo here")
+			want(u, "the output at a terminal without input", found.stdout, "here\r\n")
+			want(u, "what is left on the engine", u.owned(), "")
+		})
+	}
 }
 
 // TestProxyKilled has a run without its only way out.

@@ -128,7 +128,7 @@ func TestWarnings(t *testing.T) {
 		filepath.Join(home, "work"):         "",
 		filepath.Join(home, "missing"):      "",
 		filepath.Join(home, "state", "mo"):  "",
-		filepath.Join(filepath.Dir(link)):   "",
+		filepath.Dir(link):                  "",
 		filepath.Join(state, "..", "moats"): "",
 	} {
 		var stderr bytes.Buffer

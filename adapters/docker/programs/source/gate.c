@@ -9,9 +9,10 @@
 
 struct size { unsigned short rows, columns, x, y; };
 struct timespec { long seconds, nanoseconds; };
+struct terminal { unsigned int input, output, control, local; unsigned char rest[48]; };
 
 enum {
-	TIOCGWINSZ = 0x5413,
+	TIOCGWINSZ = 0x5413, TCGETS = 0x5401, TCSETS = 0x5402, ECHO = 010, ECHO_NEWLINE = 0100,
 	PATIENCE = 10000, /* milliseconds, for containers that are started without Moat */
 	HELD_BETWEEN = 5, /* milliseconds between two looks, where it may take long */
 	NOT_FOUND = -2,
@@ -36,15 +37,23 @@ static void await_size(int held) {
 	}
 }
 
-/* await_byte takes one byte of the input. Its end is that of whoever would send it. */
-static void await_byte(void) {
-	char byte;
-	long got;
-	do
-		got = call(READ, 0, (long)&byte, 1, 0, 0, 0);
-	while (got == INTERRUPTED);
-	if (got != 1)
-		leave(NOT_RELEASED);
+/* await_mark takes lines of the input until one is the mark: others may be attached and type.
+ * Its end is that of whoever would send it. */
+static void await_mark(const char *mark) {
+	for (int matched = 0;;) { /* letters of this line; -1: it is another one */
+		char byte;
+		long got = call(READ, 0, (long)&byte, 1, 0, 0, 0);
+		if (got == INTERRUPTED)
+			continue;
+		if (got != 1)
+			leave(NOT_RELEASED);
+		if (byte != '\n')
+			matched = matched >= 0 && byte && mark[matched] == byte ? matched + 1 : -1;
+		else if (matched >= 0 && !mark[matched])
+			return;
+		else
+			matched = 0;
+	}
 }
 
 static void empty_input(void) {
@@ -54,15 +63,33 @@ static void empty_input(void) {
 	call(CLOSE, file, 0, 0, 0, 0, 0);
 }
 
+/* await_unseen is await_mark at a terminal, which does not show the mark. */
+static void await_unseen(const char *mark) {
+	struct terminal before = {0}, quiet;
+	if (call(IOCTL, 0, TCGETS, (long)&before, 0, 0, 0) < 0)
+		leave(NOT_RELEASED);
+	quiet = before;
+	quiet.local &= ~(ECHO | ECHO_NEWLINE);
+	if (call(IOCTL, 0, TCSETS, (long)&quiet, 0, 0, 0) < 0)
+		leave(NOT_RELEASED);
+	await_mark(mark);
+	call(IOCTL, 0, TCSETS, (long)&before, 0, 0, 0);
+}
+
 /* await_release waits as the mode says: s: for a terminal's size; S: the same, and no
- * program without; b: for a byte of the input; B: the same, and no more input. */
-static void await_release(char mode) {
+ * program without; l: for the mark as a line of the input; L: the same, and no more input;
+ * t and T: the same at a terminal, which has its size by then. */
+static void await_release(char mode, const char *mark) {
 	if (mode == 's' || mode == 'S') {
 		await_size(mode == 'S');
 		return;
 	}
-	await_byte();
-	if (mode == 'B')
+	if (mode == 't' || mode == 'T') {
+		await_unseen(mark);
+		return;
+	}
+	await_mark(mark);
+	if (mode == 'L')
 		empty_input();
 }
 
@@ -145,7 +172,7 @@ void run(long *stack) {
 	char **argv = (char **)(stack + 1);
 	if (argc < 3)
 		leave(NOT_RELEASED);
-	await_release(argv[1][0]);
+	await_release(argv[1][0], argv[1] + 1);
 	long error = execute(argv + 2, argv + argc + 1);
 	tell(argv[1] + 1, argv[2], reason(error));
 	leave(is_missing(error) ? 127 : 126);

@@ -1,0 +1,49 @@
+//go:build amd64 || arm64
+
+package programs
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// TestGateOpensByItsMark has others type while a program is held.
+func TestGateOpensByItsMark(t *testing.T) {
+	binary, err := Read("gate", runtime.GOARCH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate := filepath.Join(t.TempDir(), "gate")
+	if err := os.WriteFile(gate, binary, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		mode, input, want string
+		status            int
+	}{
+		{"lMARK", "MARK\nits own\nMARK\n", "its own\nMARK\n", 0},
+		{"lMARK", "\nMARK\n\x00", "\x00", 0},
+		{"lMARK", "typed\nMAR\nMARKS\n MARK\nMARK \nMA\nMARK\x00\n\n\xff", "", 125},
+		{"lMARK", "typed\nMAR\nMARKS\n MARK\nMARK \n\nMARK\nits own", "its own", 0},
+		{"lMARK", "typed\nMARK\nits own", "its own", 0},
+		{"lMARK", "MARK", "", 125},
+		{"lMARK", "", "", 125},
+		{"LMARK", "typed\nMARK\nnobody's", "", 0},
+		{"lABAB", "ABABAB\nABA\nABAB\nits own", "its own", 0},
+	} {
+		command := exec.Command(gate, test.mode, "cat")
+		command.Stdin = io.MultiReader(strings.NewReader(test.input))
+		var output bytes.Buffer
+		command.Stdout = &output
+		_ = command.Run()
+		if got, status := output.String(), command.ProcessState.ExitCode(); got != test.want || status != test.status {
+			t.Errorf("%q to %s: %q and status %d, want %q and %d", test.input, test.mode, got, status, test.want, test.status)
+		}
+	}
+}
