@@ -45,7 +45,6 @@ func attachCases() []Case {
 			ability: attaching, unsupported: refusedStartAttached,
 		},
 		{Number: "RT-115", Title: "releasing too late", check: lateRelease, ability: held, unsupported: refusedHold},
-		{Number: "RT-118", Title: "leaving what was released", check: leftAfterRelease, ability: held, unsupported: refusedHold},
 		{Number: "RT-116", Title: "releasing what is not held", check: releaseOfOthers, ability: held, unsupported: refusedHold},
 		{
 			Number: "RT-117", Title: "what ends an attachment leaves stdin open", check: stdinStaysOpen,

@@ -144,20 +144,6 @@ func lateRelease(f *fixture) {
 	}
 }
 
-func leftAfterRelease(f *fixture) {
-	for _, cfg := range f.heldWays() {
-		id, output := f.create(cfg), &screen{}
-		ctx, cancel := context.WithCancel(f.ctx)
-		defer cancel()
-		attached := f.heldAttachment(ctx, id, core.AttachOptions{Stdout: output, TTY: cfg.TTY}, output)
-		f.must(f.release(f.ctx, id))
-		cancel()
-		_, err := attached.until("its context has ended").result(f)
-		f.wantClass("leaving", err, context.Canceled)
-		f.awaitOutput(id, "began")
-	}
-}
-
 // wantNotBegun watches a container whose program must not begin any more.
 func (f *fixture) wantNotBegun(id string) {
 	f.Helper()

@@ -236,11 +236,16 @@ func (r *Runtime) startAttached(c *call, s *stream, id string, hold *driver.Hold
 		}
 		defer hold.Begun()
 		if s.tty {
-			if err := r.resize(ctx, c.op, c.object, height, width); err != nil || s.gate == gateHeldSize {
+			if err := r.resize(ctx, c.op, c.object, height, width); err != nil {
 				return err
 			}
 		}
-		_, _ = s.conn.Write(gateKey(s.mark)) // where it fails the container has ended, and the stream with it
+		switch {
+		case s.gate == gateCall:
+			return r.callGate(ctx, id, s.mark)
+		case !s.tty:
+			_, _ = s.conn.Write(gateKey(s.mark)) // where it fails the container has ended, and the stream with it
+		}
 		return nil
 	}
 	err := r.start(c.ctx, c.object, false, 0, 0)
@@ -256,7 +261,7 @@ const noDetachKeys = "\xff,\xfe,\xff,\xfe,\xff,\xfe,\xff,\xfe"
 
 func (r *Runtime) attach(c *call, opts core.AttachOptions, gate string) (*stream, error) {
 	query := url.Values{"stream": {"1"}, "stdout": {"1"}, "stderr": {"1"}, "detachKeys": {noDetachKeys}}
-	if opts.Stdin != nil || opensByLine(gate) {
+	if opts.Stdin != nil || gate == gateLine || gate == gateLastLine {
 		query.Set("stdin", "1")
 	}
 	conn, err := r.hijack(c.ctx, "/containers/"+c.object+"/attach", query, nil)

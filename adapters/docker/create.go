@@ -117,7 +117,10 @@ func (r *Runtime) requestFor(c *call, cfg core.Config) (request, error) {
 	if asked.restricted = r.restrictions.of(joined.ID); asked.restricted != nil {
 		asked.config.Labels[core.LabelServes] = joined.ID
 		asked.config.Labels[labelRestricted] = "true"
-		asked.holdUntilTyped()
+		if isHeld(asked.gate) {
+			asked.gate = gateCall
+			asked.config.OpenStdin = cfg.Interactive // nothing but the program's own
+		}
 		if publishes := asked.restricted.publishes; publishes != "" && publishes == cfg.Name {
 			asked.config.Labels[labelPublisher] = proxyName(joined.ID)
 		}

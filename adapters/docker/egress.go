@@ -355,6 +355,21 @@ func (r *Runtime) gather(ctx context.Context, of *restriction, id string) (evide
 	return evidence, nil
 }
 
+// callGate lets the program of a container begin, and returns when it does.
+func (r *Runtime) callGate(ctx context.Context, id, mark string) error {
+	var said bytes.Buffer
+	code, err := r.Exec(ctx, id, optional.ExecOptions{
+		Cmd: []string{checkPath, "open:" + mark}, User: "0", AttachOptions: core.AttachOptions{Stdout: &said, Stderr: &said},
+	})
+	if err == nil && code != 0 {
+		err = fmt.Errorf("the program has not begun: status %d: %s", code, said.String())
+	}
+	if errors.Is(err, core.ErrNotRunning) || errors.Is(err, core.ErrNotFound) {
+		return nil // the container has ended, and the stream tells how
+	}
+	return err
+}
+
 // attemptsOn returns what is to be tried from within a restricted network: the proxy, which
 // has to answer, and all addresses of the host and the proxy that are known.
 func (r *Runtime) attemptsOn(ctx context.Context, of *restriction, port uint16) ([]optional.EgressAttempt, error) {

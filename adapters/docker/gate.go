@@ -25,11 +25,7 @@ const (
 	gateHeldSize = "S" // a terminal's size
 	gateLine     = "l" // its mark as a line of the input
 	gateLastLine = "L" // the same, after which the program finds no more
-
-	// The same at a terminal, where a size would do for other containers: any attachment
-	// gives it one.
-	gateTyped     = "t"
-	gateLastTyped = "T" // nothing but the mark is ever typed
+	gateCall     = "x" // a call of the check's, which tells when the program begins
 )
 
 // gateKey is what opens a gate that waits for a line: it ends what others may have typed
@@ -50,21 +46,6 @@ func gateFor(cfg core.Config) string {
 	}
 	return noGate
 }
-
-// holdUntilTyped has a terminal's program wait for the mark, which only this process knows.
-func (asked *request) holdUntilTyped() {
-	if asked.gate != gateHeldSize {
-		return
-	}
-	asked.gate = gateLastTyped
-	if asked.config.OpenStdin {
-		asked.gate = gateTyped
-	}
-	asked.config.OpenStdin = true
-}
-
-// opensByLine tells a gate that waits for a line.
-func opensByLine(gate string) bool { return isHeld(gate) && gate != gateHeldSize }
 
 // gateOf returns what the gate of a container waits for, and its mark.
 func gateOf(config *container.Config) (gate, mark string) {

@@ -112,7 +112,7 @@ func stdioFor(cfg core.Config) stdio {
 
 func stdioOf(config *container.Config) stdio {
 	gate, mark := gateOf(config)
-	stdin := config.OpenStdin && gate != gateLastLine && gate != gateLastTyped
+	stdin := config.OpenStdin && gate != gateLastLine
 	return stdio{
 		tty: config.Tty, stdin: stdin, once: stdin && config.StdinOnce && !config.Tty, gate: gate, mark: mark,
 		restricted: config.Labels[labelRestricted] != "",

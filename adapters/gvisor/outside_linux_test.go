@@ -43,7 +43,7 @@ func TestOutsideNames(t *testing.T) {
 			cfg := asking(on, "serve=hello from "+name)
 			cfg.Name = "moat-test-" + name
 			id := start(t, rt, cfg)
-			mustSay(t, rt, id, "ready")
+			mustSay(t, rt, id, "ready", 1)
 			peers = append(peers, id)
 		}
 		// That there is no such name is an answer: who gets none says something else.
@@ -217,8 +217,10 @@ func tryToLeave(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime, progr
 
 	guarded, err := networks.CreateNetworkFrom(t.Context(), optional.NetworkConfig{Name: "guarded", Internal: true})
 	must(t, err)
+	dockertest.AcceptAtGuard(t, e.Namespace(), "br-"+guarded[:12])
+	mustSay(t, rt, "moat-guard-"+guarded[:12], "made again", 1)
 	dockertest.RemoveGuardRules(t, e.Namespace())
-	mustSay(t, rt, "moat-guard-"+guarded[:12], "made again")
+	mustSay(t, rt, "moat-guard-"+guarded[:12], "made again", 2)
 	workload.NetworkMode = guarded
 	before = host.Count()
 	id = create(t, rt, workload)
@@ -298,8 +300,8 @@ func killDaemon(t *testing.T, e *dockertest.Throwaway) {
 	must(t, syscall.Kill(pid, syscall.SIGKILL))
 }
 
-// mustSay waits until a container has said a line.
-func mustSay(t *testing.T, rt core.Runtime, id, line string) {
+// mustSay waits until a container has said a line so many times.
+func mustSay(t *testing.T, rt core.Runtime, id, line string, times int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -309,6 +311,9 @@ func mustSay(t *testing.T, rt core.Runtime, id, line string) {
 	said := bufio.NewScanner(logs)
 	for said.Scan() {
 		if said.Text() == line {
+			times--
+		}
+		if times == 0 {
 			return
 		}
 	}

@@ -106,7 +106,7 @@ func TestEgressOfOtherRuns(t *testing.T) {
 	want(u, "the exit status", u.run("--no-sandbox", "--name", ended, "--egress", "example.com", image, "true").code, 0)
 	defer u.must("rm", ended)
 	for name, texts := range map[string][]string{
-		open[:12]: {"its egress is not restricted", "--egress RULE"},
+		open[:12]: {"it has no proxy", "--egress RULE"},
 		ended:     {ended, "the run has ended", "--egress RULE"},
 	} {
 		for _, args := range [][]string{{"ls", name}, {"allow", name, "example.com"}, {"deny", name, "example.com"}, {"log", name}} {

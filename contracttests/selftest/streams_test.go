@@ -190,7 +190,7 @@ var streamBreakages = []breakage{
 			return code, err
 		}
 	}},
-	{number: "RT-114", how: "the context's error is lost", also: []string{"RT-02", "RT-115", "RT-118"}, do: startAttachedFailure(context.Canceled, errors.New("interrupted"))},
+	{number: "RT-114", how: "the context's error is lost", also: []string{"RT-02", "RT-115"}, do: startAttachedFailure(context.Canceled, errors.New("interrupted"))},
 	{number: "RT-114", how: "it is written to after the return", also: []string{"RT-115"}, do: func(h *hooks) {
 		h.startAttached = func(ctx context.Context, id string, opts core.AttachOptions) error {
 			return abandoned(ctx, func(ctx context.Context) error { return h.full.StartAttached(ctx, id, opts) })
@@ -217,13 +217,6 @@ var streamBreakages = []breakage{
 			return start(ctx)
 		}
 	}},
-	{number: "RT-118", how: "it takes effect later", also: []string{"RT-115"}, do: releasing(func(ctx context.Context, h *hooks, id string) error {
-		if state, err := h.full.ContainerState(ctx, id); err != nil || state != core.StateRunning {
-			return h.full.ReleaseContainer(ctx, id)
-		}
-		time.AfterFunc(50*time.Millisecond, func() { _ = h.full.ReleaseContainer(context.WithoutCancel(ctx), id) })
-		return nil
-	})},
 	{number: "RT-116", how: "what is held is started", do: func(h *hooks) {
 		h.start = func(ctx context.Context, id string) error {
 			if err := h.full.StartContainer(ctx, id); core.FieldOf(err) != "Held" {
@@ -257,8 +250,8 @@ var streamBreakages = []breakage{
 			return nil
 		}
 	}},
-	{number: "CF-32", how: "dropped", also: []string{"RT-115", "RT-116", "RT-118"}, do: changing(func(cfg *core.Config) { cfg.Held = false })},
-	{number: "CF-32", how: "the program does not wait", also: []string{"RT-115", "RT-116", "RT-118"}, do: func(h *hooks) {
+	{number: "CF-32", how: "dropped", also: []string{"RT-115", "RT-116"}, do: changing(func(cfg *core.Config) { cfg.Held = false })},
+	{number: "CF-32", how: "the program does not wait", also: []string{"RT-115", "RT-116"}, do: func(h *hooks) {
 		h.startAttached = func(ctx context.Context, id string, opts core.AttachOptions) error {
 			_ = h.full.ReleaseContainer(ctx, id)
 			return h.full.StartAttached(ctx, id, opts)

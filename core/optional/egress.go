@@ -18,8 +18,8 @@ type EgressRestricter interface {
 	// ConfirmEgress waits for it, and returns its failure.
 	//
 	// ForceRemoveNetwork removes both, and RemoveNetwork does where nothing else is on the
-	// network. A failure leaves nothing behind, unless ctx has ended: then the ID that is
-	// returned beside the error is that of a network which the caller removes.
+	// network. If creation fails, it removes the network. If ctx has ended, or the removal
+	// fails, the network may remain: the caller removes that of the ID beside the error.
 	CreateRestrictedNetwork(ctx context.Context, cfg RestrictedNetworkConfig) (RestrictedNetwork, error)
 
 	// ConfirmEgress tries to leave a restricted network from within a container whose
@@ -28,8 +28,10 @@ type EgressRestricter interface {
 	// If there is a way out beside the proxy, or it is not certain that there is none, or
 	// the proxy does not answer, the error is [core.ErrPolicyNotEnforced].
 	//
-	// Without a confirmation, the program of a container on a restricted network is not
-	// released: StartAttached fails with the same error.
+	// Without a confirmation, the program of a held container on a restricted network is not
+	// released: StartAttached fails with the same error. A confirmation is good for one start,
+	// by the same Runtime value. When ReleaseContainer has returned, the program begins even
+	// if the ctx of StartAttached ends.
 	ConfirmEgress(ctx context.Context, id string) (EgressEvidence, error)
 }
 

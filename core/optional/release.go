@@ -18,7 +18,5 @@ type Releaser interface {
 	//   - RT-116: a container that is not held: [core.ErrInvalidConfig], field Held; missing:
 	//     [core.ErrNotFound]; again before StartAttached has returned: nil. StartContainer of one
 	//     that is held: [core.ErrInvalidConfig], field Held.
-	//   - RT-118: after a release of what is started, the program begins even if the ctx of
-	//     StartAttached ends.
 	ReleaseContainer(ctx context.Context, id string) error
 }

@@ -1,5 +1,5 @@
-// Package run is a run: one untrusted command in a sandboxed container, with the
-// services and the network that it needs, from its start until nothing of it is left.
+// Package run runs one untrusted command in a sandboxed container, with the services and the
+// network that it needs, and removes them.
 // The command line, the daemon and programs that embed Moat use the same code. Like
 // core it does no I/O of its own and prints nothing: it works on a [core.Runtime], and
 // what else it needs comes in by the interfaces [Store] and [Clock].
@@ -19,7 +19,7 @@
 //
 // A walk-through, errors left out:
 //
-//	r, _ := run.Start(ctx, rt, run.Spec{Workload: core.Config{Image: "alpine", Cmd: []string{"true"}}})
+//	r, _ := run.Start(ctx, rt, run.Spec{Workload: core.Config{Image: "alpine", Cmd: []string{"true"}, NetworkMode: "none"}})
 //	defer r.Close(context.WithoutCancel(ctx))
 //	code, _ := r.Wait(ctx)
 //	output, _ := rt.ContainerLogsAll(ctx, r.WorkloadID())

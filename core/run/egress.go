@@ -14,10 +14,10 @@ import (
 	"github.com/moatproject/moat/core/optional"
 )
 
-// Egress restricts what the workload and the services of a run can reach outside to the
-// destinations of Rules, through a proxy. The run has a network of its own for that.
-// The workload and its services begin only after it was tried, from within the workload's
-// container, to leave that network in other ways, and none has succeeded.
+// Egress limits the workload and the services of a run to the destinations of Rules, which
+// they reach through a proxy. The run gets a network of its own. Before anything begins,
+// the runtime tries to leave that network from within the workload's container. If an
+// attempt succeeds, the run fails.
 type Egress struct {
 	Rules []string // as [egress.ParseRules] reads them; none: no destination
 
@@ -134,7 +134,7 @@ func (r *Run) confirmEgress(ctx context.Context) error {
 	return nil
 }
 
-// Evidence returns the results of the attempts to get round Egress. It is the zero value
+// Evidence returns the results of the attempts to leave the network of Egress. It is the zero value
 // before they were made.
 func (r *Run) Evidence() optional.EgressEvidence {
 	r.mu.Lock()

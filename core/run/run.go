@@ -56,8 +56,9 @@ type Run struct {
 	reporting sync.Mutex // of Progress
 }
 
-// Start prepares and starts a run, and returns when its program runs. Nothing is left
-// where it fails. The caller closes the run.
+// Start prepares and starts a run, and returns when its program runs. If Start fails, it
+// removes what it has made; if that fails too, the error says so. Otherwise the caller closes
+// the run. Nothing finds the run if this process is killed: for that, use New with a Store.
 func Start(ctx context.Context, runtime core.Runtime, spec Spec) (*Run, error) {
 	r, err := New(runtime, spec, Options{})
 	if err != nil {
@@ -147,9 +148,9 @@ func (r *Run) State() State {
 }
 
 // Prepare creates the network, the services and the workload. The workload's program does
-// not run yet. Prepare returns when the services are ready. If the runtime can hold the
-// workload until they are, it returns as soon as the workload is created. If a part fails,
-// the error is a [*StepError]. Call Close in any case: it removes the parts, also after a
+// not run yet. Prepare returns when the services are ready. With [Options].Attached or
+// [Spec].Egress, if the runtime can hold the workload, it returns as soon as the workload is
+// created, and the start waits for the services. If a part fails, the error is a [*StepError]. Call Close in any case: it removes the parts, also after a
 // failed Prepare.
 func (r *Run) Prepare(ctx context.Context) error {
 	if err := r.claimIt(); err != nil {
@@ -444,8 +445,8 @@ func (r *Run) Leave() {
 }
 
 // Close removes the services, the network and the workload, which may still run. With
-// [Spec.Keep], a workload that was started is kept; if it has not exited, Close calls Leave
-// and removes nothing. After Leave, or a successful Close, it does nothing. If Close fails,
+// [Spec.Keep], a workload that was started is kept; unless Wait or Kill has seen it end, Close
+// calls Leave and removes nothing. After Leave, or a successful Close, it does nothing. If Close fails,
 // it can be called again.
 func (r *Run) Close(ctx context.Context) error {
 	r.mu.Lock()

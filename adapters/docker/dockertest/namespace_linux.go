@@ -135,20 +135,24 @@ func (d *Datagrams) Count() int {
 // host's ruleset does. It takes root.
 func RemoveGuardRules(tb testing.TB, namespace string) {
 	tb.Helper()
-	message := func(kind, flags uint16, family byte, resource uint16, attributes string) []byte {
-		text := binary.NativeEndian.AppendUint32(nil, uint32(20+len(attributes)))
-		text = binary.NativeEndian.AppendUint16(text, kind)
-		text = binary.NativeEndian.AppendUint16(text, flags)
-		text = append(text, make([]byte, 8)...) // the sequence and the port
-		text = append(text, family, 0)
-		return append(binary.BigEndian.AppendUint16(text, resource), attributes...)
-	}
-	name := binary.NativeEndian.AppendUint16(binary.NativeEndian.AppendUint16(nil, 9), unix.NFTA_TABLE_NAME)
-	const remove = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELTABLE
+	changeRules(tb, namespace, unix.NFT_MSG_DELTABLE, attribute(unix.NFTA_TABLE_NAME, "moat\x00"))
+}
+
+// AcceptAtGuard has the rule of the guard of a bridge let everything through. It takes root.
+func AcceptAtGuard(tb testing.TB, namespace, bridge string) {
+	tb.Helper()
+	const accept = "\x00\x00\x00\x01"
+	changeRules(tb, namespace, unix.NFT_MSG_NEWCHAIN, slices.Concat(
+		attribute(unix.NFTA_CHAIN_TABLE, "moat\x00"), attribute(unix.NFTA_CHAIN_NAME, bridge+"\x00"), attribute(unix.NFTA_CHAIN_POLICY, accept)))
+}
+
+// changeRules sends one message to nftables, about rules of the family netdev.
+func changeRules(tb testing.TB, namespace string, kind uint16, attributes []byte) {
+	tb.Helper()
 	request := slices.Concat(
-		message(unix.NFNL_MSG_BATCH_BEGIN, unix.NLM_F_REQUEST, 0, unix.NFNL_SUBSYS_NFTABLES, ""),
-		message(remove, unix.NLM_F_REQUEST|unix.NLM_F_ACK, unix.NFPROTO_NETDEV, 0, string(name)+"moat\x00\x00\x00\x00"),
-		message(unix.NFNL_MSG_BATCH_END, unix.NLM_F_REQUEST, 0, unix.NFNL_SUBSYS_NFTABLES, ""))
+		message(unix.NFNL_MSG_BATCH_BEGIN, 0, 0, unix.NFNL_SUBSYS_NFTABLES, nil),
+		message(unix.NFNL_SUBSYS_NFTABLES<<8|kind, unix.NLM_F_ACK, unix.NFPROTO_NETDEV, 0, attributes),
+		message(unix.NFNL_MSG_BATCH_END, 0, 0, unix.NFNL_SUBSYS_NFTABLES, nil))
 	err := inside(namespace, func() error {
 		socket, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 		if err != nil {
@@ -174,4 +178,23 @@ func RemoveGuardRules(tb testing.TB, namespace string) {
 	if err != nil {
 		tb.Fatal(err)
 	}
+}
+
+// message is one of netlink's, for its subsystem netfilter.
+func message(kind, flags uint16, family byte, resource uint16, attributes []byte) []byte {
+	text := binary.NativeEndian.AppendUint32(nil, uint32(20+len(attributes)))
+	text = binary.NativeEndian.AppendUint16(text, kind)
+	text = binary.NativeEndian.AppendUint16(text, unix.NLM_F_REQUEST|flags)
+	text = append(text, make([]byte, 8)...) // the sequence and the port
+	text = append(text, family, 0)
+	return append(binary.BigEndian.AppendUint16(text, resource), attributes...)
+}
+
+func attribute(kind uint16, value string) []byte {
+	text := binary.NativeEndian.AppendUint16(nil, uint16(4+len(value)))
+	text = append(binary.NativeEndian.AppendUint16(text, kind), value...)
+	for len(text)%4 != 0 {
+		text = append(text, 0)
+	}
+	return text
 }

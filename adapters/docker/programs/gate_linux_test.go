@@ -4,6 +4,8 @@ package programs
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -11,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestGateOpensByItsMark has others type while a program is held.
@@ -46,4 +49,44 @@ func TestGateOpensByItsMark(t *testing.T) {
 			t.Errorf("%q to %s: %q and status %d, want %q and %d", test.input, test.mode, got, status, test.want, test.status)
 		}
 	}
+}
+
+// TestGateOpensByACall has the check open the gate.
+func TestGateOpensByACall(t *testing.T) {
+	programs := map[string]string{}
+	for _, name := range []string{"gate", "check"} {
+		binary, err := Read(name, runtime.GOARCH)
+		if err != nil {
+			t.Fatal(err)
+		}
+		programs[name] = filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(programs[name], binary, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mark := fmt.Sprintf("mark%d", os.Getpid())
+	gate := exec.Command(programs["gate"], "x"+mark, "cat")
+	gate.Stdin = strings.NewReader("its own\n" + mark + "\n")
+	var output bytes.Buffer
+	gate.Stdout = &output
+	if err := gate.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Command(programs["check"], "open:"+mark).Run(); err != nil { // which may come first
+		t.Errorf("the call: %v", err)
+	}
+	if err := gate.Wait(); err != nil || output.String() != "its own\n"+mark+"\n" {
+		t.Errorf("%v, %q", err, output.String())
+	}
+	other := exec.Command(programs["gate"], "x"+mark+"2", "cat")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := exec.CommandContext(ctx, programs["check"], "open:"+mark).Run(); err == nil {
+		t.Error("another mark opens it")
+	}
+	_ = other.Process.Kill()
+	_ = other.Wait()
 }

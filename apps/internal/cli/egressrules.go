@@ -194,7 +194,7 @@ func findRestricted(ctx context.Context, engine *wiring.Engine, op, arg string) 
 	case r.ended:
 		return r, r.over()
 	case errors.Is(missing, core.ErrNotFound):
-		return r, r.failed(nil, "its egress is not restricted", "Run it with --egress RULE")
+		return r, r.failed(nil, "it has no proxy: its network is closed, open, or one that you named", "Run it with --egress RULE")
 	}
 	return r, r.explain(missing)
 }

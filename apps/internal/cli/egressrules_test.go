@@ -187,7 +187,7 @@ func TestEgressOfNoSuchRun(t *testing.T) {
 	for name, texts := range map[string][]string{
 		"missing": {`find container "missing": not found`, "`moat ps -a`"},
 		"alone":   {`"alone": the container belongs to no run`, "`moat run --egress RULE`"},
-		"open":    {`"open": its egress is not restricted. Run it with --egress RULE`},
+		"open":    {`"open": it has no proxy: its network is closed, open, or one that you named. Run it with --egress RULE`},
 		"ended":   {`"ended": not running: the run has ended`, "--egress RULE"},
 	} {
 		for op, args := range map[string][]string{

@@ -2,6 +2,9 @@
  * line for each attempt: "tcp:192.0.2.1:80 connected". Its arguments are the attempts:
  * "tcp:ADDRESS:PORT" connects, "udp:ADDRESS:PORT" sends a datagram. It ends when
  * nothing is open any more, or when there has been no news for a while.
+ *
+ * With the argument "open:MARK" it has the gate with this mark let its program begin, and
+ * ends when it does.
  * build.sh makes its binaries. */
 
 #include "system.h"
@@ -15,11 +18,12 @@ struct poll { int fd; short events, revents; };
 struct timespec { long seconds, nanoseconds; };
 
 enum {
-	INET = 2, STREAM = 1, DATAGRAM = 2, CLOSE_ON_EXEC = 02000000, NON_BLOCKING = 04000,
+	UNIX = 1, INET = 2, STREAM = 1, DATAGRAM = 2, CLOSE_ON_EXEC = 02000000, NON_BLOCKING = 04000,
 	SOCKET_LEVEL = 1, BROADCAST = 6, DEVICE = 25, DONT_ROUTE = 5, ERROR = 4,
 	NO_SIGNAL = 0x4000, WRITABLE = 4,
 	IN_PROGRESS = -115,
 	ATTEMPTS = 32,
+	CALLS = 1000, BETWEEN_CALLS = 5000000, /* nanoseconds: the gate may just be starting */
 	PATIENCE = 150, /* milliseconds without any news: what answers is on the same machine */
 	FIRST_PATIENCE = 3000, /* while the first attempt is open, which is to succeed */
 };
@@ -97,11 +101,36 @@ static int is_connected(long fd) {
 	return call(GETSOCKOPT, fd, SOCKET_LEVEL, ERROR, (long)&error, (long)&size, 0) == 0 && error == 0;
 }
 
+/* open_gate calls the gate until it answers. */
+static void open_gate(const char *mark) {
+	static struct { u16 family; char name[64]; } gate; /* all zero, the first byte of the name too */
+	struct timespec pause = {0, BETWEEN_CALLS};
+	char answer;
+	int length = 1;
+	gate.family = UNIX;
+	for (const char *s = "moat-"; *s;)
+		gate.name[length++] = *s++;
+	for (; *mark && length < (int)sizeof gate.name; length++)
+		gate.name[length] = *mark++;
+	for (int i = 0; i < CALLS; i++) {
+		long fd = call(SOCKET, UNIX, STREAM | CLOSE_ON_EXEC, 0, 0, 0, 0);
+		if (fd < 0)
+			leave(3);
+		if (!call(CONNECT, fd, (long)&gate, length + 2, 0, 0, 0))
+			leave(call(READ, fd, (long)&answer, 1, 0, 0, 0) == 1 ? 0 : 4);
+		call(CLOSE, fd, 0, 0, 0, 0, 0);
+		call(SLEEP, (long)&pause, 0, 0, 0, 0, 0);
+	}
+	leave(5);
+}
+
 void run(long *stack) {
 	char **argv = (char **)(stack + 1);
 	long count = stack[0] - 1, open = 0;
 	if (count < 1 || count > ATTEMPTS)
 		leave(2);
+	if (argv[1][0] == 'o' && length_of(argv[1]) > 5)
+		open_gate(argv[1] + 5);
 	for (long i = 0; i < count; i++) {
 		const char *name = names[i] = argv[i + 1];
 		int stream = name[0] == 't';

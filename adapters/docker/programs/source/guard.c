@@ -50,6 +50,7 @@ enum {
 	GET_INDEX = 0x8933, NAME = 16,
 	AT_ONCE = 1000, /* whoever sends without end does not keep it from ending */
 	TRIES = 20,
+	DONT_WAIT = 0x40,
 	USR1 = 10, USR2 = 12, BLOCK = 0, SIGNAL_INFO = 128,
 };
 
@@ -114,6 +115,8 @@ static void batch(u16 type) {
 }
 
 static long ask(void) {
+	while (call(RECVFROM, netlink, (long)reply, sizeof reply, DONT_WAIT, 0, 0) >= 0)
+		; /* further answers to the request before: one for each message of a batch */
 	long sent = call(SENDTO, netlink, (long)request, at - request, 0, 0, 0);
 	return sent < 0 ? sent : call(RECVFROM, netlink, (long)reply, sizeof reply, 0, 0, 0);
 }
