@@ -82,6 +82,9 @@ func checkHost(host string) (string, error) {
 	if len(host) > 253 {
 		return "", errors.New("the host is longer than 253 characters")
 	}
+	if host[0] == '-' {
+		return "", errors.New("no host begins with a hyphen")
+	}
 	last := ""
 	for label := range strings.SplitSeq(host, ".") {
 		switch {

@@ -76,11 +76,6 @@ func (a *app) egressChangeCommand(cmd *cobra.Command) *cobra.Command {
 
 // checkRules returns the canonical texts of valid rules. None can be read as a flag.
 func checkRules(texts []string) ([]string, error) {
-	for _, text := range texts {
-		if strings.HasPrefix(text, "-") { // a valid rule, but no host has such a name
-			return nil, core.Invalid("Egress", "rule %q: no host begins with a hyphen", text)
-		}
-	}
 	rules, err := egress.ParseRules(texts...)
 	checked := make([]string, len(rules))
 	for i, rule := range rules {
