@@ -87,7 +87,7 @@ func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.Attach
 	if err != nil {
 		return err
 	}
-	if end.restricted && !end.created {
+	if end.gate == gateCall && !end.created {
 		return c.wrong(core.ErrPolicyNotEnforced, "", "its own program may have replaced those that hold and check it", "Create a new container")
 	}
 	var hold *driver.Hold
@@ -186,7 +186,7 @@ func (r *Runtime) ReleaseContainer(ctx context.Context, id string) error {
 	}
 	hold, ok := r.known.holds.Release(end.id, end.created)
 	if ok && hold != nil {
-		ok, err = r.known.holds.AwaitBegun(c.ctx, hold)
+		ok, err = hold.AwaitBegun(c.ctx)
 	}
 	if err == nil && !ok {
 		return c.wrong(core.ErrNotRunning, "", "nothing attached waits for the release", "Start it attached")
@@ -231,10 +231,9 @@ func (r *Runtime) startAttached(c *call, s *stream, id string, hold *driver.Hold
 		if err != nil || !open {
 			return err
 		}
-		if err := r.vetRelease(c, id, s.restricted); err != nil {
+		if err := r.vetRelease(c, id, s.gate); err != nil {
 			return err
 		}
-		defer hold.Begun()
 		if s.tty {
 			if err := r.resize(ctx, c.op, c.object, height, width); err != nil {
 				return err
@@ -242,10 +241,13 @@ func (r *Runtime) startAttached(c *call, s *stream, id string, hold *driver.Hold
 		}
 		switch {
 		case s.gate == gateCall:
-			return r.callGate(ctx, id, s.mark)
+			if err := r.callGate(ctx, id, s.mark); err != nil {
+				return err
+			}
 		case !s.tty:
 			_, _ = s.conn.Write(gateKey(s.mark)) // where it fails the container has ended, and the stream with it
 		}
+		hold.Begun()
 		return nil
 	}
 	err := r.start(c.ctx, c.object, false, 0, 0)

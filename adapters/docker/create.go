@@ -116,7 +116,6 @@ func (r *Runtime) requestFor(c *call, cfg core.Config) (request, error) {
 	asked.hostConfig.DNS = nameServers(joined, asked.hostConfig.DNS)
 	if asked.restricted = r.restrictions.of(joined.ID); asked.restricted != nil {
 		asked.config.Labels[core.LabelServes] = joined.ID
-		asked.config.Labels[labelRestricted] = "true"
 		if isHeld(asked.gate) {
 			asked.gate = gateCall
 			asked.config.OpenStdin = cfg.Interactive // nothing but the program's own

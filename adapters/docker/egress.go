@@ -32,9 +32,6 @@ const (
 
 	checkPath = "/.moat-check"
 
-	// labelRestricted marks a container whose network is restricted.
-	labelRestricted = "moat.docker.restricted"
-
 	// labelPublisher is the name of the proxy that publishes a container's ports.
 	labelPublisher = "moat.docker.publisher"
 )
@@ -435,8 +432,8 @@ func judge(evidence optional.EgressEvidence) error {
 
 // vetRelease refuses to release a container, by its whole ID, whose network is restricted
 // and not confirmed. A confirmation is good for one start.
-func (r *Runtime) vetRelease(c *call, id string, restricted bool) error {
-	if !restricted {
+func (r *Runtime) vetRelease(c *call, id, gate string) error {
+	if gate != gateCall {
 		return nil
 	}
 	if of := r.known.get(id).restricted; of != nil {

@@ -201,23 +201,23 @@ func TestReleaseWithoutConfirmation(t *testing.T) {
 	const id = "1111111111111111111111111111111111111111111111111111111111111111"
 	r.known.add(id, core.Config{Name: "workload"}, request{config: &container.Config{}, restricted: of})
 	c := &call{object: "workload"}
-	if err := r.vetRelease(c, id, true); !errors.Is(err, core.ErrPolicyNotEnforced) {
+	if err := r.vetRelease(c, id, gateCall); !errors.Is(err, core.ErrPolicyNotEnforced) {
 		t.Errorf("without a confirmation: %v", err)
 	}
 	of.confirmed.Store(id, nil)
-	if err := r.vetRelease(c, id, true); err != nil {
+	if err := r.vetRelease(c, id, gateCall); err != nil {
 		t.Errorf("with one: %v", err)
 	}
-	if err := r.vetRelease(c, id, true); !errors.Is(err, core.ErrPolicyNotEnforced) {
+	if err := r.vetRelease(c, id, gateCall); !errors.Is(err, core.ErrPolicyNotEnforced) {
 		t.Errorf("at the second start: %v", err)
 	}
-	if err := r.vetRelease(c, "2222", true); !errors.Is(err, core.ErrPolicyNotEnforced) {
+	if err := r.vetRelease(c, "2222", gateCall); !errors.Is(err, core.ErrPolicyNotEnforced) {
 		t.Errorf("of another process: %v", err)
 	}
 	engine.on(inspectRoute, answer(http.StatusOK, container.InspectResponse{
 		ContainerJSONBase: &container.ContainerJSONBase{ID: id, State: &container.State{Status: "exited"}},
 		Config: &container.Config{
-			Entrypoint: []string{gatePath, gateLastLine}, Cmd: []string{"x"}, OpenStdin: true, Labels: map[string]string{labelRestricted: "true"},
+			Entrypoint: []string{gatePath, gateCall}, Cmd: []string{"x"},
 		},
 	}))
 	if err := r.StartAttached(t.Context(), "another", core.AttachOptions{}); !errors.Is(err, core.ErrPolicyNotEnforced) {

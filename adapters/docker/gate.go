@@ -25,7 +25,7 @@ const (
 	gateHeldSize = "S" // a terminal's size
 	gateLine     = "l" // its mark as a line of the input
 	gateLastLine = "L" // the same, after which the program finds no more
-	gateCall     = "x" // a call of the check's, which tells when the program begins
+	gateCall     = "x" // a call of the check's, which tells when the program begins: on a restricted network
 )
 
 // gateKey is what opens a gate that waits for a line: it ends what others may have typed

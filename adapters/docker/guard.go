@@ -25,14 +25,14 @@ const guardProgram = "guard"
 // guardPatience bounds how long a guard may take to see that its bridge is gone.
 const guardPatience = 15 * time.Second
 
-func guardName(networkID string) string { return "moat-guard-" + networkID[:12] }
+func guardName(networkID string) string { return "moat-guard-" + networkID[:shortLength] }
 
 // bridgeOf returns the interface of the engine's host that is a network's bridge.
 func bridgeOf(found network.Inspect) string {
 	if name := found.Options["com.docker.network.bridge.name"]; name != "" {
 		return name
 	}
-	return "br-" + found.ID[:12]
+	return "br-" + found.ID[:shortLength]
 }
 
 // createGuard creates the guard of a network.

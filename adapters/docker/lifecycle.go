@@ -165,16 +165,9 @@ func (r *Runtime) ListContainers(ctx context.Context) ([]core.Info, error) {
 	infos := []core.Info{}
 	for _, summary := range all {
 		if name := nameOf(summary.Names); core.IsManaged(name, summary.Labels) {
-			publisher := summary
-			if by := publisherOf(summary.Labels, summary.HostConfig.NetworkMode); by != "" {
-				publisher = container.Summary{}
-				if i := slices.IndexFunc(all, func(s container.Summary) bool { return nameOf(s.Names) == by }); i >= 0 {
-					publisher = all[i]
-				}
-			}
 			infos = append(infos, core.Info{
 				ID: summary.ID, Name: name, Image: r.kind().familiar(summary.Image), Status: stateOf(summary.State),
-				Created: time.Unix(summary.Created, 0).UTC(), Labels: summary.Labels, Published: listedPorts(publisher.Ports),
+				Created: time.Unix(summary.Created, 0).UTC(), Labels: summary.Labels, Published: publishedIn(all, summary),
 			})
 		}
 	}

@@ -248,7 +248,7 @@ func (n *networks) remove(ctx context.Context, id string, force bool) error {
 // wholeID returns the ID of a network from its name or the beginning of its ID, or "" where
 // there is no such network.
 func (r *Runtime) wholeID(c *call, id string) (string, error) {
-	if raw, err := hex.DecodeString(id); err == nil && len(raw) == 32 {
+	if isWholeID(id) {
 		return id, nil
 	}
 	found, err := r.engine.NetworkInspect(c.ctx, id, network.InspectOptions{})
@@ -256,6 +256,11 @@ func (r *Runtime) wholeID(c *call, id string) (string, error) {
 		return "", nil
 	}
 	return found.ID, c.failed(err)
+}
+
+func isWholeID(id string) bool {
+	raw, err := hex.DecodeString(id)
+	return err == nil && len(raw) == 32
 }
 
 func (r *Runtime) removeNetwork(c *call, id string) error {

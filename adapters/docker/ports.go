@@ -57,6 +57,20 @@ func (r *Runtime) publishing(ctx context.Context, found container.InspectRespons
 	return proxy.NetworkSettings, err
 }
 
+// publishedIn is publishing for a row of a list.
+func publishedIn(all []container.Summary, row container.Summary) []core.PortMapping {
+	publisher := publisherOf(row.Labels, row.HostConfig.NetworkMode)
+	if publisher == "" {
+		return listedPorts(row.Ports)
+	}
+	for _, other := range all {
+		if nameOf(other.Names) == publisher {
+			return listedPorts(other.Ports)
+		}
+	}
+	return nil
+}
+
 func portsOf(settings *container.NetworkSettings) map[int]int {
 	ports := map[int]int{}
 	if settings == nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 )
 
-// TestProgramImage has an image whose content is compared, whoever has named it.
+// TestProgramImage has images with the right name, and the right content or another.
 func TestProgramImage(t *testing.T) {
 	program := []byte("a program")
 	ours := answer(http.StatusOK, imageOf("name", program, nil))

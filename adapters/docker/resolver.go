@@ -3,7 +3,6 @@ package docker
 import (
 	"context"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -321,14 +320,10 @@ func (r *Runtime) visited(ctx context.Context, id string) (networkID string) {
 		return known.visits
 	}
 	found, err := r.inspectContainer(ctx, id)
-	if err != nil || found.Config == nil {
+	if err != nil || found.Config == nil || !isWholeID(found.Config.Labels[core.LabelServes]) { // it may be a label of the image
 		return ""
 	}
-	serves := found.Config.Labels[core.LabelServes] // which may be a label of the image
-	if raw, err := hex.DecodeString(serves); err != nil || len(raw) != 32 {
-		return ""
-	}
-	on, err := r.engine.NetworkInspect(ctx, serves, network.InspectOptions{})
+	on, err := r.engine.NetworkInspect(ctx, found.Config.Labels[core.LabelServes], network.InspectOptions{})
 	if err != nil || isOurs(on) {
 		return ""
 	}

@@ -99,8 +99,6 @@ type stdio struct {
 	gate  string // what the program waits for
 	mark  string // of the gate's words
 
-	restricted bool // its network is
-
 	id       string // the container's full one
 	created  bool   // it has not been started
 	fleeting bool   // the container's log is removed at its exit
@@ -113,10 +111,7 @@ func stdioFor(cfg core.Config) stdio {
 func stdioOf(config *container.Config) stdio {
 	gate, mark := gateOf(config)
 	stdin := config.OpenStdin && gate != gateLastLine
-	return stdio{
-		tty: config.Tty, stdin: stdin, once: stdin && config.StdinOnce && !config.Tty, gate: gate, mark: mark,
-		restricted: config.Labels[labelRestricted] != "",
-	}
+	return stdio{tty: config.Tty, stdin: stdin, once: stdin && config.StdinOnce && !config.Tty, gate: gate, mark: mark}
 }
 
 // stream carries a hijacked connection's bytes to and from a caller's streams.
@@ -124,7 +119,6 @@ type stream struct {
 	conn       hijacked
 	opts       core.AttachOptions
 	tty        bool
-	restricted bool   // the network of the container is
 	gate, mark string // of the container
 	halfClose  bool   // else the engine takes the end of the input for that of the stream
 	backlog    *driver.Backlog
@@ -139,7 +133,7 @@ func newStream(conn hijacked, opts core.AttachOptions) *stream {
 
 // setUp says what is at the other end.
 func (s *stream) setUp(end stdio) {
-	s.tty, s.halfClose, s.restricted, s.gate, s.mark = end.tty, end.once, end.restricted, end.gate, end.mark
+	s.tty, s.halfClose, s.gate, s.mark = end.tty, end.once, end.gate, end.mark
 	if !end.stdin {
 		s.opts.Stdin = nil
 	}

@@ -84,7 +84,7 @@ func (r *Runtime) ReleaseContainer(ctx context.Context, id string) error {
 	if err != nil || hold == nil {
 		return err
 	}
-	begun, err := r.holds.AwaitBegun(ctx, hold)
+	begun, err := hold.AwaitBegun(ctx)
 	switch {
 	case err != nil:
 		return failure(op, id, nil, err)

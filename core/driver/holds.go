@@ -19,6 +19,7 @@ type Hold struct {
 	start       sync.Once
 	begun       chan struct{}
 	begin       sync.Once
+	hasBegun    bool // read it after begun
 	opened      bool
 	attachments int
 }
@@ -37,23 +38,28 @@ func (h *Holds) Begin(id string) *Hold {
 func (h *Hold) Started() { h.start.Do(func() { close(h.started) }) }
 
 // Begun notes that the program has been let begin.
-func (h *Hold) Begun() { h.begin.Do(func() { close(h.begun) }) }
+func (h *Hold) Begun() { h.decide(true) }
+
+func (h *Hold) decide(begun bool) {
+	h.begin.Do(func() {
+		h.hasBegun = begun
+		close(h.begun)
+	})
+}
 
 // AwaitBegun waits until the program of a released hold has been let begin, or cannot any
 // more because StartAttached has returned, or ctx ends, and then returns ctx's error.
-func (h *Holds) AwaitBegun(ctx context.Context, hold *Hold) (begun bool, err error) {
+func (h *Hold) AwaitBegun(ctx context.Context) (begun bool, err error) {
 	select {
-	case <-hold.begun:
+	case <-h.begun:
 	case <-ctx.Done():
 		select { // both may be true
-		case <-hold.begun:
+		case <-h.begun:
 		default:
 			return false, ctx.Err()
 		}
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return hold.opened, nil
+	return h.hasBegun, nil
 }
 
 // AwaitStart waits until a StartAttached has started the container, whose program is then
@@ -78,7 +84,7 @@ func (h *Holds) End(id string, hold *Hold) {
 	if hold.attachments > 0 {
 		return
 	}
-	hold.Begun() // or it never will
+	hold.decide(false)
 	if h.holds[id] == hold {
 		delete(h.holds, id)
 		if !hold.isReleased() {

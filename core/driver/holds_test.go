@@ -90,7 +90,7 @@ func TestHoldsAwaitBegun(t *testing.T) {
 	var holds Holds
 	want := func(when string, hold *Hold, want bool) {
 		t.Helper()
-		if begun, err := holds.AwaitBegun(t.Context(), hold); begun != want || err != nil {
+		if begun, err := hold.AwaitBegun(t.Context()); begun != want || err != nil {
 			t.Errorf("%s: %t, %v", when, begun, err)
 		}
 	}
@@ -101,7 +101,7 @@ func TestHoldsAwaitBegun(t *testing.T) {
 	released, _ := holds.Release("id", false)
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := holds.AwaitBegun(ended, released); !errors.Is(err, context.Canceled) {
+	if _, err := released.AwaitBegun(ended); !errors.Is(err, context.Canceled) {
 		t.Errorf("before the program begins: %v", err)
 	}
 	go func() {
@@ -116,4 +116,10 @@ func TestHoldsAwaitBegun(t *testing.T) {
 	released, _ = holds.Release("id", false)
 	holds.End("id", hold)
 	want("when the start has ended before", released, false)
+
+	hold = holds.Begin("id")
+	released, _ = holds.Release("id", false)
+	_, _ = holds.Await(t.Context(), hold)
+	holds.End("id", hold)
+	want("when the release was refused", released, false)
 }

@@ -37,7 +37,7 @@ func TestGateOpensByItsMark(t *testing.T) {
 		{"lMARK", "typed\nMARK\nits own", "its own", 0},
 		{"lMARK", "MARK", "", 125},
 		{"lMARK", "", "", 125},
-		{"LMARK", "typed\nMARK\nnobody's", "", 0},
+		{"LMARK", "typed\nMARK\nnot read", "", 0},
 		{"lABAB", "ABABAB\nABA\nABAB\nits own", "its own", 0},
 	} {
 		command := exec.Command(gate, test.mode, "cat")

@@ -112,20 +112,20 @@ func TestWarnings(t *testing.T) {
 	home := t.TempDir()
 	state := filepath.Join(home, "state", "moat")
 	link := filepath.Join(t.TempDir(), "link")
-	if err := errors.Join(os.MkdirAll(filepath.Join(state, "runs"), 0o700), os.Mkdir(filepath.Join(home, "work"), 0o700), os.Symlink(home, link)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Join(state, "runs"), 0o700), os.Mkdir(filepath.Join(home, "project"), 0o700), os.Symlink(home, link)); err != nil {
 		t.Fatal(err)
 	}
 	for source, want := range map[string]string{
 		home:                                "whole home",
 		filepath.Dir(home):                  "whole home",
 		link:                                "whole home",
-		link + "/work/..":                   "whole home",
+		link + "/project/..":                "whole home",
 		"/":                                 "whole home",
 		state:                               "knows of your runs",
 		filepath.Join(home, "state"):        "knows of your runs",
 		filepath.Join(link, "state/moat"):   "knows of your runs",
 		filepath.Join(state, "runs"):        "knows of your runs",
-		filepath.Join(home, "work"):         "",
+		filepath.Join(home, "project"):      "",
 		filepath.Join(home, "missing"):      "",
 		filepath.Join(home, "state", "mo"):  "",
 		filepath.Dir(link):                  "",
