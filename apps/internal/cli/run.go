@@ -104,7 +104,7 @@ func (a *app) run(ctx context.Context, spec run.Spec, options runOptions) error 
 	ctx = optional.WithPullProgress(ctx, printer.show)
 	return a.relayed(ctx, func(ctx context.Context, engine *wiring.Engine, relay *relay) (err error) {
 		var atMemoryLimit atomic.Bool
-		store := a.store(engine)
+		began, store := false, a.store(engine)
 		r, err := run.New(engine, spec, run.Options{
 			Store: store, Attached: !spec.Detached,
 			Progress: func(event run.Event) {
@@ -115,7 +115,9 @@ func (a *app) run(ctx context.Context, spec run.Spec, options runOptions) error 
 					if err := store.KeepEvidence(event.RunID, event.Evidence); err != nil {
 						a.printError(err)
 					}
-				case event.State == run.StateGone && !spec.Keep:
+				case event.State == run.StateRunning:
+					began = true
+				case event.State == run.StateRemoving && (!spec.Keep || !began): // not later: a killed process leaves nothing that leads to it
 					store.ForgetEvidence(event.RunID)
 				}
 			},

@@ -218,7 +218,7 @@ func (s Store) Ended() (ids []string) {
 	return ids
 }
 
-// Forget removes the file of a run of which nothing is left on this engine, unless its
+// Forget removes the files of a run of which nothing is left on this engine, unless its
 // process lives or it has got things elsewhere. Where it was seen here, the engine only
 // has several names.
 func (s Store) Forget(id string, seen bool) {
@@ -228,6 +228,7 @@ func (s Store) Forget(id string, seen bool) {
 	}
 	defer func() { _ = file.Close() }()
 	if where, _, err := readLock(file); err == nil && isCurrent(file) && (seen || where == "" || where == s.endpoint) {
+		s.ForgetEvidence(id) // first: afterwards nothing would lead to it
 		_ = os.Remove(file.Path())
 	}
 }

@@ -180,7 +180,8 @@ func TestEvidence(t *testing.T) {
 		t.Errorf("it is taken for a run: %q", ended)
 	}
 	s.ForgetEvidence("")
-	s.ForgetEvidence("run")
+	s.mustClaim(t, "run").Release(run.EndingPartial)
+	s.Forget("run", false)
 	if found, err := s.Evidence("run"); found != nil || err != nil {
 		t.Errorf("forgotten it is %+v, %v", found, err)
 	}
