@@ -211,6 +211,7 @@ up() {
 
 docker_up() {
 	if [[ ! $(pid_of containerd) ]]; then
+		rm -f "$run/containerd.sock" # of one that was killed: dockerd would wait at it in vain
 		start containerd containerd --config="$run/containerd.toml"
 		wait_for containerd 30 test -S "$run/containerd.sock"
 	fi
