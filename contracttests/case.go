@@ -47,7 +47,7 @@ func serially(c Case) Case {
 func Cases() []Case {
 	all := slices.Concat(
 		generalCases(), creationCases(), lifecycleCases(), waitCases(), listCases(), logCases(),
-		imageCases(), portCases(), attachCases(), execCases(), copyCases(), eventCases(), statsCases(), configCases(), limitCases(), networkCases(), networkManagerCases(), sidecarCases(), serviceCases(), buildCases(),
+		imageCases(), portCases(), attachCases(), execCases(), copyCases(), eventCases(), statsCases(), configCases(), limitCases(), networkCases(), networkManagerCases(), egressCases(), sidecarCases(), serviceCases(), buildCases(),
 	)
 	slices.SortFunc(all, func(a, b Case) int { return compareNumbers(a.Number, b.Number) })
 	return all

@@ -164,6 +164,16 @@ func (f *fixture) untested(reason string) {
 	}
 }
 
+// lacks ends the case, which is about something that the harness does not have.
+func (f *fixture) lacks(what string) {
+	f.Helper()
+	if noting, ok := f.TB.(interface{ Untested(reason string) }); ok {
+		noting.Untested(what)
+		f.SkipNow()
+	}
+	f.Fatal("not tested: " + what)
+}
+
 // unprivileged tells whether the engine's machine cannot start privileged containers.
 func (f *fixture) unprivileged() bool {
 	if f.h.Unprivileged == nil {

@@ -52,6 +52,15 @@ type Harness struct {
 	// "" when it can. nil: it can. (A machine that is a container itself often cannot.)
 	Unprivileged func() string
 
+	// EgressProxy returns the program of the proxy for restricted networks, as
+	// [optional.RestrictedNetworkConfig] has it. nil: the runtime has no such networks.
+	EgressProxy func(architecture string) ([]byte, error)
+
+	// OnHost returns a runtime on the same engine that starts containers in the network of
+	// the engine's host, of Image; the suite closes it. nil: New's does it, where it
+	// supports that.
+	OnHost func(t testing.TB) core.Runtime
+
 	// Dial connects to an address of the engine's machine, where ports are
 	// published. nil: a [net.Dialer].
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)

@@ -62,6 +62,8 @@ var obligations = map[string]obligation{
 	"CF-34":  {"Config", "Ports: of a range of host ports, one that is free."},
 	"CF-35":  {"Config", "PortBindings and Ports without an address: on 127.0.0.1, and nowhere else."},
 	"CF-36":  {"Config", "Env: what else there is comes from the image or is the container's own, such as HOME; nothing is passed on of what the engine, its host or this process has, such as HTTP_PROXY."},
+	"EG-01":  {"EgressRestricter.CreateRestrictedNetwork", "other containers are out of its reach, on the engine's usual network and on another restricted one, by TCP, UDP, ICMP and DNS, and by ports that they publish."},
+	"EG-02":  {"EgressRestricter.CreateRestrictedNetwork", "so is the engine's host, by its addresses on any network, by broadcast and multicast, and past the routes. Not even a datagram that has no answer arrives."},
 	"NM-01":  {"NetworkManager.CreateNetwork", "it is listed, under its ID and name, with Moat's labels."},
 	"NM-02":  {"NetworkManager.CreateNetwork", "a name that is taken: [ErrAlreadyExists]; one that no network can have: [ErrInvalidConfig], field Name."},
 	"NM-03":  {"NetworkManager.RemoveNetwork", "it is gone; missing: nil."},

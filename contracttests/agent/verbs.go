@@ -40,6 +40,10 @@ func init() { // a variable of these would refer to itself: some verbs take a st
 		"ask":   (*agent).ask,   // ask HOST PORT: connect, and write what is said there; fail if it is nothing
 		"find":  (*agent).find,  // find NAME: write the addresses of a name
 
+		// Attacks on a network
+		"hear": (*agent).hear, // hear PORT...: say "ready", then write what arrives by TCP and UDP at any address, for ever
+		"send": (*agent).send, // send WAY ADDRESS:PORT TEXT: as Attacker has it; write the outcome, which is no failure of the step
+
 		// The process
 		"env":      (*agent).env,      // env [NAME]: write the value of a variable, or the whole environment
 		"dir":      (*agent).dir,      // dir: write the working directory

@@ -67,6 +67,11 @@ type Target struct {
 	// that could be down.
 	Unreachable func() (core.Runtime, error)
 
+	// OnHost returns a runtime that starts containers in the network of the engine's host, as
+	// [contracttests.Harness] has it, by the endpoint of the candidate that is tested. nil:
+	// the runtime itself does.
+	OnHost func(endpoint string) (core.Runtime, error)
+
 	// Load adds an image to the engine, from an archive as `docker save` writes it. nil: the
 	// runtime has all of Images.
 	Load func(ctx context.Context, rt core.Runtime, archive io.Reader) error
@@ -115,6 +120,7 @@ const program = "moat-conform"
 
 type options struct {
 	runtime, run, agent, busybox, unprivileged string
+	proxy                                      string
 	registry, pullImage, missingImage          string
 	list, json                                 bool
 	parallel                                   int
@@ -136,6 +142,7 @@ func (o *options) parse(args []string, stderr io.Writer, names []string) error {
 	flags.IntVar(&o.parallel, "parallel", runtime.GOMAXPROCS(0), "maximum `number` of cases at once; by default as many as Go uses CPUs")
 	flags.StringVar(&o.agent, "agent", "", "`file` to put into the images as their agent: moat-conform, linked statically for the engine's architecture (default this program)")
 	flags.StringVar(&o.busybox, "busybox", "", "`file` with a static BusyBox for the images (default the one in PATH)")
+	flags.StringVar(&o.proxy, "proxy", "", "`file` with moat-proxy, linked statically for the engine's architecture, for restricted networks (default the one beside this program)")
 	flags.StringVar(&o.registry, "registry", "127.0.0.1:0", "`address` on which this program serves the image to pull, or none to leave pulls untested")
 	flags.StringVar(&o.pullImage, "pull-image", "", "`image` to pull from another registry, with the programs of the suite's images")
 	flags.StringVar(&o.missingImage, "missing-image", "", "`image` that this other registry does not have")
@@ -301,6 +308,14 @@ func (s *session) prepare(ctx context.Context) (contracttests.Harness, error) {
 		Image: images.Image, ConfigImage: images.ConfigImage,
 		PullImage: images.PullImage, MissingImage: images.MissingImage, UnreachableImage: images.UnreachableImage,
 		Unprivileged: func() string { return s.unprivileged },
+	}
+	if harness.EgressProxy, err = s.readProxy(); err != nil {
+		return contracttests.Harness{}, err
+	}
+	if s.OnHost != nil {
+		harness.OnHost = func(t testing.TB) core.Runtime {
+			return opened(t, func() (core.Runtime, error) { return s.OnHost(s.candidate.Endpoint) })
+		}
 	}
 	if s.Unreachable != nil {
 		harness.Unreachable = func(t testing.TB) core.Runtime { return opened(t, s.Unreachable) }

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -128,6 +129,24 @@ func (s *session) readAgent() (content []byte, arch string, err error) {
 		return nil, "", fmt.Errorf("%s cannot be the agent of the images: %w\nBuild it with CGO_ENABLED=0 GOOS=linux, or name such a build with --agent", path, err)
 	}
 	return content, arch, nil
+}
+
+// readProxy returns the program for restricted networks, nil where none is named and none is
+// beside this program.
+func (s *session) readProxy() (func(string) ([]byte, error), error) {
+	path := s.proxy
+	if path == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		path = filepath.Join(filepath.Dir(self), "moat-proxy")
+	}
+	content, err := os.ReadFile(path)
+	if s.proxy == "" && errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return func(string) ([]byte, error) { return content, nil }, err
 }
 
 // staticProgram returns the architecture of a Linux program that needs no other file, as Go calls it.

@@ -58,3 +58,26 @@ func TestFindBusyBox(t *testing.T) {
 		t.Error("a missing file is found")
 	}
 }
+
+func TestReadProxy(t *testing.T) {
+	read := func(named string) (func(string) ([]byte, error), error) {
+		return (&session{options: options{proxy: named}}).readProxy()
+	}
+	if program, err := read(""); program != nil || err != nil {
+		t.Errorf("without one beside this program: %v", err)
+	}
+	path := filepath.Join(t.TempDir(), "proxy")
+	if _, err := read(path); err == nil {
+		t.Error("a missing file is read")
+	}
+	if err := os.WriteFile(path, []byte(static), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	program, err := read(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if content, err := program("amd64"); string(content) != static || err != nil {
+		t.Errorf("it is %q, %v", content, err)
+	}
+}

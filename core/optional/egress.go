@@ -20,6 +20,13 @@ type EgressRestricter interface {
 	// ForceRemoveNetwork removes both, and RemoveNetwork does where nothing else is on the
 	// network. If creation fails, it removes the network. If ctx has ended, or the removal
 	// fails, the network may remain: the caller removes that of the ID beside the error.
+	//
+	// A container on it is hostile, and root:
+	//
+	//   - EG-01: other containers are out of its reach, on the engine's usual network and on
+	//     another restricted one, by TCP, UDP, ICMP and DNS, and by ports that they publish.
+	//   - EG-02: so is the engine's host, by its addresses on any network, by broadcast and
+	//     multicast, and past the routes. Not even a datagram that has no answer arrives.
 	CreateRestrictedNetwork(ctx context.Context, cfg RestrictedNetworkConfig) (RestrictedNetwork, error)
 
 	// ConfirmEgress tries to leave a restricted network from within a container whose

@@ -8,10 +8,14 @@ var Unsupported = map[string]string{
 	"RT-117": "the engine closes stdin together with the attachment",
 }
 
+const noEgress = "Podman's networks cannot be closed by Moat yet"
+
 // UnsupportedByPodman has those that it does not support with Podman.
 var UnsupportedByPodman = map[string]string{
 	"BM-14":  "Podman takes no link that leads out of a context",
 	"BM-15":  "builders take their DNS servers from their own settings",
+	"EG-01":  noEgress,
+	"EG-02":  noEgress,
 	"CF-34":  "Podman chooses no host port from a range",
 	"NM-10":  "Podman's networks let their containers reach each other",
 	"RT-117": "the engine closes stdin together with the attachment",

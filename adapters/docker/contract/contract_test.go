@@ -70,6 +70,7 @@ func harness(name, suffix string, options docker.Options) contracttests.Harness 
 		UnreachableImage: "127.0.0.1:1/moat/unreachable:latest",
 
 		Unprivileged: dockertest.LackingCapabilities,
+		EgressProxy:  dockertest.EgressProxy,
 		Dial:         dockertest.DialIn(os.Getenv("MOAT_TEST_NETNS" + suffix)),
 	}
 }

@@ -55,7 +55,7 @@ func unsupported() map[string]string {
 	}
 	for _, c := range contracttests.Cases() {
 		for prefix, reason := range map[string]string{
-			"NM-": noManager, "SM-": noManager, "SV-": noManager, "BM-": noManager,
+			"NM-": noManager, "SM-": noManager, "SV-": noManager, "BM-": noManager, "EG-": noManager,
 			"RT-10": noAttach, "RT-11": noAttach, "CF-20": noAttach, "CF-32": noAttach,
 			"RT-13": noExec, "RT-14": noFiles, "RT-15": "the example watches no events", "RT-16": "the example measures nothing",
 		} {

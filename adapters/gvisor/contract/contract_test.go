@@ -48,6 +48,14 @@ func harness(name, suffix string) contracttests.Harness {
 		UnreachableImage: "127.0.0.1:1/moat/unreachable:latest",
 
 		Unprivileged: dockertest.LackingCapabilities,
-		Dial:         dockertest.DialIn(os.Getenv("MOAT_TEST_NETNS" + suffix)),
+		EgressProxy:  dockertest.EgressProxy,
+		OnHost: func(t testing.TB) core.Runtime {
+			rt, err := docker.New(docker.Options{Host: host})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return rt
+		},
+		Dial: dockertest.DialIn(os.Getenv("MOAT_TEST_NETNS" + suffix)),
 	}
 }

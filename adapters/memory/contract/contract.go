@@ -68,4 +68,6 @@ var Unsupported = map[string]string{
 	"CF-24":  noKernel,
 	"CF-30":  noKernel,
 	"CF-35":  noNetwork,
+	"EG-01":  noNetwork,
+	"EG-02":  noNetwork,
 }

@@ -53,7 +53,8 @@ func targets() []conform.Target {
 			Unreachable: func() (core.Runtime, error) {
 				return gvisor.New(docker.Options{Host: nowhere}, gvisor.Options{})
 			},
-			Load: load,
+			OnHost: func(endpoint string) (core.Runtime, error) { return docker.New(docker.Options{Host: endpoint}) },
+			Load:   load,
 		},
 		{
 			Registration: detect.Registration{Name: "memory", Candidates: func() []detect.Candidate {

@@ -1,0 +1,82 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+)
+
+// attacker is a process that makes the operating system's calls.
+type attacker struct {
+	Process
+	Attacker
+}
+
+// TestAttacks has one process hear the attacks of another by loopback.
+func TestAttacks(t *testing.T) {
+	free, err := new(net.ListenConfig).Listen(context.Background(), "tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(free.Addr().String())
+	free.Close()
+	heard := make(chan string, 8)
+	for _, number := range []string{port, port} { // the second time it is taken
+		err = operatingSystem{}.Hear(number, func(network, text string) { heard <- network + " " + text })
+	}
+	if err == nil {
+		t.Error("a port can be listened on twice")
+	}
+	p := &process{args: []string{
+		"send tcp 127.0.0.1:" + port + " one", "send udp 127.0.0.1:" + port + " two", "send icmp 127.0.0.1:0 three",
+		"send tcp 127.0.0.1:1 four", "send udp [ff02::1%nowhere]:1 five", "send pigeon 127.0.0.1:1 six", "try send udp nowhere seven",
+	}}
+	if status := Run(attacker{p, operatingSystem{}}); status != 0 {
+		t.Errorf("it exits with %d: %s", status, &p.stderr)
+	}
+	for _, want := range []string{"tcp one", "udp two"} {
+		if got := <-heard; got != want {
+			t.Errorf("it hears %q, want %q", got, want)
+		}
+	}
+	lines := strings.Split(p.stdout.String(), "\n")
+	for i, want := range []string{"succeeded one", "succeeded two", "", "failed four ", "impossible five ", "failed six ", "failed"} {
+		if !strings.HasPrefix(lines[i], want) {
+			t.Errorf("the outcome is %q, want %q", lines[i], want)
+		}
+	}
+	if icmp := lines[2]; icmp != "succeeded three" && !strings.HasPrefix(icmp, "impossible three ") { // the kernel may not let this user
+		t.Errorf("the echo %s", icmp)
+	}
+}
+
+func TestHearing(t *testing.T) {
+	p := &process{args: []string{"hear 7 8"}, ended: make(chan struct{})}
+	ears := make(chan func(string, string), 2)
+	ended := make(chan int)
+	go func() { ended <- Run(attacker{p, deaf{ears: ears}}) }()
+	for _, port := range []string{"7", "8"} {
+		(<-ears)("udp", port+" \n")
+	}
+	close(p.ended)
+	<-ended
+	said := p.stdout.String()
+	for _, want := range []string{"ready\n", fmt.Sprintf("udp 7 %q\n", "7 \n"), fmt.Sprintf("udp 8 %q\n", "8 \n")} {
+		if !strings.Contains(said, want) {
+			t.Errorf("it says %q, want %q", said, want)
+		}
+	}
+}
+
+// deaf hears only the test.
+type deaf struct {
+	Attacker
+	ears chan func(network, text string)
+}
+
+func (d deaf) Hear(_ string, heard func(network, text string)) error {
+	d.ears <- heard
+	return nil
+}
