@@ -3,7 +3,7 @@
 #
 #   demo.sh [private]   private: on a private engine with gVisor, whatever engine the user has
 #
-# It changes nothing of the user's engine but for one small image. macOS has bash 3.2, so nothing newer is used here.
+# It leaves nothing on the user's engine but small images. macOS has bash 3.2, so nothing newer is used here.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 say() { echo "demo: $*" >&2; }
@@ -11,7 +11,7 @@ die() { say "$*"; exit 1; }
 trap 'exit 130' INT TERM
 
 say "building Moat: takes a minute on two cores the first time"
-make --no-print-directory moat
+make --no-print-directory moat proxy
 [[ -z ${SUDO_UID:-} ]] || chown -R "$SUDO_UID:$SUDO_GID" bin # or the user's next `make build` could not write there
 plain=
 moat() { bin/moat ${plain:+--no-sandbox} "$@"; }
@@ -53,7 +53,13 @@ if ! moat run --rm --pull never $image true 2>/dev/null; then
 fi
 
 script=$(mktemp "$PWD/bin/demo-XXXXXX") # engines in a virtual machine see a user's own directories, not /tmp
-trap 'rm -f "$script"' EXIT
+name=moat-${script##*/}                 # of the containers that a `moat run` outlives
+cleanup() {
+	trap '' INT TERM
+	moat rm -f "$name" "$name-server" >/dev/null 2>&1 || true # those that there are
+	rm -f "$script" "$script.log"
+}
+trap cleanup EXIT
 chmod 644 "$script"
 cat >"$script" <<'END'
 echo "I am $(id -un) on kernel $(uname -r)."
@@ -74,8 +80,49 @@ status=0
 moat run "${options[@]}" -v "$script:/script:ro" $image sh /script || status=$?
 echo "exit status: $status (the script's own)"
 echo "this machine's kernel: $(uname -sr)"
+
+# One server is both allowed.example and denied.example, so only the rule makes the difference. It writes a warning, since the
+# server's own network is open.
+answers=''
+egress() {
+	local address
+	moat run -d --name "$name-server" --network bridge $image \
+		sh -c 'mkdir /www && echo "hello from outside" >/www/index.html && exec httpd -f -p 8080 -h /www' || return
+	moat exec "$name-server" timeout 10 sh -c 'until nc 127.0.0.1 8080 </dev/null; do sleep 0.1; done' || return
+	address=$(moat inspect "$name-server" | sed -nE 's/.*"ipaddress": "([^"]+)".*/\1/p')
+	cat >"$script" <<-'END'
+		proxy=${http_proxy#http://} at=${http_proxy#*@}
+		credential=$(printf %s "${proxy%@*}" | base64 | tr -d '\n')
+		get() { # BusyBox's wget cannot use a proxy that has a password
+			echo >/tmp/answer
+			{
+				printf 'CONNECT %s HTTP/1.1\r\nHost: %s\r\nProxy-Authorization: Basic %s\r\nConnection: close\r\n\r\n' "$1" "$1" "$credential"
+				until grep -q HTTP/ /tmp/answer; do sleep 0.1; done # the proxy cuts a client that hangs up before
+				! grep -q ' 200 ' /tmp/answer || printf 'GET / HTTP/1.0\r\n\r\n'
+			} | nc "${at%:*}" "${at#*:}" >>/tmp/answer
+			echo "CONNECT $1: $(tr -d '\r' </tmp/answer | sed -n '2s/^[^ ]* //p'): $(tail -n 1 /tmp/answer)"
+		}
+		get allowed.example:8080
+		get denied.example:8080
+	END
+	moat run -d --name "$name" --egress allowed.example:8080 --egress-private "$address/32" \
+		--add-host allowed.example:"$address" --add-host denied.example:"$address" \
+		-v "$script:/script:ro" $image timeout 30 sh /script
+}
+if egress >"$script.log" 2>&1; then
+	echo "$ moat ${plain:+--no-sandbox }run -d --name demo --egress allowed.example:8080 … sh /script; moat logs -f demo; moat egress log demo | grep -v ended"
+	answers=$(moat logs -f "$name")
+	echo "$answers"
+	moat egress log "$name" | grep -v '"verdict":"ended"'
+elif grep -q 'not supported by this runtime' "$script.log"; then
+	answers=unsupported
+	say "the requests of a run with --egress are left out: $(sed -nE 's/.*(not supported by this runtime)/\1/p' "$script.log" | tail -n 1)"
+else
+	cat "$script.log" >&2
+fi
+
 if [[ $plain ]]; then
 	say "for a kernel of its own: install gVisor (docs/gvisor.md), or run 'make demo ENGINE=private'"
 	say "(that builds gVisor and starts a private engine beside yours; it needs root, and changes nothing of yours)"
 fi
-[[ $status == 42 ]]
+[[ $status == 42 && ($answers == unsupported || $answers == *': 200 '*': 403 '*) ]]
