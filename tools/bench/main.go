@@ -201,7 +201,11 @@ func atMost(moat, beside []time.Duration, than string, gate time.Duration) resul
 
 // asFast is the result of rows whose gate is 95 % of another's speed, in units a second.
 func asFast(moat, beside []time.Duration, than, unit string, units float64) result {
-	const gate = 0.95
+	return atSpeed(0.95, moat, beside, than, unit, units)
+}
+
+// atSpeed is asFast with another gate.
+func atSpeed(gate float64, moat, beside []time.Duration, than, unit string, units float64) result {
 	ratio, uncertain := compare(moat, beside, func(a, b float64) float64 { return b / a })
 	return result{
 		moat: rate(moat, unit, units), beside: rate(beside, unit, units) + " " + than,

@@ -59,6 +59,10 @@ func rows() []row {
 		{"moat run", cliRun("runsc")},
 		{"moat run --service redis", cliService},
 		{"moat run --egress", cliEgress},
+		{"egress proxy, body", egressBody},
+		{"egress proxy, tunnels", egressRate},
+		{"egress proxy, first byte", egressLatency},
+		{"egress proxy, memory", egressMemory},
 	}
 }
 
