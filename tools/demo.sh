@@ -56,7 +56,9 @@ script=$(mktemp "$PWD/bin/demo-XXXXXX") # engines in a virtual machine see a use
 name=moat-${script##*/}                 # of the containers that a `moat run` outlives
 cleanup() {
 	trap '' INT TERM
-	moat rm -f "$name" "$name-server" >/dev/null 2>&1 || true # those that there are
+	set -m # in a process group of its own, which a terminal's Ctrl-C does not reach
+	moat rm -f "$name" "$name-server" >/dev/null 2>&1 & # those that there are
+	wait $! || true
 	rm -f "$script" "$script.log"
 }
 trap cleanup EXIT
