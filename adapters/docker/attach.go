@@ -231,28 +231,36 @@ func (r *Runtime) startAttached(c *call, s *stream, id string, hold *driver.Hold
 		if err != nil || !open {
 			return err
 		}
-		if err := r.vetRelease(c, id, s.gate); err != nil {
-			return err
-		}
-		if s.tty {
-			if err := r.resize(ctx, c.op, c.object, height, width); err != nil {
-				return err
-			}
-		}
-		switch {
-		case s.gate == gateCall:
-			if err := r.callGate(ctx, id, s.mark); err != nil {
-				return err
-			}
-		case !s.tty:
-			_, _ = s.conn.Write(gateKey(s.mark)) // where it fails the container has ended, and the stream with it
-		}
-		hold.Begun()
-		return nil
+		err = r.letBegin(ctx, c, s, id, height, width)
+		hold.Decide(err == nil)
+		return err
 	}
 	err := r.start(c.ctx, c.object, false, 0, 0)
 	if err == nil {
 		hold.Started()
+	}
+	return err
+}
+
+// letBegin has the gate of a released container become its program. Where the container has
+// ended instead, the stream tells how.
+func (r *Runtime) letBegin(ctx context.Context, c *call, s *stream, id string, height, width uint) error {
+	if err := r.vetRelease(c, id, s.gate); err != nil {
+		return err
+	}
+	var err error
+	if s.tty {
+		err = r.resize(ctx, c.op, c.object, height, width)
+	}
+	switch {
+	case err != nil:
+	case s.gate == gateCall:
+		err = r.callGate(ctx, id, s.mark)
+	case !s.tty:
+		_, _ = s.conn.Write(gateKey(s.mark)) // where it fails the container has ended, and the stream with it
+	}
+	if ctx.Err() != nil && c.caller.Err() == nil {
+		return nil // the stream has ended meanwhile
 	}
 	return err
 }

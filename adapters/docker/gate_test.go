@@ -164,6 +164,9 @@ func TestReleaseOfATerminal(t *testing.T) {
 		t.Error("the terminal has a size before the release")
 	default:
 	}
+	if err := r.known.holds.AwaitStart(t.Context(), testID); err != nil { // the answer to the start may be on its way
+		t.Fatal(err)
+	}
 	if err := r.ReleaseContainer(t.Context(), testID); err != nil {
 		t.Fatal(err)
 	}

@@ -68,7 +68,7 @@ func (r *Runtime) StartAttached(ctx context.Context, id string, opts core.Attach
 			open, err := r.holds.Await(ctx, hold)
 			if open {
 				run.release()
-				hold.Begun()
+				hold.Decide(true)
 			}
 			return err
 		}

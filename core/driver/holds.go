@@ -37,10 +37,9 @@ func (h *Holds) Begin(id string) *Hold {
 // Started notes that the container has been started.
 func (h *Hold) Started() { h.start.Do(func() { close(h.started) }) }
 
-// Begun notes that the program has been let begin.
-func (h *Hold) Begun() { h.decide(true) }
-
-func (h *Hold) decide(begun bool) {
+// Decide notes whether the program has been let begin. The caller of Await that got open
+// calls it, whatever has happened.
+func (h *Hold) Decide(begun bool) {
 	h.begin.Do(func() {
 		h.hasBegun = begun
 		close(h.begun)
@@ -84,7 +83,9 @@ func (h *Holds) End(id string, hold *Hold) {
 	if hold.attachments > 0 {
 		return
 	}
-	hold.decide(false)
+	if !hold.opened { // or Decide is still to come: the program may have ended by now
+		hold.Decide(false)
+	}
 	if h.holds[id] == hold {
 		delete(h.holds, id)
 		if !hold.isReleased() {
@@ -94,7 +95,8 @@ func (h *Holds) End(id string, hold *Hold) {
 }
 
 // Await waits until the container is released, or ctx ends, and then returns ctx's error.
-// open is true for exactly one caller of each hold: that one must let the program begin.
+// open is true for exactly one caller of each hold: that one must let the program begin, and
+// call Decide.
 func (h *Holds) Await(ctx context.Context, hold *Hold) (open bool, err error) {
 	select {
 	case <-hold.released:

@@ -106,7 +106,7 @@ func TestHoldsAwaitBegun(t *testing.T) {
 	}
 	go func() {
 		_, _ = holds.Await(t.Context(), hold)
-		hold.Begun()
+		hold.Decide(true)
 	}()
 	want("when it begins", released, true)
 	holds.End("id", hold)
@@ -120,6 +120,14 @@ func TestHoldsAwaitBegun(t *testing.T) {
 	hold = holds.Begin("id")
 	released, _ = holds.Release("id", false)
 	_, _ = holds.Await(t.Context(), hold)
+	hold.Decide(false)
 	holds.End("id", hold)
 	want("when the release was refused", released, false)
+
+	hold = holds.Begin("id")
+	released, _ = holds.Release("id", false)
+	_, _ = holds.Await(t.Context(), hold)
+	holds.End("id", hold)
+	hold.Decide(true)
+	want("when the program has ended before it is known that it began", released, true)
 }
