@@ -3,7 +3,6 @@ package contracttests
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -558,23 +557,4 @@ func resizeOutOfRange(f *fixture) {
 	f.wantField("height 65536", f.rt.ResizeTTY(f.ctx, id, 65536, 80), "height")
 	f.wantField("width 0", f.rt.ResizeTTY(f.ctx, id, 24, 0), "width")
 	f.wantField("width 65536", f.rt.ResizeTTY(f.ctx, id, 24, 65536), "width")
-}
-
-func firewall(f *fixture) {
-	id := f.create(f.idle())
-	for _, proxy := range []struct {
-		host string
-		port int
-	}{{"", 3128}, {"127.0.0.1", 0}, {"127.0.0.1", -1}, {"127.0.0.1", 65536}} {
-		err := f.rt.SetupFirewall(f.ctx, id, proxy.host, proxy.port)
-		f.wantClass(fmt.Sprintf("a firewall for %q:%d", proxy.host, proxy.port), err, core.ErrInvalidConfig)
-	}
-	if optional.CapabilitiesOf(f.rt).EnforcedEgress {
-		f.must(f.rt.SetupFirewall(f.ctx, id, "127.0.0.1", 3128))
-		return
-	}
-	err := f.rt.SetupFirewall(f.ctx, id, "127.0.0.1", 3128)
-	if !errors.Is(err, core.ErrUnsupported) && !errors.Is(err, core.ErrPolicyNotEnforced) {
-		f.Errorf("a firewall that is not guaranteed returned %v", err)
-	}
 }

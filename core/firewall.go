@@ -4,11 +4,19 @@ import "context"
 
 // Firewall restricts where a container may connect.
 type Firewall interface {
-	// SetupFirewall lets the container reach proxyHost:proxyPort and nothing else,
+	// SetupFirewall lets the container reach proxyHost:proxyPort over TCP and nothing else,
 	// enforced from outside the container. Where that cannot be guaranteed it
 	// returns [ErrPolicyNotEnforced] or [ErrUnsupported]; it never weakens silently.
+	// proxyHost is an address, or a name whose address at the time of the call counts, as
+	// containers see it: of the engine's host, that of [Ports.GetHostAddress]. The proxy must
+	// answer.
 	//
-	//   - RT-120: a port outside 1 to 65535 or an empty host: [ErrInvalidConfig].
+	// A created container is closed from its first instruction on. Of a running one, which
+	// some runtimes refuse, connections end; if it is not certain that it is closed, it is
+	// killed. The firewall stays until the container is removed.
+	//
+	//   - RT-120: it holds, or is refused; a port outside 1 to 65535 or an empty host:
+	//     [ErrInvalidConfig]; a proxy that does not answer: [ErrPolicyNotEnforced].
 	SetupFirewall(ctx context.Context, id string, proxyHost string, proxyPort int) error
 }
 

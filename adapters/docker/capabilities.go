@@ -1,14 +1,13 @@
 package docker
 
 import (
-	"context"
-
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/optional"
 	"github.com/moatproject/moat/core/services"
 )
 
-// Capabilities tells what an engine does for this adapter.
+// Capabilities tells what an engine does for this adapter. EnforcedEgress is false until a
+// check of this Runtime has shown that a restriction holds.
 func (r *Runtime) Capabilities() optional.Capabilities {
 	isolation := optional.IsolationContainer
 	if r.options.Sandbox != nil {
@@ -21,6 +20,7 @@ func (r *Runtime) Capabilities() optional.Capabilities {
 		CPULimit:        true,
 		PidsLimit:       true,
 		NoNewPrivileges: true,
+		EnforcedEgress:  r.firewalls.enforces(),
 		Mounts:          true,
 		PublishedPorts:  true,
 		NetworkModes:    true,
@@ -44,15 +44,3 @@ func (r *Runtime) SidecarManager() core.SidecarManager { return services.NewSide
 
 // ServiceManager returns core's, on this runtime: the same at each call.
 func (r *Runtime) ServiceManager() core.ServiceManager { return r.services }
-
-// SetupFirewall is not supported.
-func (r *Runtime) SetupFirewall(_ context.Context, id string, proxyHost string, proxyPort int) error {
-	if err := core.ValidateProxy(proxyHost, proxyPort); err != nil {
-		return err
-	}
-	return lacking("set up firewall", id)
-}
-
-func lacking(op, object string) error {
-	return &core.Error{Op: op, Runtime: core.RuntimeDocker, Object: object, Class: core.ErrUnsupported}
-}

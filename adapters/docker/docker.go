@@ -75,6 +75,7 @@ type Runtime struct {
 
 	resolvers     resolvers
 	restrictions  restrictions
+	firewalls     firewalls
 	programImages sync.Map // IDs by name
 	routes        string   // the file that lists this machine's
 	services      core.ServiceManager

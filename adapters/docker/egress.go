@@ -308,12 +308,28 @@ func (n *networks) ConfirmEgress(ctx context.Context, id string) (evidence optio
 		}
 	}
 	of.confirmed.Store(found.ID, nil)
+	r.firewalls.enforce()
 	return evidence, nil
 }
 
 // gather makes the attempts from within a container.
-func (r *Runtime) gather(ctx context.Context, of *restriction, id string) (evidence optional.EgressEvidence, err error) {
+func (r *Runtime) gather(ctx context.Context, of *restriction, id string) (optional.EgressEvidence, error) {
 	of.listened++
+	return r.gatherBy(ctx, of, func(attempts []string) (string, error) {
+		var stdout, stderr bytes.Buffer
+		code, err := r.Exec(ctx, id, optional.ExecOptions{
+			Cmd: append([]string{checkPath}, attempts...), User: "0", AttachOptions: core.AttachOptions{Stdout: &stdout, Stderr: &stderr},
+		})
+		if err == nil && code != 0 {
+			err = fmt.Errorf("the check has exited with status %d: %s", code, stderr.String())
+		}
+		return stdout.String(), err
+	})
+}
+
+// gatherBy has a check make the attempts, while the guard listens for the of.listened-th
+// time, and reads what the check has printed.
+func (r *Runtime) gatherBy(ctx context.Context, of *restriction, check func(attempts []string) (string, error)) (evidence optional.EgressEvidence, err error) {
 	port, err := r.listenOnHost(ctx, of.network.ID, of.listened)
 	if err != nil {
 		return evidence, err
@@ -322,17 +338,11 @@ func (r *Runtime) gather(ctx context.Context, of *restriction, id string) (evide
 	if err != nil {
 		return evidence, err
 	}
-	cmd := []string{checkPath}
+	var words []string
 	for _, attempt := range attempts {
-		cmd = append(cmd, attempt.Network+":"+attempt.Address.String())
+		words = append(words, attempt.Network+":"+attempt.Address.String())
 	}
-	var stdout, stderr bytes.Buffer
-	code, err := r.Exec(ctx, id, optional.ExecOptions{
-		Cmd: cmd, User: "0", AttachOptions: core.AttachOptions{Stdout: &stdout, Stderr: &stderr},
-	})
-	if err == nil && code != 0 {
-		err = fmt.Errorf("the check has exited with status %d: %s", code, stderr.String())
-	}
+	said, err := check(words)
 	if err != nil {
 		return evidence, err
 	}
@@ -341,12 +351,12 @@ func (r *Runtime) gather(ctx context.Context, of *restriction, id string) (evide
 		return evidence, err
 	}
 	results := map[string]string{}
-	for line := range strings.Lines(stdout.String()) {
+	for line := range strings.Lines(said) {
 		attempt, result, _ := strings.Cut(strings.TrimSpace(line), " ")
 		results[attempt] = result
 	}
-	for i, attempt := range cmd[1:] {
-		attempts[i].Result = results[attempt]
+	for i, word := range words {
+		attempts[i].Result = results[word]
 	}
 	evidence.Time, evidence.Attempts = time.Now(), attempts
 	return evidence, nil

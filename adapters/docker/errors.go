@@ -376,6 +376,11 @@ func isAddressTaken(err error) bool {
 	return err != nil && strings.Contains(strings.ToLower(err.Error()), "address already in use")
 }
 
+// isNotConnected tells that a container to be disconnected is not on that network.
+func isNotConnected(err error) bool {
+	return err != nil && strings.Contains(strings.ToLower(err.Error()), "is not connected to")
+}
+
 // isStillborn tells the start of a container whose process ended before it became the
 // program.
 func isStillborn(err error) bool {

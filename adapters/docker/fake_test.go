@@ -121,7 +121,7 @@ const aProxy = "the proxy for amd64"
 func programImagesOnly(w http.ResponseWriter, r *http.Request) {
 	ref := strings.TrimSuffix(r.PathValue("name"), "/json")
 	found := map[string]any{programImage("proxy", []byte(aProxy)): imageOf("proxy", []byte(aProxy), nil)}
-	for _, name := range []string{"guard", "resolver"} {
+	for _, name := range []string{"check", "guard", "resolver"} {
 		for _, architecture := range []string{"amd64", "arm64"} {
 			program, _ := programs.Read(name, architecture)
 			found[programImage(name, program)] = imageOf(name, program, nil)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -35,15 +36,20 @@ func bridgeOf(found network.Inspect) string {
 	return "br-" + found.ID[:shortLength]
 }
 
-// createGuard creates the guard of a network.
-func (r *Runtime) createGuard(ctx context.Context, found network.Inspect) error {
+// createGuard creates the guard of a network. It drops all but TCP to the exceptions, of
+// which there can be one.
+func (r *Runtime) createGuard(ctx context.Context, found network.Inspect, exceptions ...netip.AddrPort) error {
 	binary, err := r.program(ctx, guardProgram, "Use a network that is not internal")
 	if err != nil {
 		return err
 	}
+	words := []string{bridgeOf(found)}
+	for _, exception := range exceptions {
+		words = append(words, exception.String())
+	}
 	return r.createHelper(ctx, helperSpec{
 		name: guardName(found.ID), program: guardProgram, binary: binary,
-		config: container.Config{Cmd: []string{bridgeOf(found)}, Labels: labelsOn(found)},
+		config: container.Config{Cmd: words, Labels: labelsOn(found)},
 		hostConfig: container.HostConfig{
 			NetworkMode: network.NetworkHost, UsernsMode: "host", CapAdd: []string{"NET_ADMIN"}, ReadonlyRootfs: true,
 			RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyAlways}, // as when the host starts again

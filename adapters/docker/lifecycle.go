@@ -42,6 +42,9 @@ func (r *Runtime) start(ctx context.Context, id string, tty bool, height, width 
 			return c.failed(err)
 		}
 	}
+	if err := r.vetFirewall(c, id); err != nil {
+		return err
+	}
 	r.known.move(id, starting)
 	if err := r.engine.ContainerStart(c.ctx, id, container.StartOptions{}); err != nil {
 		r.known.move(id, created)
@@ -107,11 +110,18 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
 	}
 	defer c.end()
 	visited := r.visited(c.ctx, id)
-	if err := r.remove(c.ctx, id); err != nil {
+	found, firewall, err := r.firewalls.of(c.ctx, r, id)
+	if err == nil {
+		err = r.remove(c.ctx, id)
+	}
+	if err != nil {
 		return c.failed(err)
 	}
 	r.known.forget(id)
 	r.leaveNetwork(c.ctx, visited)
+	if firewall != "" {
+		return r.removeFirewall(c.ctx, found.ID, firewall)
+	}
 	return nil
 }
 

@@ -165,16 +165,8 @@ func TestPortsOfTheProxy(t *testing.T) {
 	}
 }
 
-func TestUnsupportedMethods(t *testing.T) {
+func TestServiceManager(t *testing.T) {
 	r := startFake(t).runtime(t)
-	for name, err := range map[string]error{
-		"SetupFirewall": r.SetupFirewall(t.Context(), testID, "127.0.0.1", 3128),
-	} {
-		failure, ok := errors.AsType[*core.Error](err)
-		if !ok || !errors.Is(err, core.ErrUnsupported) || failure.Object != testID {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
 	if r.ServiceManager() != r.ServiceManager() {
 		t.Error("there are several service managers")
 	}

@@ -3,6 +3,7 @@ package gvisor
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -130,9 +131,11 @@ func TestInternalNetwork(t *testing.T) {
 	})
 }
 
+type way struct{ word, success string }
+
 // ways are what a workload without capabilities tries: the words of testdata/asks, and what
 // each prints where it succeeds. Datagrams are seen by who receives them.
-var ways = []struct{ word, success string }{
+var ways = []way{
 	{"reach=" + dockertest.OutsideAddress + ":80", greeting},
 	{"reach=" + dockertest.EngineAddress + ":80", greeting},
 	{"reach=172.17.0.1:80", greeting},  // the host on the engine's usual network
@@ -275,6 +278,140 @@ func tryToLeave(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime, progr
 	evidence := restricted.Evidence()
 	if evidence.Dropped == 0 || evidence.Arrived != 0 || len(evidence.Attempts) < 7 {
 		t.Errorf("the evidence is %+v", evidence)
+	}
+}
+
+// TestFirewall lets workloads try what leads past a firewall, to a proxy on the engine's host
+// and to one elsewhere.
+func TestFirewall(t *testing.T) {
+	onInternets(t, func(t *testing.T, e *dockertest.Throwaway, program string, rts map[string]*docker.Runtime) {
+		for _, scope := range []string{"all", "default"} {
+			e.Inside("sysctl", "-qw", "net.ipv4.conf."+scope+".rp_filter=0")
+		}
+		for name, rt := range rts {
+			for where, proxy := range map[string]string{"host": dockertest.EngineAddress, "elsewhere": dockertest.OutsideAddress, "name": "proxy.example"} {
+				if where != "host" && name == "sandboxed" {
+					continue // its guard is the same
+				}
+				t.Run(name+", "+where, func(t *testing.T) { tryFirewall(t, e, rt, program, proxy) })
+			}
+			t.Run(name+", running", func(t *testing.T) { tryFirewallLater(t, rt, program) })
+		}
+	})
+}
+
+func tryFirewall(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime, program, proxy string) {
+	const port = 80
+	tries := []way{
+		{"reach=" + dockertest.OutsideAddress + ":80", greeting},
+		{"reach=" + dockertest.OutsideAddress + ":8080", greeting},
+		{"reach=" + dockertest.EngineAddress + ":80", greeting},
+		{"reach=172.17.0.1:80", greeting},
+		{"send=255.255.255.255:4444", "sent"},
+		{"send=224.0.0.1:4444", "sent"},
+		{"send=" + dockertest.EngineAddress + ":4444", "sent"},
+		{"send=" + proxy + ":4444", "sent"},
+	}
+	if proxy == dockertest.EngineAddress { // it takes ten seconds to fail
+		tries = append(tries, way{"text=" + dockertest.BigName, strconv.Itoa(dockertest.BigLength)})
+	}
+	host := dockertest.CountDatagrams(t, e.Namespace(), ":4444")
+	cfg := core.Config{
+		Image: baseImage, Cmd: []string{"/asks"}, Mounts: []core.MountConfig{{Source: program, Target: "/asks", ReadOnly: true}},
+		ExtraHosts: []string{"proxy.example:" + dockertest.EngineAddress},
+	}
+	for _, try := range tries {
+		cfg.Cmd = append(cfg.Cmd, try.word)
+	}
+	open := create(t, rt, cfg)
+	said := strings.Split(answer(t, rt, open), "\n")
+	for i, try := range tries {
+		if said[i] != try.success {
+			t.Errorf("without a firewall, %s: %s", try.word, said[i])
+		}
+	}
+	if host.Count() == 0 {
+		t.Error("without a firewall no datagram has reached the host")
+	}
+	mustLeave(t, rt, open)
+
+	id := create(t, rt, cfg)
+	must(t, rt.SetupFirewall(t.Context(), id, proxy, port))
+	must(t, rt.SetupFirewall(t.Context(), id, proxy, port))
+	if err := rt.SetupFirewall(t.Context(), id, proxy, 81); !errors.Is(err, core.ErrAlreadyExists) {
+		t.Errorf("another one: %v", err)
+	}
+	if !rt.Capabilities().EnforcedEgress {
+		t.Error("it is not known that it is enforced")
+	}
+	before := host.Count()
+	said = strings.Split(answer(t, rt, id), "\n")
+	for i, try := range tries {
+		allowed := try.word == "reach="+proxy+":80" || proxy == "proxy.example" && try.word == "reach="+dockertest.EngineAddress+":80"
+		if succeeds := said[i] == try.success && try.success != "sent"; succeeds != allowed {
+			t.Errorf("that %s succeeds is %t: %s", try.word, succeeds, said[i])
+		}
+	}
+	if got := host.Count() - before; got != 0 {
+		t.Errorf("%d datagrams have reached the host", got)
+	}
+
+	must(t, e.Client(e.Host()).NetworkConnect(t.Context(), "bridge", id, nil))
+	if err := rt.StartContainer(t.Context(), id); !errors.Is(err, core.ErrPolicyNotEnforced) {
+		t.Errorf("with another network: %v", err)
+	}
+	must(t, rt.SetupFirewall(t.Context(), id, proxy, port))
+	must(t, rt.StartContainer(t.Context(), id))
+	mustLeave(t, rt, id)
+	left, err := rt.NetworkManager().ListNetworks(t.Context())
+	must(t, err)
+	containers, err := rt.ListContainers(t.Context())
+	must(t, err)
+	if len(left)+len(containers) > 0 {
+		t.Errorf("left are %v, %v", left, containers)
+	}
+}
+
+// tryFirewallLater sets a firewall up for a container that runs.
+func tryFirewallLater(t *testing.T, rt *docker.Runtime, program string) {
+	id := start(t, rt, core.Config{
+		Image: baseImage, Cmd: []string{"sleep", "600"}, Mounts: []core.MountConfig{{Source: program, Target: "/asks", ReadOnly: true}},
+	})
+	reaches := func(host string) bool {
+		var said strings.Builder
+		_, err := rt.Exec(t.Context(), id, optional.ExecOptions{Cmd: []string{"/asks", "reach=" + host + ":80"}, AttachOptions: core.AttachOptions{Stdout: &said}})
+		must(t, err)
+		return strings.TrimSpace(said.String()) == greeting
+	}
+	if !reaches(dockertest.EngineAddress) || !reaches(dockertest.OutsideAddress) {
+		t.Fatal("it reaches nothing without a firewall")
+	}
+	err := rt.SetupFirewall(t.Context(), id, dockertest.EngineAddress, 80)
+	if rt.Capabilities().Isolation == optional.IsolationSandbox {
+		if !errors.Is(err, core.ErrUnsupported) || reaches(dockertest.OutsideAddress) == false {
+			t.Errorf("a running sandbox: %v", err)
+		}
+		mustLeave(t, rt, id)
+		return
+	}
+	must(t, err)
+	if !reaches(dockertest.EngineAddress) || reaches(dockertest.OutsideAddress) {
+		t.Error("it does not reach the proxy alone")
+	}
+	// Where the proxy does not answer, the container is killed.
+	second := start(t, rt, core.Config{Image: baseImage, Cmd: []string{"sleep", "600"}})
+	if err := rt.SetupFirewall(t.Context(), second, dockertest.EngineAddress, 9); !errors.Is(err, core.ErrPolicyNotEnforced) {
+		t.Errorf("without a proxy: %v", err)
+	}
+	if code, err := rt.WaitContainer(t.Context(), second); err != nil || code != 137 {
+		t.Errorf("it has ended with %d, %v", code, err)
+	}
+	mustLeave(t, rt, id)
+	mustLeave(t, rt, second)
+	left, err := rt.NetworkManager().ListNetworks(t.Context())
+	must(t, err)
+	if len(left) > 0 {
+		t.Errorf("left are %v", left)
 	}
 }
 

@@ -33,9 +33,6 @@ type Egress struct {
 	Hosts   []string       // entries for the proxy's /etc/hosts, "HOST:IP"
 }
 
-// dangerous are the capabilities with which a workload could change or leave its network.
-var dangerous = []string{"ALL", "BPF", "DAC_READ_SEARCH", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO"}
-
 func (e *Egress) validate(s Spec) error {
 	if _, err := egress.ParseRules(e.Rules...); err != nil {
 		return err
@@ -55,7 +52,7 @@ func (e *Egress) validate(s Spec) error {
 		return core.Invalid("Egress", "the input of a detached run would end when its program begins")
 	}
 	for _, name := range s.Workload.CapAdd {
-		if slices.Contains(dangerous, strings.TrimPrefix(strings.ToUpper(name), "CAP_")) {
+		if egress.IsEscape(name) {
 			return core.Invalid("Egress", "with the capability %s a workload could change or leave its network", name)
 		}
 	}

@@ -218,6 +218,9 @@ func newJudge(r Reaper, owner string, all managed) judge {
 	}
 	for _, info := range all.containers {
 		run, role := info.Labels[core.LabelRunID], info.Labels[core.LabelRole]
+		if role != core.RoleAdapter {
+			j.served[info.ID] = true
+		}
 		if role == core.RoleMain {
 			j.mains[run] = info
 		}
@@ -241,10 +244,10 @@ func (j judge) judge(all managed) (orphans []Orphan, unknown []string) {
 		}
 	}
 	for _, info := range all.networks {
-		if j.isOver(info.Labels) {
+		if reason := j.network(info); reason != "" {
 			orphans = append(orphans, Orphan{
 				Kind: KindNetwork, ID: info.ID, Name: info.Name, RunID: info.Labels[core.LabelRunID],
-				Role: info.Labels[core.LabelRole], Reason: "its run is over",
+				Role: info.Labels[core.LabelRole], Reason: reason,
 			})
 		}
 	}
@@ -254,12 +257,7 @@ func (j judge) judge(all managed) (orphans []Orphan, unknown []string) {
 // container returns why one is an orphan, or "".
 func (j judge) container(info core.Info) string {
 	if info.Labels[core.LabelRole] == core.RoleAdapter {
-		expires, err := time.Parse(time.RFC3339, info.Labels[core.LabelExpires])
-		over := err == nil && j.now.After(expires) || j.isOver(info.Labels)
-		if over && !j.served[info.Labels[core.LabelServes]] {
-			return "nothing needs it any more"
-		}
-		return ""
+		return j.helper(info.Labels)
 	}
 	if !j.isOver(info.Labels) {
 		return ""
@@ -273,6 +271,27 @@ func (j judge) container(info core.Info) string {
 		return "it runs, but its `moat run` was killed"
 	}
 	return "it runs, but its run is over"
+}
+
+// network returns why one is an orphan, or "".
+func (j judge) network(info core.NetworkInfo) string {
+	if info.Labels[core.LabelServes] != "" {
+		return j.helper(info.Labels)
+	}
+	if j.isOver(info.Labels) {
+		return "its run is over"
+	}
+	return ""
+}
+
+// helper returns why an adapter's own object is an orphan, or "".
+func (j judge) helper(labels map[string]string) string {
+	expires, err := time.Parse(time.RFC3339, labels[core.LabelExpires])
+	over := err == nil && j.now.After(expires) || j.isOver(labels)
+	if over && !j.served[labels[core.LabelServes]] {
+		return "nothing needs it any more"
+	}
+	return ""
 }
 
 // isOver judges a run of this owner by the store, and where that knows nothing by what

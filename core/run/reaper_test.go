@@ -181,6 +181,24 @@ func TestHelpersOfARun(t *testing.T) {
 	}
 }
 
+// TestNetworkOfAContainer is an adapter's network, which goes with the container it serves.
+func TestNetworkOfAContainer(t *testing.T) {
+	network := func(serves string, age time.Duration) core.NetworkInfo {
+		labels := core.AdapterLabels(serves, now.Add(-age))
+		labels[core.LabelRole] = core.RoleNetwork
+		return core.NetworkInfo{ID: "of " + serves, Labels: labels}
+	}
+	exited := core.Info{ID: "exited", Status: core.StateExited, Labels: core.ObjectLabels("other", core.RoleMain)}
+	all := managed{
+		containers: []core.Info{exited},
+		networks:   []core.NetworkInfo{network("exited", time.Hour), network("gone", time.Hour), network("coming", -time.Hour)},
+	}
+	orphans, _ := newJudge(Reaper{Store: memoryStore{}, Clock: fixedClock{Time: now}}, "me", all).judge(all)
+	if len(orphans) != 1 || orphans[0].ID != "of gone" || orphans[0].Kind != KindNetwork {
+		t.Errorf("orphans are %+v", orphans)
+	}
+}
+
 // busyEngine has one run of ours, whose containers change while they are cleaned.
 type busyEngine struct {
 	core.Runtime

@@ -4,6 +4,10 @@
  * makes a chain of nftables that drops all that the bridge hands to the host, of any
  * protocol. Frames from port to port of the bridge do not pass there.
  *
+ * guard BRIDGE ADDRESS:PORT makes an exception for TCP to that destination, on the host or
+ * beyond it, and for ARP, without which the network could not find its gateway. Answers do
+ * not pass the chain.
+ *
  * "ready" says that the chain is there. From then on, a chain that is removed or changed is
  * made again. When the bridge is gone, which takes no chain with it on many kernels, the
  * guard removes the chain and says "gone". It goes on: the bridge may come back.
@@ -37,13 +41,20 @@ enum {
 	BATCH_BEGIN = 0x10, BATCH_END = 0x11, NFTABLES = 10, NETDEV = 5,
 	NEW_TABLE = NFTABLES << 8 | 0, DELETE_TABLE = NFTABLES << 8 | 2,
 	NEW_CHAIN = NFTABLES << 8 | 3, GET_CHAIN = NFTABLES << 8 | 4, DELETE_CHAIN = NFTABLES << 8 | 5,
-	REQUEST = 1, ACKNOWLEDGE = 4, CREATE = 0x400, EXCLUSIVE = 0x200, NOT_RECURSIVE = 0x100, DUMP = 0x300, ERROR = 2, DONE = 3,
+	NEW_RULE = NFTABLES << 8 | 6,
+	REQUEST = 1, ACKNOWLEDGE = 4, CREATE = 0x400, APPEND = 0x800, EXCLUSIVE = 0x200, NOT_RECURSIVE = 0x100, DUMP = 0x300, ERROR = 2, DONE = 3,
 	NESTED = 0x8000, TYPE = 0x3fff,
 
 	TABLE_NAME = 1,
 	CHAIN_TABLE = 1, CHAIN_NAME = 3, CHAIN_HOOK = 4, CHAIN_POLICY = 5, CHAIN_USE = 6, CHAIN_TYPE = 7, CHAIN_COUNTERS = 8,
 	HOOK_NUMBER = 1, HOOK_PRIORITY = 2, HOOK_DEVICE = 3,
 	COUNTER_BYTES = 1, COUNTER_PACKETS = 2,
+	RULE_TABLE = 1, RULE_CHAIN = 2, RULE_EXPRESSIONS = 4, ELEMENT = 1, EXPRESSION_NAME = 1, EXPRESSION_DATA = 2,
+	META_TO = 1, META_KEY = 2, PROTOCOL = 1,
+	PAYLOAD_TO = 1, PAYLOAD_BASE = 2, PAYLOAD_OFFSET = 3, PAYLOAD_LENGTH = 4, NETWORK_HEADER = 1, TRANSPORT_HEADER = 2,
+	COMPARE_FROM = 1, COMPARE_HOW = 2, COMPARE_DATA = 3, EQUAL = 0,
+	IMMEDIATE_TO = 1, IMMEDIATE_DATA = 2, DATA_VALUE = 1, DATA_VERDICT = 2, VERDICT_CODE = 1,
+	TO_VERDICT = 0, REGISTER = 1, ACCEPTED = 1,
 	DROP = 0, INGRESS = 0, PRIORITY = -500,
 
 	NO_ENTRY = -2, NO_DEVICE = -19, CHANGED = -1000,
@@ -54,7 +65,7 @@ enum {
 	USR1 = 10, USR2 = 12, BLOCK = 0, SIGNAL_INFO = 128,
 };
 
-static char request[1024], reply[8192];
+static char request[2048], reply[8192];
 static char *at;
 static long netlink;
 
@@ -145,12 +156,102 @@ static void write_name(const char *device) {
 	text(CHAIN_NAME, device);
 }
 
+/* The exception. */
+static struct { int is; u8 ip[4], port[2]; } exception;
+
+enum { EXCEPTION_RULES = 2 };
+
+/* parse reads the exception, "ADDRESS:PORT", and leaves the program where it is none. */
+static void parse(const char *s) {
+	for (int part = 0; part < 5; part++) {
+		u32 value = 0, digits = 0;
+		for (; *s >= '0' && *s <= '9' && digits < 5; s++, digits++)
+			value = value * 10 + (*s - '0');
+		if (!digits || value > (part < 4 ? 255u : 65535u) || *s++ != (part < 3 ? '.' : part < 4 ? ':' : 0))
+			leave(2);
+		if (part < 4) {
+			exception.ip[part] = value;
+		} else {
+			exception.port[0] = value >> 8;
+			exception.port[1] = value;
+		}
+	}
+	exception.is = 1;
+}
+
+static u16 *begin_expression(const char *name, u16 **data) {
+	u16 *element = begin(ELEMENT);
+	text(EXPRESSION_NAME, name);
+	*data = begin(EXPRESSION_DATA);
+	return element;
+}
+
+static void equals(const void *value, long length) {
+	u16 *inner, *element = begin_expression("cmp", &inner);
+	number(COMPARE_FROM, REGISTER);
+	number(COMPARE_HOW, EQUAL);
+	u16 *data = begin(COMPARE_DATA);
+	attribute(DATA_VALUE, value, length);
+	end(data), end(inner), end(element);
+}
+
+static void if_payload(u32 base, u32 offset, const void *value, long length) {
+	u16 *inner, *element = begin_expression("payload", &inner);
+	number(PAYLOAD_TO, REGISTER);
+	number(PAYLOAD_BASE, base);
+	number(PAYLOAD_OFFSET, offset);
+	number(PAYLOAD_LENGTH, length);
+	end(inner), end(element);
+	equals(value, length);
+}
+
+static void if_protocol(const void *value) {
+	u16 *inner, *element = begin_expression("meta", &inner);
+	number(META_TO, REGISTER);
+	number(META_KEY, PROTOCOL);
+	end(inner), end(element);
+	equals(value, 2);
+}
+
+static void accept(void) {
+	u16 *inner, *element = begin_expression("immediate", &inner);
+	number(IMMEDIATE_TO, TO_VERDICT);
+	u16 *data = begin(IMMEDIATE_DATA), *verdict = begin(DATA_VERDICT);
+	number(VERDICT_CODE, ACCEPTED);
+	end(verdict), end(data), end(inner), end(element);
+}
+
+static struct header *begin_rule(const char *device, u16 flags, u16 **expressions) {
+	struct header *h = message(NEW_RULE, CREATE | APPEND | flags, NETDEV);
+	text(RULE_TABLE, table);
+	text(RULE_CHAIN, device);
+	*expressions = begin(RULE_EXPRESSIONS);
+	return h;
+}
+
+static void write_exception(const char *device) {
+	static const u8 arp[] = {0x08, 0x06}, ipv4[] = {0x08, 0x00}, tcp[] = {6};
+	u16 *expressions;
+	struct header *h = begin_rule(device, 0, &expressions);
+	if_protocol(arp);
+	accept();
+	end(expressions), finish(h);
+	h = begin_rule(device, ACKNOWLEDGE, &expressions);
+	if_protocol(ipv4);
+	if_payload(NETWORK_HEADER, 9, tcp, sizeof tcp);
+	if_payload(NETWORK_HEADER, 16, exception.ip, sizeof exception.ip);
+	if_payload(TRANSPORT_HEADER, 2, exception.port, sizeof exception.port);
+	accept();
+	end(expressions), finish(h);
+}
+
 static void create(const char *device) {
 	static const u64 none;
 	struct header *h = message(NEW_TABLE, CREATE, NETDEV);
 	text(TABLE_NAME, table);
 	finish(h);
-	h = message(NEW_CHAIN, CREATE | EXCLUSIVE | ACKNOWLEDGE, NETDEV);
+	/* The last message of the batch is acknowledged. */
+	h = message(NEW_CHAIN, CREATE | EXCLUSIVE | (exception.is ? 0 : ACKNOWLEDGE), NETDEV);
 	write_name(device);
 	u16 *hook = begin(CHAIN_HOOK);
 	number(HOOK_NUMBER, INGRESS);
@@ -164,6 +265,8 @@ static void create(const char *device) {
 	attribute(COUNTER_PACKETS, &none, sizeof none);
 	end(counters);
 	finish(h);
+	if (exception.is)
+		write_exception(device);
 }
 
 static void delete_chain(const char *device) {
@@ -209,7 +312,8 @@ static void recreate(const char *device) {
 }
 
 /* count sets how many frames the chain has dropped, as the kernel describes it. A chain
- * that does not drop, that has rules, or that is on another device, is CHANGED. */
+ * that does not drop, that has not as many rules as it should, or that is on another
+ * device, is CHANGED. */
 static long count(const char *device, u64 *frames) {
 	at = request;
 	struct header *h = message(GET_CHAIN, 0, NETDEV);
@@ -223,7 +327,7 @@ static long count(const char *device, u64 *frames) {
 	const char *from = reply + sizeof *h, *to = reply + length;
 	const char *policy = find(from, to, CHAIN_POLICY), *on = find_in(find(from, to, CHAIN_HOOK), HOOK_DEVICE);
 	const char *rules = find(from, to, CHAIN_USE), *packets = find_in(find(from, to, CHAIN_COUNTERS), COUNTER_PACKETS);
-	if (!policy || *(const u32 *)policy != DROP || !rules || *(const u32 *)rules || !on || !is_same(on, device) || !packets)
+	if (!policy || *(const u32 *)policy != DROP || !rules || big(*(const u32 *)rules) != (exception.is ? EXCEPTION_RULES : 0) || !on || !is_same(on, device) || !packets)
 		return CHANGED;
 	const u32 *halves = (const u32 *)packets;
 	*frames = (u64)big(halves[0]) << 32 | big(halves[1]);
@@ -380,8 +484,10 @@ static u64 hear(void) {
 
 void run(long *stack) {
 	const char *device = ((char **)(stack + 1))[1];
-	if (stack[0] != 2 || length_of(device) >= NAME)
+	if (stack[0] < 2 || stack[0] > 3 || length_of(device) >= NAME)
 		leave(2);
+	if (stack[0] == 3)
+		parse(((char **)(stack + 1))[2]);
 	u64 signals = 1 << (USR1 - 1) | 1 << (USR2 - 1);
 	call(SIGPROCMASK, BLOCK, (long)&signals, 0, sizeof signals, 0, 0);
 	netlink = open_netlink(NETFILTER, 0);
