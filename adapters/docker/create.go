@@ -114,6 +114,9 @@ func (r *Runtime) requestFor(c *call, cfg core.Config) (request, error) {
 		return request{}, err
 	}
 	asked.hostConfig.DNS = nameServers(joined, asked.hostConfig.DNS)
+	if !sandboxed && !cfg.Privileged {
+		asked.hostConfig.SecurityOpt = append(asked.hostConfig.SecurityOpt, r.seccompOptions()...)
+	}
 	if asked.restricted = r.restrictions.of(joined.ID); asked.restricted != nil {
 		asked.config.Labels[core.LabelServes] = joined.ID
 		if isHeld(asked.gate) {

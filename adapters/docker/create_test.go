@@ -84,6 +84,7 @@ func TestCreateRequest(t *testing.T) {
 func sentFor(t *testing.T, cfg core.Config, folder string) map[string]string {
 	t.Helper()
 	engine := startFake(t)
+	engine.on("/_ping", ping("1.44"))
 	sent := map[string]string{}
 	engine.on(createRoute, func(w http.ResponseWriter, r *http.Request) {
 		if query := r.URL.RawQuery; query != "" {

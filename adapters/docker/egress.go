@@ -340,7 +340,11 @@ func (r *Runtime) gatherBy(ctx context.Context, of *restriction, check func(atte
 	}
 	var words []string
 	for _, attempt := range attempts {
-		words = append(words, attempt.Network+":"+attempt.Address.String())
+		word := attempt.Network
+		if attempt.Address.IsValid() {
+			word += ":" + attempt.Address.String()
+		}
+		words = append(words, word)
 	}
 	said, err := check(words)
 	if err != nil {
@@ -405,6 +409,7 @@ func (r *Runtime) attemptsOn(ctx context.Context, of *restriction, port uint16) 
 	for _, everyone := range []string{"255.255.255.255", "224.0.0.1"} {
 		attempts = append(attempts, optional.EgressAttempt{Network: "udp", Address: netip.AddrPortFrom(netip.MustParseAddr(everyone), port)})
 	}
+	attempts = append(attempts, optional.EgressAttempt{Network: optional.EgressVsock})
 	if of.outside.Is4() {
 		attempts = append(attempts, optional.EgressAttempt{Network: "tcp", Address: netip.AddrPortFrom(of.outside, proxyPort)})
 	}
@@ -427,8 +432,10 @@ func judge(evidence optional.EgressEvidence) error {
 		case attempt.Proxy:
 		case attempt.Result == optional.EgressConnected:
 			wrong = append(wrong, fmt.Errorf("there is a way out: %s", attempt))
+		case attempt.Result == optional.EgressOpened:
+			wrong = append(wrong, errors.New("the engine's seccomp profile leaves AF_VSOCK open, which leads past every network out of a virtual machine"))
 		case attempt.Result == "":
-			wrong = append(wrong, fmt.Errorf("it is not known what became of %s %s", attempt.Network, attempt.Address))
+			wrong = append(wrong, fmt.Errorf("it is not known what became of %s", attempt))
 		}
 	}
 	if evidence.Arrived > 0 {

@@ -240,6 +240,8 @@ func TestJudge(t *testing.T) {
 		"no proxy":        {optional.EgressEvidence{Attempts: []optional.EgressAttempt{{Network: "tcp", Address: address, Proxy: true, Result: optional.EgressFailed}, closed}, Dropped: 2}, "does not answer"},
 		"nothing dropped": {optional.EgressEvidence{Attempts: []optional.EgressAttempt{proxy, closed, sent}}, "dropped nothing"},
 		"nothing sent":    {optional.EgressEvidence{Attempts: []optional.EgressAttempt{proxy, closed}, Dropped: 2}, "no datagram could be sent"},
+		"AF_VSOCK":        {optional.EgressEvidence{Attempts: []optional.EgressAttempt{proxy, closed, sent, {Network: optional.EgressVsock, Result: optional.EgressOpened}}, Dropped: 2}, "leaves AF_VSOCK open"},
+		"no AF_VSOCK":     {optional.EgressEvidence{Attempts: []optional.EgressAttempt{proxy, closed, sent, {Network: optional.EgressVsock}}, Dropped: 2}, "what became of vsock"},
 		"no result":       {optional.EgressEvidence{Attempts: []optional.EgressAttempt{proxy, {Network: "udp", Address: address}}, Dropped: 2}, "not known"},
 		"no proxy's":      {optional.EgressEvidence{Attempts: []optional.EgressAttempt{closed}, Dropped: 2}, "was not asked"},
 		"nothing at all":  {optional.EgressEvidence{}, "was not asked"},

@@ -157,6 +157,8 @@ func (r *Runtime) checkFirewall(c *call, found container.InspectResponse) error 
 		return c.wrong(core.ErrUnsupported, "CapAdd", "with the capability "+host.CapAdd[capability]+" a workload could change or leave its network", "Create it without")
 	case len(host.PortBindings) > 0:
 		return c.wrong(core.ErrUnsupported, "Ports", "answers to connections from outside would be dropped", "Create it without published ports")
+	case isPlain(host.Runtime) && !r.hasSeccomp(host):
+		return c.wrong(core.ErrPolicyNotEnforced, "", "its seccomp profile may leave AF_VSOCK open", "Create it again with this version of Moat")
 	case found.State.Running && !isPlain(host.Runtime):
 		return c.wrong(core.ErrUnsupported, "", "a running sandbox does not see that its networks change", "Set the firewall up before the container is started")
 	}

@@ -47,6 +47,7 @@ func startWalled(t *testing.T) *walled {
 		Config:          &container.Config{Labels: map[string]string{core.LabelRunID: "run"}},
 		NetworkSettings: &container.NetworkSettings{Networks: map[string]*network.EndpointSettings{"bridge": {}}},
 	}
+	w.on("/_ping", ping("1.44"))
 	w.on("GET /version", answer(http.StatusOK, map[string]string{"Version": "29", "Arch": "amd64"}))
 	w.on("GET /containers/{id}/json", w.inspect)
 	w.on("GET /containers/{id}/logs", w.say)
@@ -179,7 +180,7 @@ func TestFirewall(t *testing.T) {
 	if check.HostConfig.NetworkMode != testID || len(check.HostConfig.CapAdd) > 0 || !check.HostConfig.ReadonlyRootfs || check.Cmd[0] != "tcp:192.0.2.200:3128" {
 		t.Errorf("the check is %q, %+v", check.Cmd, check.HostConfig)
 	}
-	for _, target := range []string{"tcp:192.0.2.1:40000", "udp:192.0.2.1:40000", "tcp:198.51.100.1:40000", "udp:255.255.255.255:40000"} {
+	for _, target := range []string{"tcp:192.0.2.1:40000", "udp:192.0.2.1:40000", "tcp:198.51.100.1:40000", "udp:255.255.255.255:40000", "vsock"} {
 		if !slices.Contains(check.Cmd, target) {
 			t.Errorf("it does not try %s: %q", target, check.Cmd)
 		}
@@ -290,6 +291,10 @@ func TestNoFirewall(t *testing.T) {
 		"published ports": {"192.0.2.200", 1, func(w *walled) {
 			publish(core.Config{Ports: []core.PortMapping{{ContainerPort: 80}}}, w.found.Config, w.found.HostConfig)
 		}, core.ErrUnsupported, "Ports", false},
+		"another profile": {"192.0.2.200", 1, func(w *walled) {
+			w.on("/_ping", ping("1.41"))
+			w.found.HostConfig.SecurityOpt = []string{"no-new-privileges", "seccomp=unconfined"}
+		}, core.ErrPolicyNotEnforced, "", false},
 		"a running sandbox": {"192.0.2.200", 1, func(w *walled) {
 			w.found.HostConfig.Runtime, w.found.State = "runsc", &container.State{Status: "running", Running: true}
 		}, core.ErrUnsupported, "", false},

@@ -36,7 +36,7 @@ func (r *Runtime) createHelper(ctx context.Context, h helperSpec) error {
 	h.config.StopSignal = "SIGKILL" // it ignores others, for which a stopping engine would wait ten seconds
 	h.hostConfig.Runtime = plain
 	h.hostConfig.CapDrop = []string{"ALL"}
-	h.hostConfig.SecurityOpt = []string{"no-new-privileges"}
+	h.hostConfig.SecurityOpt = append([]string{"no-new-privileges"}, r.seccompOptions()...)
 	h.hostConfig.LogConfig = r.kind().logConfig
 	if h.hostConfig.PidsLimit == nil {
 		threads := int64(helperThreads)

@@ -43,6 +43,8 @@ type product struct {
 	// noEgress is the reason why the engine has no restricted networks, or empty.
 	noEgress string
 
+	takesSeccomp bool // a seccomp profile in a request for a container
+
 	// fit adapts a request for a container to the engine, and refuses settings that the
 	// engine would ignore.
 	fit func(r *Runtime, c *call, cfg core.Config, joined network.Inspect, asked *request) error
@@ -124,8 +126,9 @@ var dockerEngine = product{
 		Type:   "local",
 		Config: map[string]string{"max-size": "64m", "max-file": "2", "compress": "false"},
 	},
-	hostTimeout: 2 * time.Second,
-	fit:         func(*Runtime, *call, core.Config, network.Inspect, *request) error { return nil },
+	hostTimeout:  2 * time.Second,
+	takesSeccomp: true,
+	fit:          func(*Runtime, *call, core.Config, network.Inspect, *request) error { return nil },
 	destroy: func(ctx context.Context, r *Runtime, id string) error {
 		return r.engine.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 	},

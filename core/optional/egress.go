@@ -92,21 +92,29 @@ type EgressEvidence struct {
 
 // EgressAttempt is an attempt to reach an address from within a container.
 type EgressAttempt struct {
-	Network string         `json:"network"` // "tcp" or "udp"
-	Address netip.AddrPort `json:"address"`
-	Proxy   bool           `json:"proxy"` // the one that has to succeed
+	Network string         `json:"network"` // "tcp", "udp" or [EgressVsock]
+	Address netip.AddrPort `json:"address"` // none of AF_VSOCK
+	Proxy   bool           `json:"proxy"`   // the one that has to succeed
 	Result  string         `json:"result"`
 }
+
+// EgressVsock is the network of an attempt to open a socket of the family AF_VSOCK, which
+// leads out of a virtual machine past every network of its own.
+const EgressVsock = "vsock"
 
 // The results of an attempt. A datagram that is sent has not arrived yet: see
 // [EgressEvidence].Arrived.
 const (
 	EgressConnected = "connected"
 	EgressSent      = "sent"
+	EgressOpened    = "opened" // of EgressVsock
 	EgressFailed    = "failed"
 )
 
 // String tells an attempt to people.
 func (a EgressAttempt) String() string {
+	if !a.Address.IsValid() {
+		return a.Network + " " + a.Result
+	}
 	return fmt.Sprintf("%s %s %s", a.Network, a.Address, a.Result)
 }

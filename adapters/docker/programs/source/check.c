@@ -1,7 +1,8 @@
 /* The check tries to leave a network, from within a container that is on it. It prints a
  * line for each attempt: "tcp:192.0.2.1:80 connected". Its arguments are the attempts:
- * "tcp:ADDRESS:PORT" connects, "udp:ADDRESS:PORT" sends a datagram. It ends when
- * nothing is open any more, or when there has been no news for a while.
+ * "tcp:ADDRESS:PORT" connects, "udp:ADDRESS:PORT" sends a datagram, "vsock" opens a socket
+ * of that family. It ends when nothing is open any more, or when there has been no news for
+ * a while.
  *
  * With the argument "open:MARK" it has the gate with this mark let its program begin, and
  * ends when it does.
@@ -18,7 +19,7 @@ struct poll { int fd; short events, revents; };
 struct timespec { long seconds, nanoseconds; };
 
 enum {
-	UNIX = 1, INET = 2, STREAM = 1, DATAGRAM = 2, CLOSE_ON_EXEC = 02000000, NON_BLOCKING = 04000,
+	UNIX = 1, INET = 2, VSOCK = 40, STREAM = 1, DATAGRAM = 2, CLOSE_ON_EXEC = 02000000, NON_BLOCKING = 04000,
 	SOCKET_LEVEL = 1, BROADCAST = 6, DEVICE = 25, DONT_ROUTE = 5, ERROR = 4,
 	NO_SIGNAL = 0x4000, WRITABLE = 4,
 	IN_PROGRESS = -115,
@@ -85,6 +86,13 @@ static void attempt_datagram(const char *name, const struct address *to) {
 	tell(name, sent ? "sent" : "failed");
 }
 
+static void attempt_vsock(const char *name) {
+	long fd = call(SOCKET, VSOCK, STREAM | CLOSE_ON_EXEC, 0, 0, 0, 0);
+	tell(name, fd >= 0 ? "opened" : "failed");
+	if (fd >= 0)
+		call(CLOSE, fd, 0, 0, 0, 0, 0);
+}
+
 static int attempt_connection(const struct address *to) {
 	long fd = call(SOCKET, INET, STREAM | CLOSE_ON_EXEC | NON_BLOCKING, 0, 0, 0, 0);
 	if (fd < 0)
@@ -133,6 +141,11 @@ void run(long *stack) {
 		open_gate(argv[1] + 5);
 	for (long i = 0; i < count; i++) {
 		const char *name = names[i] = argv[i + 1];
+		if (name[0] == 'v') {
+			sockets[i] = (struct poll){-1, WRITABLE, 0};
+			attempt_vsock(name);
+			continue;
+		}
 		int stream = name[0] == 't';
 		if (length_of(name) < 5 || name[3] != ':' || !(stream || name[0] == 'u'))
 			leave(2);
