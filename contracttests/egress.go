@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/moatproject/moat/core"
@@ -21,6 +21,12 @@ func egressCases() []Case {
 	return []Case{
 		one("EG-01", "a restricted workload reaches no other container", outOfReach),
 		one("EG-02", "a restricted workload does not reach the engine's host", hostOutOfReach),
+		one("EG-03", "a restricted workload cannot change its network", unchangeable),
+		one("EG-04", "without a confirmation no restricted program begins", unconfirmed),
+		one("EG-05", "a further program of a restricted workload is as confined", confinedExec),
+		one("EG-06", "all containers on a restricted network are as confined", confinedNeighbours),
+		one("EG-07", "a restricted workload's proxy serves its run by its rules", proxied),
+		one("EG-08", "a restricted network without its proxy leads nowhere", proxyGone),
 	}
 }
 
@@ -157,14 +163,26 @@ func (f *fixture) hears(v *victim, text string) bool {
 
 // attack is a way to reach a victim.
 type attack struct {
-	victim  *victim
-	way     string // as the agent's verb "send" has it
+	victim  *victim // nil: it is a change of the network
+	way     string  // as the agent's verb "send" or "change" has it
 	address string
 	inside  string // the address to attack from a restricted network, where it is another one
 	from    string // the network from which the attack has to succeed; "": the usual one
+	change  bool   // of the network: it has to succeed with the capabilities for that
 }
 
-func (a attack) String() string { return a.way + " to " + a.address + ", " + a.victim.name }
+func (a attack) String() string {
+	if a.victim == nil {
+		return "a new " + a.way + ", " + a.address + ","
+	}
+	return a.way + " to " + a.address + ", " + a.victim.name + ","
+}
+
+// tells reports whether the outcome tells if the attack has succeeded. Otherwise its victim does.
+func (a attack) tells() bool { return a.way != "udp" && a.way != "device" }
+
+// networkCapabilities are those of who may change a network.
+var networkCapabilities = []string{"NET_ADMIN", "NET_RAW"}
 
 // attackSteps are the agent's. Each attack has a name, which is the text that is sent.
 func attackSteps(attacks []attack, names []string, inside bool) (steps []string) {
@@ -174,6 +192,9 @@ func attackSteps(attacks []attack, names []string, inside bool) (steps []string)
 			address = a.inside
 		}
 		step := "send " + a.way + " " + address + " " + names[i]
+		if a.victim == nil {
+			step = "change " + a.way + " " + address + " " + names[i]
+		}
 		if a.way == "tcp" || a.way == "icmp" { // which may have to wait
 			step = "start " + step
 		}
@@ -210,25 +231,26 @@ func (f *fixture) withstands(attacks []attack, confined func(steps []string) (ou
 	inside := outcomes(confined(attackSteps(attacks, insideNames, true)))
 	openNames := f.attackNames(len(attacks), "open")
 	open := map[string]string{}
-	var networks []string
-	for _, a := range attacks {
-		if !slices.Contains(networks, a.from) {
-			networks = append(networks, a.from)
-		}
+	type origin struct {
+		network string
+		change  bool
 	}
-	for _, network := range networks {
+	origins := map[origin][]int{}
+	for i, a := range attacks {
+		origins[origin{a.from, a.change}] = append(origins[origin{a.from, a.change}], i)
+	}
+	for origin, numbers := range origins {
 		var from []attack
 		var names []string
-		for i, a := range attacks {
-			if a.from == network {
-				from, names = append(from, a), append(names, openNames[i])
-			}
+		for _, i := range numbers {
+			from, names = append(from, attacks[i]), append(names, openNames[i])
 		}
-		id := f.started(f.onNetwork(f.agent(append(attackSteps(from, names, false), "sleep")...), network))
-		f.awaitOutput(id, "done\n")
-		for name, outcome := range outcomes(f.logs(id)) {
-			open[name] = outcome
+		cfg := f.onNetwork(f.agent(append(attackSteps(from, names, false), "sleep")...), origin.network)
+		if origin.change {
+			cfg.CapAdd = networkCapabilities
 		}
+		id := f.started(cfg)
+		maps.Copy(open, outcomes(f.attacked(id)))
 	}
 	shown := 0
 	for i, a := range attacks {
@@ -236,8 +258,12 @@ func (f *fixture) withstands(attacks []attack, confined func(steps []string) (ou
 			f.Logf("%s is no way to attack here: %s", a, open[openNames[i]])
 			continue
 		}
-		if open[openNames[i]] != "succeeded" || a.way != "icmp" && !f.hears(a.victim, openNames[i]) {
-			f.Errorf("%s has to succeed from an open network, or the case shows nothing: %q, and it has heard %s", a, open[openNames[i]], excerpt(f.heardBy(a.victim)))
+		if open[openNames[i]] != "succeeded" {
+			f.Errorf("%s has to succeed from an open network, or the case shows nothing: %q", a, open[openNames[i]])
+			continue
+		}
+		if a.victim != nil && a.way != "icmp" && !f.hears(a.victim, openNames[i]) {
+			f.Errorf("%s has to arrive from an open network, or the case shows nothing; it has heard %s", a, excerpt(f.heardBy(a.victim)))
 			continue
 		}
 		shown++
@@ -246,15 +272,34 @@ func (f *fixture) withstands(attacks []attack, confined func(steps []string) (ou
 		f.Fatal("no attack succeeds from an open network, so the case shows nothing")
 	}
 	for i, a := range attacks {
-		answered := a.way == "tcp" || a.way == "icmp"
 		switch outcome := inside[insideNames[i]]; {
 		case outcome == "":
 			f.Errorf("%s: the workload does not tell what has become of it", a)
-		case answered && outcome == "succeeded":
+		case a.tells() && outcome == "succeeded":
 			f.Errorf("%s succeeds from a restricted network", a)
-		case strings.Contains(f.heardBy(a.victim), insideNames[i]):
+		case a.victim != nil && strings.Contains(f.heardBy(a.victim), insideNames[i]):
 			f.Errorf("%s has arrived from a restricted network", a)
 		}
+	}
+}
+
+// attacked returns the output of a container when it has made its attacks.
+func (f *fixture) attacked(id string) string {
+	f.Helper()
+	f.awaitOutputFor(id, "done\n", workPatience)
+	return f.logs(id)
+}
+
+// attackingExec is what attacks as a further program in a container.
+func (f *fixture) attackingExec(id string) func([]string) string {
+	return func(steps []string) string {
+		f.Helper()
+		output := &screen{}
+		opts := optional.ExecOptions{Cmd: agentCommand(steps...), User: "0", AttachOptions: core.AttachOptions{Stdout: output, Stderr: output}}
+		code, err := f.executing(f.ctx, id, opts).within(f, workPatience)
+		f.must(err)
+		want(f, "the exit code of the attacks, which write "+excerpt(output.String())+",", code, 0)
+		return output.String()
 	}
 }
 
@@ -263,8 +308,7 @@ func (f *fixture) attackingWorkload(network string) func([]string) string {
 	return func(steps []string) string {
 		f.Helper()
 		id := f.workload(network, append(steps, "sleep")...)
-		f.awaitOutput(id, "done\n")
-		return f.logs(id)
+		return f.attacked(id)
 	}
 }
 
@@ -342,4 +386,192 @@ func hostOutOfReach(f *fixture) {
 	open := f.network(f.runID + "-open")
 	restricted := f.restricted(f.restriction(""))
 	f.withstands(f.hostAttacks(host, port, open, restricted.ID), f.attackingWorkload(restricted.ID))
+}
+
+// changes returns what needs capabilities that no workload on a restricted network has.
+func (f *fixture) changes(v *victim, port int, open, restricted string) []attack {
+	f.Helper()
+	at := func(network string) string { return net.JoinHostPort(f.firstAddress(network), fmt.Sprint(port)) }
+	return []attack{
+		{way: "address", address: "203.0.113.9/32", from: open, change: true},
+		{way: "route", address: "198.51.100.0/24", from: open, change: true},
+		{victim: v, way: "raw", address: at(open), inside: at(restricted), from: open, change: true},
+		{victim: v, way: "packet", address: at(open), inside: at(restricted), from: open, change: true},
+	}
+}
+
+func unchangeable(f *fixture) {
+	if !optional.CapabilitiesOf(f.rt).LinuxCaps {
+		f.lacks("the runtime cannot give a container the capabilities with which the attacks succeed (LinuxCaps)")
+	}
+	port := anyPort()
+	host, open, restricted := f.victimOnHost(port), f.network(f.runID+"-open"), f.restricted(f.restriction(""))
+	f.withstands(f.changes(host, port, open, restricted.ID), f.attackingWorkload(restricted.ID))
+}
+
+// tryRelease releases what may not be released. StartAttached tells.
+func (f *fixture) tryRelease(id string) {
+	f.Helper()
+	_, _ = begin("ReleaseContainer", func() (struct{}, error) { return struct{}{}, f.release(f.ctx, id) }).on(id).result(f)
+}
+
+func unconfirmed(f *fixture) {
+	restricted := f.restricted(f.restriction(""))
+	cfg := f.onNetwork(f.agent("say began", "exit 7"), restricted.ID)
+	cfg.Held = true
+	id, output := f.create(cfg), &screen{}
+	attached := f.heldAttachment(f.ctx, id, core.AttachOptions{Stdout: output}, output)
+	f.tryRelease(id)
+	_, err := attached.until("it was released, and is not confirmed").result(f)
+	f.wantClass("starting what is not confirmed", err, core.ErrPolicyNotEnforced)
+	f.wantNotBegun(id)
+	want(f, "the output of what is not confirmed", output.String(), "")
+
+	id = f.workload(restricted.ID, "on TERM exit 7", "say began", "sleep")
+	f.awaitOutput(id, "began\n")
+	f.must(f.rt.StopContainer(f.ctx, id))
+	want(f, "the exit code of what is confirmed", f.wait(id), 7)
+	again := f.startingAttached(id, core.AttachOptions{})
+	f.tryRelease(id)
+	_, err = again.until("its confirmation was for the first start").result(f)
+	f.wantClass("starting once more without another confirmation", err, core.ErrPolicyNotEnforced)
+	want(f, "the output of two starts of which one is confirmed", f.logs(id), "began\n")
+}
+
+func (f *fixture) needsExec() {
+	f.Helper()
+	if _, execs := core.As[optional.Execer](f.rt); !execs {
+		f.lacks("the runtime starts no further programs (optional.Execer)")
+	}
+}
+
+func confinedExec(f *fixture) {
+	f.needsExec()
+	port := anyPort()
+	host, open, restricted := f.victimOnHost(port), f.network(f.runID+"-open"), f.restricted(f.restriction(""))
+	id := f.workload(restricted.ID, "sleep")
+	attacks := append(f.hostAttacks(host, port, open, restricted.ID), f.changes(host, port, open, restricted.ID)...)
+	f.withstands(attacks, f.attackingExec(id))
+}
+
+func confinedNeighbours(f *fixture) {
+	port := anyPort()
+	host, open, restricted := f.victimOnHost(port), f.network(f.runID+"-open"), f.restricted(f.restriction(""))
+	attacks := f.hostAttacks(host, port, open, restricted.ID)
+	f.withstands(attacks, func(steps []string) string {
+		id := f.started(f.onNetwork(f.agent(append(steps, "sleep")...), restricted.ID))
+		return f.attacked(id)
+	})
+	if !optional.CapabilitiesOf(f.rt).ServiceManager {
+		return
+	}
+	f.withstands(attacks, func(steps []string) string {
+		service := f.startService(f.serviceOn(restricted.ID, append(steps, "sleep")...))
+		return f.attacked(service.ID)
+	})
+}
+
+// credential is that of a restricted network's run.
+func credential(cfg optional.RestrictedNetworkConfig) string {
+	return cfg.Proxy.Run + ":" + cfg.Proxy.Token
+}
+
+// allowing configures a restricted network that leads to a victim by a name, and to none by
+// other names.
+func (f *fixture) allowing(address, elsewhere string) optional.RestrictedNetworkConfig {
+	f.Helper()
+	allowed, err := netip.ParseAddr(address)
+	f.must(err)
+	cfg := f.restriction("")
+	cfg.Hosts = []string{"allowed.example:" + address, "denied.example:" + address, "inside.example:" + elsewhere}
+	cfg.Proxy.Rules = []string{fmt.Sprint("allowed.example:", containerPort), fmt.Sprint("inside.example:", containerPort)}
+	cfg.Proxy.Private = []netip.Prefix{netip.PrefixFrom(allowed, allowed.BitLen())}
+	return cfg
+}
+
+func proxied(f *fixture) {
+	const otherPort = containerPort + 1
+	v, address := f.victim("a container", f.agent(hearing(containerPort, otherPort)))
+	inside, insideAddress := f.victim("a container of a private address", f.agent(hearing(containerPort)))
+	cfg, siblingConfig := f.allowing(address, insideAddress), f.restriction("-sibling")
+	restricted, sibling := f.restricted(cfg), f.restricted(siblingConfig)
+
+	type request struct{ how, credential, host, status string }
+	own, port := credential(cfg), fmt.Sprint(":", containerPort)
+	requests := []request{
+		{"another host", own, "denied.example" + port, "403"},
+		{"another port", own, fmt.Sprint("allowed.example:", otherPort), "403"},
+		{"an allowed name of a private address", own, "inside.example" + port, "403"},
+		{"an address", own, address + port, "4"},
+		{"no credential", "-", "allowed.example" + port, "407"},
+		{"a wrong password", cfg.Proxy.Run + ":" + uniqueText(), "allowed.example" + port, "407"},
+		{"another run's credential", credential(siblingConfig), "allowed.example" + port, "407"},
+		{"what is allowed", own, "allowed.example" + port, ""},
+	}
+	names := f.attackNames(len(requests), "request")
+	step := func(i int) string {
+		return strings.Join([]string{"tunnel", restricted.Proxy.String(), requests[i].credential, requests[i].host, names[i]}, " ")
+	}
+	last := len(requests) - 1
+	fromSibling := f.attackNames(1, "sibling")[0]
+	attack := strings.TrimSuffix(step(last), names[last]) + fromSibling
+	if outcome := outcomes(f.attackingWorkload(sibling.ID)([]string{attack, "say done"}))[fromSibling]; !strings.HasPrefix(outcome, "failed") {
+		f.Errorf("a workload on another restricted network is served with the credential: %q", outcome)
+	}
+
+	var steps []string
+	for i := range requests {
+		steps = append(steps, step(i))
+	}
+	found := outcomes(f.attackingWorkload(restricted.ID)(append(steps, "say done")))
+	if found[names[last]] != "succeeded" || !f.hears(v, names[last]) {
+		f.Fatalf("%s does not arrive through the proxy: %q", requests[last].how, found[names[last]])
+	}
+	for i, request := range requests[:last] {
+		if outcome := found[names[i]]; !strings.HasPrefix(outcome, "failed "+request.status) {
+			f.Errorf("with %s the proxy's answer is %q, want %s", request.how, outcome, request.status)
+		}
+	}
+	for _, name := range append(names[:last], fromSibling) {
+		if strings.Contains(f.heardBy(v)+f.heardBy(inside), name) {
+			f.Errorf("%s has arrived", name)
+		}
+	}
+}
+
+func proxyGone(f *fixture) {
+	f.needsExec()
+	port := anyPort()
+	v, address := f.victim("a container", f.agent(hearing(containerPort)))
+	host, open := f.victimOnHost(port), f.network(f.runID+"-open")
+	cfg := f.allowing(address, address)
+	restricted := f.restricted(cfg)
+	id := f.workload(restricted.ID, "sleep")
+	exec := f.attackingExec(id)
+	ask := func() string {
+		name := f.attackNames(1, "request")[0]
+		step := strings.Join([]string{"tunnel", restricted.Proxy.String(), credential(cfg), fmt.Sprint("allowed.example:", containerPort), name}, " ")
+		outcome := outcomes(exec([]string{step}))[name]
+		if outcome == "succeeded" && !f.hears(v, name) {
+			f.Error("what has succeeded through the proxy has not arrived")
+		}
+		return outcome
+	}
+	want(f, "a request through the proxy", ask(), "succeeded")
+	if signaler, signals := core.As[optional.Signaler](f.rt); signals {
+		f.must(signaler.SignalContainer(f.ctx, restricted.Container, sigKILL))
+	} else {
+		f.must(f.rt.StopContainer(f.ctx, restricted.Container))
+	}
+	if !eventually(func() bool { return f.state(restricted.Container) == core.StateExited }) {
+		f.Fatalf("the proxy that was killed is %s", f.state(restricted.Container))
+	}
+	attacks := f.hostAttacks(host, port, open, restricted.ID)
+	for _, way := range []string{"tcp", "udp"} {
+		attacks = append(attacks, attack{victim: v, way: way, address: net.JoinHostPort(address, fmt.Sprint(containerPort))})
+	}
+	f.withstands(attacks, exec)
+	if outcome := ask(); !strings.HasPrefix(outcome, "failed") {
+		f.Errorf("a request to the proxy that was killed: %q", outcome)
+	}
 }

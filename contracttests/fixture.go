@@ -329,13 +329,18 @@ func (f *fixture) listed(id string) core.Info {
 // awaitOutput returns when a container has written text.
 func (f *fixture) awaitOutput(id, text string) {
 	f.Helper()
+	f.awaitOutputFor(id, text, patience)
+}
+
+func (f *fixture) awaitOutputFor(id, text string, patience time.Duration) {
+	f.Helper()
 	ctx, cancel := context.WithTimeout(f.ctx, patience)
 	defer cancel()
 	stream, err := f.rt.ContainerLogs(ctx, id)
 	f.must(err)
 	defer stream.Close()
 	reading := begin("reading ContainerLogs", func() ([]byte, error) { return readUntil(stream, text) }).on(id)
-	if seen, err := reading.until(fmt.Sprintf("the container was to write %q, or because its context has ended", text)).result(f); err != nil {
+	if seen, err := reading.until(fmt.Sprintf("the container was to write %q, or because its context has ended", text)).within(f, 2*patience); err != nil {
 		f.Fatalf("the container was to write %q; it wrote %s, and then reading ended with %v", text, excerpt(string(seen)), err)
 	}
 }

@@ -100,7 +100,7 @@ func TestRun(t *testing.T) {
 		{steps: []string{"retry 2 stderr exit 5"}, status: 5},
 		{steps: []string{"try terminal", "try size"}, stdout: "failed\nfailed\n"},
 		{steps: []string{"try serve 1", "try ask host 1", "try find host"}, stdout: "failed\nfailed\nfailed\n"},
-		{steps: []string{"try hear 1", "try send udp 127.0.0.1:1 x"}, stdout: "failed\nfailed\n"},
+		{steps: []string{"try hear 1", "try send udp 127.0.0.1:1 x", "try change address 192.0.2.1/32 x", "try tunnel 127.0.0.1:1 - host:1 x"}, stdout: "failed\nfailed\nfailed\nfailed\n"},
 		{steps: []string{"try cat /no/such/file", "try say fine"}, stdout: "failed\nfine\n"},
 		{steps: []string{"try on BREAKFAST exit 1", "try sleep long", "try exit now"}, stdout: "failed\nfailed\nfailed\n"},
 	} {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -77,6 +78,10 @@ func (operatingSystem) Send(way string, to netip.AddrPort, text string) error {
 		return datagram(to, text, allHosts, option{syscall.SO_DONTROUTE, 1}, option{syscall.SO_BINDTODEVICE, 0})
 	case "icmp":
 		return echo(to.Addr(), text)
+	case "raw":
+		return raw(to, text)
+	case "packet":
+		return packet(to, text)
 	}
 	return errors.New("there is no such way")
 }
@@ -166,6 +171,148 @@ func echo(to netip.Addr, text string) error {
 	}
 	_, _, err = syscall.Recvfrom(socket, make([]byte, 512), 0)
 	return err
+}
+
+func raw(to netip.AddrPort, text string) error {
+	socket, err := socketFor(to.Addr(), syscall.SOCK_RAW, syscall.IPPROTO_RAW)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = syscall.Close(socket) }()
+	content, err := ipPacket(to, text)
+	if err != nil {
+		return err
+	}
+	address, err := socketAddress(to)
+	if err != nil {
+		return err
+	}
+	return syscall.Sendto(socket, content, 0, address)
+}
+
+func packet(to netip.AddrPort, text string) error {
+	const ipv4 = 0x0008 // the Ethernet protocol 0x0800 in the network's order
+	socket, err := syscall.Socket(syscall.AF_PACKET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, ipv4)
+	if err != nil {
+		return impossibleError{fmt.Errorf("socket: %w", err)}
+	}
+	defer func() { _ = syscall.Close(socket) }()
+	content, err := ipPacket(to, text)
+	if err != nil {
+		return err
+	}
+	device, err := net.InterfaceByName(attackDevice)
+	if err != nil {
+		return err
+	}
+	everyone := [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	return syscall.Sendto(socket, content, 0, &syscall.SockaddrLinklayer{Protocol: ipv4, Ifindex: device.Index, Halen: 6, Addr: everyone})
+}
+
+// ipPacket is a datagram from the first device.
+func ipPacket(to netip.AddrPort, text string) ([]byte, error) {
+	from, err := deviceAddress()
+	if err != nil {
+		return nil, err
+	}
+	const headers = 20 + 8 // of IP and UDP
+	packet := make([]byte, headers, headers+len(text))
+	packet = append(packet, text...)
+	source, destination := from.As4(), to.Addr().As4()
+	packet[0], packet[8], packet[9] = 0x45, 64, syscall.IPPROTO_UDP // version and length, hops, protocol
+	binary.BigEndian.PutUint16(packet[2:], uint16(len(packet)))
+	copy(packet[12:], source[:])
+	copy(packet[16:], destination[:])
+	checksum(packet[:20], packet[10:12])
+	binary.BigEndian.PutUint16(packet[20:], 40000) // from any port
+	binary.BigEndian.PutUint16(packet[22:], to.Port())
+	binary.BigEndian.PutUint16(packet[24:], uint16(len(packet)-20))
+	return packet, nil
+}
+
+// deviceAddress returns the IPv4 address of the first device.
+func deviceAddress() (netip.Addr, error) {
+	device, err := net.InterfaceByName(attackDevice)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	addresses, err := device.Addrs()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, address := range addresses {
+		if prefix, err := netip.ParsePrefix(address.String()); err == nil && prefix.Addr().Is4() {
+			return prefix.Addr(), nil
+		}
+	}
+	return netip.Addr{}, errors.New("the device has no IPv4 address")
+}
+
+func (operatingSystem) Change(what string, prefix netip.Prefix) error {
+	device, err := net.InterfaceByName(attackDevice)
+	if err != nil {
+		return impossibleError{err}
+	}
+	index, address := uint32(device.Index), prefix.Addr().As4()
+	switch what {
+	case "address":
+		message := binary.NativeEndian.AppendUint32([]byte{syscall.AF_INET, byte(prefix.Bits()), 0, 0}, index)
+		for _, attribute := range []uint16{syscall.IFA_LOCAL, syscall.IFA_ADDRESS} {
+			message = appendAttribute(message, attribute, address[:])
+		}
+		return netlink(syscall.RTM_NEWADDR, message)
+	case "route":
+		message := []byte{
+			syscall.AF_INET, byte(prefix.Bits()), 0, 0, syscall.RT_TABLE_MAIN, syscall.RTPROT_STATIC, syscall.RT_SCOPE_LINK, syscall.RTN_UNICAST, 0, 0, 0, 0,
+		}
+		message = appendAttribute(message, syscall.RTA_DST, address[:])
+		return netlink(syscall.RTM_NEWROUTE, appendAttribute(message, syscall.RTA_OIF, binary.NativeEndian.AppendUint32(nil, index)))
+	}
+	return errors.New("there is no such change")
+}
+
+// appendAttribute appends one whose length is a multiple of four.
+func appendAttribute(message []byte, kind uint16, value []byte) []byte {
+	message = binary.NativeEndian.AppendUint16(message, uint16(syscall.SizeofRtAttr+len(value)))
+	message = binary.NativeEndian.AppendUint16(message, kind)
+	return append(message, value...)
+}
+
+// netlink asks the kernel for a change, and returns its answer.
+func netlink(kind uint16, message []byte) error {
+	socket, err := syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, syscall.NETLINK_ROUTE)
+	if err != nil {
+		return impossibleError{fmt.Errorf("socket: %w", err)}
+	}
+	defer func() { _ = syscall.Close(socket) }()
+	request := binary.NativeEndian.AppendUint32(nil, uint32(syscall.NLMSG_HDRLEN+len(message)))
+	request = binary.NativeEndian.AppendUint16(request, kind)
+	request = binary.NativeEndian.AppendUint16(request, syscall.NLM_F_REQUEST|syscall.NLM_F_ACK|syscall.NLM_F_CREATE)
+	request = append(request, 1, 0, 0, 0, 0, 0, 0, 0) // a number, and the kernel's choice of a port
+	request = append(request, message...)
+	if err := syscall.Sendto(socket, request, 0, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK}); err != nil {
+		return err
+	}
+	answer := make([]byte, 4096)
+	length, _, err := syscall.Recvfrom(socket, answer, 0)
+	if err != nil {
+		return err
+	}
+	messages, err := syscall.ParseNetlinkMessage(answer[:length])
+	if err != nil {
+		return err
+	}
+	if len(messages) == 0 || messages[0].Header.Type != syscall.NLMSG_ERROR || len(messages[0].Data) < 4 {
+		return errors.New("the kernel does not answer")
+	}
+	switch number := syscall.Errno(-int32(binary.NativeEndian.Uint32(messages[0].Data))); number {
+	case 0:
+		return nil
+	case syscall.EOPNOTSUPP:
+		return impossibleError{number}
+	default:
+		return number
+	}
 }
 
 // checksum writes the internet's checksum of a message.

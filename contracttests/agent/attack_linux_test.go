@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 type attacker struct {
 	Process
 	Attacker
+	Network
 }
 
 // TestAttacks has one process hear the attacks of another by loopback.
@@ -31,9 +33,11 @@ func TestAttacks(t *testing.T) {
 	}
 	p := &process{args: []string{
 		"send tcp 127.0.0.1:" + port + " one", "send udp 127.0.0.1:" + port + " two", "send icmp 127.0.0.1:0 three",
+		"tunnel 127.0.0.1:" + port + " - host:1 refused", "tunnel 127.0.0.1:1 - host:1 nowhere",
 		"send tcp 127.0.0.1:1 four", "send udp [ff02::1%nowhere]:1 five", "send pigeon 127.0.0.1:1 six", "try send udp nowhere seven",
+		"change direction 192.0.2.1/32 eight", "try change address nowhere nine", "try tunnel 127.0.0.1:1 -",
 	}}
-	if status := Run(attacker{p, operatingSystem{}}); status != 0 {
+	if status := Run(attacker{p, operatingSystem{}, operatingSystem{}}); status != 0 {
 		t.Errorf("it exits with %d: %s", status, &p.stderr)
 	}
 	for _, want := range []string{"tcp one", "udp two"} {
@@ -42,7 +46,7 @@ func TestAttacks(t *testing.T) {
 		}
 	}
 	lines := strings.Split(p.stdout.String(), "\n")
-	for i, want := range []string{"succeeded one", "succeeded two", "", "failed four ", "impossible five ", "failed six ", "failed"} {
+	for i, want := range []string{"succeeded one", "succeeded two", "", "failed refused ", "failed nowhere ", "failed four ", "impossible five ", "failed six ", "failed", "", "failed", "failed"} {
 		if !strings.HasPrefix(lines[i], want) {
 			t.Errorf("the outcome is %q, want %q", lines[i], want)
 		}
@@ -56,7 +60,7 @@ func TestHearing(t *testing.T) {
 	p := &process{args: []string{"hear 7 8"}, ended: make(chan struct{})}
 	ears := make(chan func(string, string), 2)
 	ended := make(chan int)
-	go func() { ended <- Run(attacker{p, deaf{ears: ears}}) }()
+	go func() { ended <- Run(attacker{p, deaf{ears: ears}, nil}) }()
 	for _, port := range []string{"7", "8"} {
 		(<-ears)("udp", port+" \n")
 	}
@@ -79,4 +83,22 @@ type deaf struct {
 func (d deaf) Hear(_ string, heard func(network, text string)) error {
 	d.ears <- heard
 	return nil
+}
+
+func TestTunnel(t *testing.T) {
+	for _, test := range []struct{ credential, answer, asked, want string }{
+		{"run:secret", "HTTP/1.1 200 OK\r\nX: y\r\n\r\nhello\n", "Proxy-Authorization: Basic cnVuOnNlY3JldA==\r\n\r\ntext", "<nil>"},
+		{"-", "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "CONNECT host:1 HTTP/1.1\r\nHost: host:1\r\n\r\n", "407 Proxy Authentication Required"},
+		{"-", "HTTP/1.1 200 OK\r\n", "\r\n\r\n", "EOF"},
+		{"-", "", "\r\n\r\n", "EOF"},
+	} {
+		var asked strings.Builder
+		err := tunnelThrough(struct {
+			io.Reader
+			io.Writer
+		}{strings.NewReader(test.answer), &asked}, test.credential, "host:1", "text")
+		if fmt.Sprint(err) != test.want || !strings.HasSuffix(asked.String(), test.asked) {
+			t.Errorf("the answer %q: %v after %q", test.answer, err, asked.String())
+		}
+	}
 }

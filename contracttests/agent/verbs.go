@@ -41,8 +41,10 @@ func init() { // a variable of these would refer to itself: some verbs take a st
 		"find":  (*agent).find,  // find NAME: write the addresses of a name
 
 		// Attacks on a network
-		"hear": (*agent).hear, // hear PORT...: say "ready", then write what arrives by TCP and UDP at any address, for ever
-		"send": (*agent).send, // send WAY ADDRESS:PORT TEXT: as Attacker has it; write the outcome, which is no failure of the step
+		"hear":   (*agent).hear,   // hear PORT...: say "ready", then write what arrives by TCP and UDP at any address, for ever
+		"send":   (*agent).send,   // send WAY ADDRESS:PORT TEXT: as Attacker has it; write the outcome, which is no failure of the step
+		"tunnel": (*agent).tunnel, // tunnel PROXY:PORT USER:PASSWORD HOST:PORT TEXT: send a text through a proxy by CONNECT; "-" is no credential
+		"change": (*agent).change, // change address|route PREFIX NAME: likewise; the name tells outcomes apart
 
 		// The process
 		"env":      (*agent).env,      // env [NAME]: write the value of a variable, or the whole environment

@@ -27,6 +27,12 @@ type EgressRestricter interface {
 	//     another restricted one, by TCP, UDP, ICMP and DNS, and by ports that they publish.
 	//   - EG-02: so is the engine's host, by its addresses on any network, by broadcast and
 	//     multicast, and past the routes. Not even a datagram that has no answer arrives.
+	//   - EG-03: it has neither raw sockets nor packets, and cannot change addresses or routes.
+	//   - EG-05: further programs in it are as confined.
+	//   - EG-06: so are services and other containers on the network.
+	//   - EG-07: the proxy answers the run's credential alone, on this network alone, and passes
+	//     on what the rules allow.
+	//   - EG-08: while the proxy does not run, nothing leads out.
 	CreateRestrictedNetwork(ctx context.Context, cfg RestrictedNetworkConfig) (RestrictedNetwork, error)
 
 	// ConfirmEgress tries to leave a restricted network from within a container whose
@@ -39,6 +45,9 @@ type EgressRestricter interface {
 	// released: StartAttached fails with the same error. A confirmation is good for one start,
 	// by the same Runtime value. When ReleaseContainer has returned, the program begins even
 	// if the ctx of StartAttached ends.
+	//
+	//   - EG-04: without a confirmation of its own for each start, nothing of the container's
+	//     image has been executed when StartAttached fails.
 	ConfirmEgress(ctx context.Context, id string) (EgressEvidence, error)
 }
 

@@ -70,4 +70,10 @@ var Unsupported = map[string]string{
 	"CF-35":  noNetwork,
 	"EG-01":  noNetwork,
 	"EG-02":  noNetwork,
+	"EG-03":  noNetwork,
+	"EG-04":  noNetwork,
+	"EG-05":  noNetwork,
+	"EG-06":  noNetwork,
+	"EG-07":  noNetwork,
+	"EG-08":  noNetwork,
 }
