@@ -69,7 +69,7 @@ func (f *fixture) restricted(cfg optional.RestrictedNetworkConfig) optional.Rest
 	f.Helper()
 	restricter := f.restricter()
 	if cfg.Program == nil {
-		f.lacks("there is no moat-proxy (EgressProxy of the harness), which restricted networks need")
+		f.lacks("there is no moat-proxy for restricted networks: set EgressProxy of the harness, or --proxy of moat-conform")
 	}
 	made, err := restricter.CreateRestrictedNetwork(f.ctx, cfg)
 	if made.ID != "" {
@@ -86,13 +86,19 @@ func (f *fixture) workload(network string, steps ...string) (id string) {
 	cfg := f.onNetwork(f.agent(steps...), network)
 	cfg.Held = true
 	id = f.create(cfg)
+	f.confirmed(id)
+	return id
+}
+
+// confirmed starts what is held, confirms and releases it.
+func (f *fixture) confirmed(id string) {
+	f.Helper()
 	attached := f.startingAttached(id, core.AttachOptions{})
 	confirming := begin("ConfirmEgress", func() (optional.EgressEvidence, error) { return f.restricter().ConfirmEgress(f.ctx, id) })
 	_, err := confirming.on(id).within(f, workPatience)
 	f.must(err)
 	f.must(f.release(f.ctx, id))
 	f.Cleanup(func() { <-attached.done }) // the case's context has ended
-	return id
 }
 
 // victim is a container that tells all that arrives at its ports.
@@ -345,7 +351,38 @@ func outOfReach(f *fixture) {
 			attacks = append(attacks, attack{victim: usual, way: way, address: net.JoinHostPort(host, fmt.Sprint(publishedAt)), from: open})
 		}
 	}
-	f.withstands(attacks, f.attackingWorkload(f.restricted(f.restriction("")).ID))
+	restricted := f.restricted(f.restriction(""))
+	f.withstands(attacks, f.attackingWorkload(restricted.ID))
+	if optional.CapabilitiesOf(f.rt).DNSServers {
+		f.asksNoServer(usual, usualAddress, restricted.ID)
+	}
+}
+
+// asksNoServer looks a name up where a name server of the configuration is out of reach. The
+// runtime may refuse to have one.
+func (f *fixture) asksNoServer(server *victim, address, restricted string) {
+	f.Helper()
+	labels := f.attackNames(1, "confined")
+	cfg := f.onNetwork(f.agent("try find "+labels[0]+".example", "say done", "sleep"), restricted)
+	cfg.DNS, cfg.Held = []string{address}, true
+	id, err := f.tryCreate(cfg)
+	if errors.Is(err, core.ErrUnsupported) || errors.Is(err, core.ErrInvalidConfig) {
+		want(f, "the field of a name server that cannot be reached", core.FieldOf(err), "DNS")
+		return
+	}
+	f.must(err)
+	f.confirmed(id)
+	f.attacked(id)
+	open := f.attackNames(1, "open")[0]
+	cfg = f.agent("try find " + open + ".example")
+	cfg.DNS = []string{address}
+	f.started(cfg)
+	if !f.hears(server, open) {
+		f.Errorf("a name that is looked up on the usual network has to arrive, or the case shows nothing; the server has heard %s", excerpt(f.heardBy(server)))
+	}
+	if strings.Contains(f.heardBy(server), labels[0]) {
+		f.Error("a name that is looked up on a restricted network has arrived at a name server of another one")
+	}
 }
 
 // firstAddress returns the one that a network's gateway has, or would have.
@@ -427,9 +464,7 @@ func unconfirmed(f *fixture) {
 	f.wantNotBegun(id)
 	want(f, "the output of what is not confirmed", output.String(), "")
 
-	id = f.workload(restricted.ID, "on TERM exit 7", "say began", "sleep")
-	f.awaitOutput(id, "began\n")
-	f.must(f.rt.StopContainer(f.ctx, id))
+	id = f.workload(restricted.ID, "say began", "exit 7")
 	want(f, "the exit code of what is confirmed", f.wait(id), 7)
 	again := f.startingAttached(id, core.AttachOptions{})
 	f.tryRelease(id)

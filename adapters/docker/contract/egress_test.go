@@ -149,6 +149,17 @@ func selfConfirming(b *breakable) {
 
 // neighbourly restricts the workload alone.
 func neighbourly(b *breakable) {
+	b.misplace(func(cfg core.Config) bool { return !cfg.Held })
+}
+
+// misplacing confirms workloads that it has put on the usual network.
+func misplacing(b *breakable) {
+	b.misplace(func(cfg core.Config) bool { return cfg.Held })
+	b.confirm = func(context.Context, string) (optional.EgressEvidence, error) { return optional.EgressEvidence{}, nil }
+}
+
+// misplace puts some containers of a restricted network on the usual one.
+func (b *breakable) misplace(which func(core.Config) bool) {
 	var restricted string
 	create, restrict := b.create, b.restrict
 	b.restrict = func(ctx context.Context, cfg optional.RestrictedNetworkConfig) (optional.RestrictedNetwork, error) {
@@ -157,7 +168,7 @@ func neighbourly(b *breakable) {
 		return made, err
 	}
 	b.create = func(ctx context.Context, cfg core.Config) (string, error) {
-		if cfg.NetworkMode == restricted && !cfg.Held {
+		if cfg.NetworkMode == restricted && which(cfg) {
 			cfg.NetworkMode = ""
 		}
 		return create(ctx, cfg)
@@ -211,6 +222,7 @@ func TestEgressCasesCanFail(t *testing.T) {
 			}},
 			{"it has no guard", unguarded, map[string]string{"EG-02": "device to 255.255.255.255"}},
 			{"runs share it", shared, map[string]string{"EG-01": "a container on another restricted network"}},
+			{"workloads are elsewhere", misplacing, map[string]string{"EG-01": "a name that is looked up on a restricted network has arrived"}},
 			{"workloads keep capabilities", capable, map[string]string{"EG-03": "a new route"}},
 			{"a release confirms", selfConfirming, map[string]string{"EG-04": "starting what is not confirmed returned <nil>"}},
 			{"it restricts the workload alone", neighbourly, map[string]string{"EG-06": "tcp to"}},
