@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/egress"
@@ -94,11 +95,17 @@ func (f *fixture) workload(network string, steps ...string) (id string) {
 func (f *fixture) confirmed(id string) {
 	f.Helper()
 	attached := f.startingAttached(id, core.AttachOptions{})
+	f.Cleanup(func() {
+		select {
+		case <-attached.done:
+		case <-time.After(patience):
+			f.Error("StartAttached has not returned although the case's own context has ended")
+		}
+	})
 	confirming := begin("ConfirmEgress", func() (optional.EgressEvidence, error) { return f.restricter().ConfirmEgress(f.ctx, id) })
 	_, err := confirming.on(id).within(f, workPatience)
 	f.must(err)
 	f.must(f.release(f.ctx, id))
-	f.Cleanup(func() { <-attached.done }) // the case's context has ended
 }
 
 // victim is a container that tells all that arrives at its ports.
@@ -150,7 +157,9 @@ func (f *fixture) victimOnHost(port int) *victim {
 	f.must(err)
 	f.must(rt.StartContainer(f.ctx, id))
 	v := &victim{"the engine's host", rt, id}
-	f.hears(v, "ready")
+	if !f.hears(v, "ready\n") {
+		f.Fatalf("a container in the network of the engine's host does not listen on port %d; it has written %s", port, excerpt(f.heardBy(v)))
+	}
 	return v
 }
 
