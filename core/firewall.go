@@ -12,8 +12,9 @@ type Firewall interface {
 	// answer.
 	//
 	// A created container is closed from its first instruction on. Of a running one, which
-	// some runtimes refuse, connections end; if it is not certain that it is closed, it is
-	// killed. The firewall stays until the container is removed.
+	// some runtimes refuse, connections end. If the setup fails after it has begun, a running
+	// container is killed, and a created one is not started. The firewall stays until the
+	// container is removed.
 	//
 	//   - RT-120: it holds, or is refused; a port outside 1 to 65535 or an empty host:
 	//     [ErrInvalidConfig]; a proxy that does not answer: [ErrPolicyNotEnforced].

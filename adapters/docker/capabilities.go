@@ -20,7 +20,7 @@ func (r *Runtime) Capabilities() optional.Capabilities {
 		CPULimit:        true,
 		PidsLimit:       true,
 		NoNewPrivileges: true,
-		EnforcedEgress:  r.firewalls.enforces(),
+		EnforcedEgress:  r.firewalls.enforced.Load(),
 		Mounts:          true,
 		PublishedPorts:  true,
 		NetworkModes:    true,

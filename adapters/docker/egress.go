@@ -54,7 +54,8 @@ type restriction struct {
 	outside netip.Addr         // of the proxy, on its other network; read it after begun
 
 	confirming mutex
-	listened   int // how often the guard has listened
+	listened   int       // how often the guard has listened since guardEnded
+	guardEnded time.Time // the end of its run before; zero: there was none
 	confirmed  sync.Map
 }
 
@@ -308,7 +309,7 @@ func (n *networks) ConfirmEgress(ctx context.Context, id string) (evidence optio
 		}
 	}
 	of.confirmed.Store(found.ID, nil)
-	r.firewalls.enforce()
+	r.firewalls.enforced.Store(true)
 	return evidence, nil
 }
 
@@ -330,7 +331,7 @@ func (r *Runtime) gather(ctx context.Context, of *restriction, id string) (optio
 // gatherBy has a check make the attempts, while the guard listens for the of.listened-th
 // time, and reads what the check has printed.
 func (r *Runtime) gatherBy(ctx context.Context, of *restriction, check func(attempts []string) (string, error)) (evidence optional.EgressEvidence, err error) {
-	port, err := r.listenOnHost(ctx, of.network.ID, of.listened)
+	port, err := r.listenOnHost(ctx, of)
 	if err != nil {
 		return evidence, err
 	}
@@ -350,7 +351,7 @@ func (r *Runtime) gatherBy(ctx context.Context, of *restriction, check func(atte
 	if err != nil {
 		return evidence, err
 	}
-	evidence.Dropped, evidence.Arrived, err = r.heardOnHost(ctx, of.network.ID, of.listened)
+	evidence.Dropped, evidence.Arrived, err = r.heardOnHost(ctx, of)
 	if err != nil {
 		return evidence, err
 	}

@@ -13,11 +13,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/versions"
 	"github.com/moatproject/moat/core"
 	"github.com/moatproject/moat/core/egress"
 	"github.com/moatproject/moat/core/optional"
@@ -36,69 +38,23 @@ const firewallFactor = 2
 
 func firewallName(containerID string) string { return "moat-firewall-" + containerID[:shortLength] }
 
-// firewalls has the networks of the firewalls that this Runtime has set up, by container ID.
+// firewalls is what this Runtime knows of the firewalls that it has set up.
 type firewalls struct {
-	lock     sync.Mutex
-	networks map[string]string
-	enforced bool // a check has shown that a restriction holds
-}
-
-func (f *firewalls) add(containerID, networkID string) {
-	f.lock.Lock()
-	defer f.lock.Unlock()
-	if f.networks == nil {
-		f.networks = map[string]string{}
-	}
-	f.networks[containerID] = networkID
-}
-
-func (f *firewalls) remove(containerID string) {
-	f.lock.Lock()
-	defer f.lock.Unlock()
-	delete(f.networks, containerID)
-}
-
-func (f *firewalls) enforce() {
-	f.lock.Lock()
-	defer f.lock.Unlock()
-	f.enforced = true
-}
-
-func (f *firewalls) enforces() bool {
-	f.lock.Lock()
-	defer f.lock.Unlock()
-	return f.enforced
-}
-
-// of returns the container of an ID or a name and the network of its firewall. Without
-// firewalls it asks the engine for nothing.
-func (f *firewalls) of(ctx context.Context, r *Runtime, id string) (found container.InspectResponse, networkID string, err error) {
-	f.lock.Lock()
-	none := len(f.networks) == 0
-	f.lock.Unlock()
-	if none {
-		return found, "", nil
-	}
-	found, err = r.inspectContainer(ctx, id)
-	if errdefs.IsNotFound(err) {
-		found.ContainerJSONBase, err = &container.ContainerJSONBase{ID: id}, nil // it may have removed itself
-	}
-	if err != nil {
-		return found, "", err
-	}
-	f.lock.Lock()
-	defer f.lock.Unlock()
-	return found, f.networks[found.ID], nil
+	changing sync.Map // a mutex for each container, by ID
+	unproven sync.Map // the containers whose check has failed, or is still to come, by ID
+	enforced atomic.Bool
 }
 
 // SetupFirewall lets a container connect to proxyHost:proxyPort over TCP and to nothing
-// else. It moves the container to a network of its own, from which no names can be looked
-// up, and removes it from all other networks. The first address of proxyHost, which may be
-// an entry of the container's ExtraHosts, counts from then on. The proxy must answer.
+// else. It moves the container to a network of its own, and removes it from all other
+// networks. The address that proxyHost has now counts from then on; an entry of the
+// container's ExtraHosts is one. The proxy must answer.
 //
 // A created container is closed from its first instruction on. A running one keeps no
-// connection, and is killed if the check fails. A running sandbox does not see that its
-// networks change: [core.ErrUnsupported]. Setting up the same firewall again checks it again.
+// connection, and is killed if the setup fails after it has begun. A running sandbox does
+// not see that its networks change: [core.ErrUnsupported]. Without a sandbox, newer engines
+// look names up for a container from their host's network, unless it has Config.DNS:
+// [core.ErrPolicyNotEnforced]. Setting up the same firewall again checks it again.
 // [Runtime.RemoveContainer] removes the network.
 func (r *Runtime) SetupFirewall(ctx context.Context, id string, proxyHost string, proxyPort int) error {
 	if err := core.ValidateProxy(proxyHost, proxyPort); err != nil {
@@ -113,32 +69,60 @@ func (r *Runtime) SetupFirewall(ctx context.Context, id string, proxyHost string
 	if err != nil {
 		return c.failed(err)
 	}
+	one, _ := r.firewalls.changing.LoadOrStore(found.ID, make(mutex, 1))
+	changing := one.(mutex)
+	if err := changing.lock(c.ctx); err != nil {
+		return c.failed(err)
+	}
+	defer changing.unlock()
 	if err := r.checkFirewall(c, found); err != nil {
 		return err
 	}
-	address, err := r.pin(c, found, proxyHost, proxyPort)
+	proxies, err := r.pin(c, found, proxyHost, proxyPort)
 	if err != nil {
 		return err
 	}
-	on, err := r.firewallNetwork(c, found, address)
+	on, proxy, err := r.firewallNetwork(c, found, proxies)
 	if err != nil {
-		return err
+		return c.failed(err)
 	}
-	r.firewalls.add(found.ID, on.ID)
-	err = r.moveTo(c, found, on.ID)
-	if err == nil {
-		err = r.confirmFirewall(c, found, &restriction{network: on, proxy: address})
-	}
-	if err == nil {
-		r.firewalls.enforce()
-		return nil
-	}
-	if found.State.Running {
+	r.firewalls.unproven.Store(found.ID, nil)
+	r.known.wall(found.ID)
+	if err := r.closeContainer(c, found, on, proxy); err != nil {
 		ctx, cancel := tidying(c.ctx)
 		defer cancel()
-		_ = r.engine.ContainerKill(ctx, found.ID, "KILL")
+		if killed := r.engine.ContainerKill(ctx, found.ID, "KILL"); killed != nil && !errdefs.IsConflict(killed) && !errdefs.IsNotFound(killed) {
+			err = errors.Join(err, killed)
+		}
+		return c.failed(err)
 	}
-	return c.failed(err)
+	r.firewalls.unproven.Delete(found.ID)
+	r.firewalls.enforced.Store(true)
+	return nil
+}
+
+// closeContainer closes a container but for a proxy, by the network of its firewall.
+func (r *Runtime) closeContainer(c *call, found container.InspectResponse, on network.Inspect, proxy netip.AddrPort) error {
+	guard, err := r.guardFirewall(c, on, proxy)
+	if err == nil {
+		err = r.moveTo(c, found, on.ID)
+	}
+	if err == nil {
+		err = r.confirmFirewall(c, found, guard, &restriction{network: on, proxy: proxy})
+	}
+	if err != nil {
+		return err
+	}
+	moved, err := r.inspectContainer(c.ctx, found.ID)
+	switch {
+	case err != nil:
+		return err
+	case !isOnlyOn(moved, on.ID):
+		return c.wrong(core.ErrPolicyNotEnforced, "", "others have put it on another network meanwhile", "")
+	case moved.State.StartedAt != found.State.StartedAt || moved.State.Running != found.State.Running:
+		return c.wrong(core.ErrPolicyNotEnforced, "", "it was started or has ended meanwhile", "Set the firewall up before the start")
+	}
+	return nil
 }
 
 // checkFirewall refuses containers that a firewall would not hold.
@@ -155,7 +139,11 @@ func (r *Runtime) checkFirewall(c *call, found container.InspectResponse) error 
 		return c.wrong(core.ErrUnsupported, "Privileged", "a privileged workload could leave its network", "Create it without")
 	case capability >= 0:
 		return c.wrong(core.ErrUnsupported, "CapAdd", "with the capability "+host.CapAdd[capability]+" a workload could change or leave its network", "Create it without")
-	case len(host.PortBindings) > 0:
+	case !slices.Contains(host.CapDrop, "ALL") || len(host.Devices) > 0 || host.PidMode.IsHost():
+		return c.wrong(core.ErrUnsupported, "", "it has capabilities, devices or processes of the host with which it could change or leave its network", "Create it with Moat")
+	case !host.RestartPolicy.IsNone():
+		return c.wrong(core.ErrUnsupported, "", "the engine may start it again before its guard", "Create it with Moat, which restarts no workloads")
+	case len(host.PortBindings) > 0 || host.PublishAllPorts:
 		return c.wrong(core.ErrUnsupported, "Ports", "answers to connections from outside would be dropped", "Create it without published ports")
 	case isPlain(host.Runtime) && !r.hasSeccomp(host):
 		return c.wrong(core.ErrPolicyNotEnforced, "", "its seccomp profile may leave AF_VSOCK open", "Create it again with this version of Moat")
@@ -165,29 +153,33 @@ func (r *Runtime) checkFirewall(c *call, found container.InspectResponse) error 
 	return nil
 }
 
-// pin returns the address of the proxy.
-func (r *Runtime) pin(c *call, found container.InspectResponse, host string, port int) (pinned netip.AddrPort, err error) {
+// pin returns the addresses of the proxy.
+func (r *Runtime) pin(c *call, found container.InspectResponse, host string, port int) (pinned []netip.AddrPort, err error) {
 	const remedy = "Use an address at which containers reach the proxy, such as that of GetHostAddress"
-	address, err := netip.ParseAddr(host)
-	if err != nil {
-		if address, err = r.lookUp(c, found, host, remedy); err != nil {
-			return pinned, err
+	var addresses []netip.Addr
+	if address, err := netip.ParseAddr(host); err == nil {
+		addresses = append(addresses, address)
+	} else if addresses, err = r.lookUp(c, found, host, remedy); err != nil {
+		return nil, err
+	}
+	for _, address := range addresses {
+		address = address.Unmap()
+		switch {
+		case !address.Is4():
+			return nil, c.wrong(core.ErrUnsupported, "proxyHost", "the container's network has no IPv6", "Use an IPv4 address")
+		case !address.IsGlobalUnicast() || address.As4()[0] == 0 || address.As4()[0] >= 224:
+			return nil, c.wrong(core.ErrInvalidConfig, "proxyHost", "a container cannot reach "+address.String()+" outside", remedy)
 		}
+		pinned = append(pinned, netip.AddrPortFrom(address, uint16(port)))
 	}
-	address = address.Unmap()
-	switch {
-	case !address.Is4():
-		return pinned, c.wrong(core.ErrUnsupported, "proxyHost", "the container's network has no IPv6", "Use an IPv4 address")
-	case !address.IsGlobalUnicast() || address.As4()[0] == 0 || address.As4()[0] >= 224:
-		return pinned, c.wrong(core.ErrInvalidConfig, "proxyHost", "a container cannot reach "+address.String()+" outside", remedy)
-	}
-	return netip.AddrPortFrom(address, uint16(port)), nil
+	return pinned, nil
 }
 
-// lookUp finds the address of a name as the container would, and else as this process does.
-func (r *Runtime) lookUp(c *call, found container.InspectResponse, name, remedy string) (address netip.Addr, err error) {
+// lookUp finds the addresses of a name, in the container's ExtraHosts or else as this process
+// does.
+func (r *Runtime) lookUp(c *call, found container.InspectResponse, name, remedy string) (addresses []netip.Addr, err error) {
 	if _, err := egress.ParseDestination(name, 1); err != nil {
-		return address, c.wrong(core.ErrInvalidConfig, "proxyHost", err.Error(), "")
+		return nil, c.wrong(core.ErrInvalidConfig, "proxyHost", err.Error(), "")
 	}
 	for _, entry := range found.HostConfig.ExtraHosts {
 		host, text, _ := strings.Cut(entry, ":")
@@ -197,85 +189,99 @@ func (r *Runtime) lookUp(c *call, found container.InspectResponse, name, remedy 
 		if text == "host-gateway" {
 			facts, err := r.hostFacts(c.ctx)
 			if err != nil {
-				return address, c.failed(err)
+				return nil, c.failed(err)
 			}
 			text = facts.address
 		}
-		if address, err = netip.ParseAddr(text); err == nil {
-			return address, nil
+		if address, err := netip.ParseAddr(text); err == nil {
+			return []netip.Addr{address}, nil
 		}
 	}
-	all, err := net.DefaultResolver.LookupNetIP(c.ctx, "ip4", name)
+	addresses, err = net.DefaultResolver.LookupNetIP(c.ctx, "ip4", name)
 	missing, isDNS := errors.AsType[*net.DNSError](err)
 	switch {
 	case c.ctx.Err() != nil:
-		return address, c.failed(c.ctx.Err())
+		return nil, c.failed(c.ctx.Err())
 	case isDNS && !missing.IsNotFound:
-		return address, c.wrong(core.ErrUnavailable, "proxyHost", err.Error(), remedy)
-	case err != nil || len(all) == 0:
-		return address, c.wrong(core.ErrInvalidConfig, "proxyHost", name+" has no IPv4 address here", remedy)
+		return nil, c.wrong(core.ErrUnavailable, "proxyHost", err.Error(), remedy)
+	case err != nil || len(addresses) == 0:
+		return nil, c.wrong(core.ErrInvalidConfig, "proxyHost", name+" has no IPv4 address here", remedy)
 	}
-	return all[0], nil
+	return addresses, nil
 }
 
-// firewallNetwork returns the network of a container's firewall, with a guard. Where the
-// setup has been tried before, it goes on with that network.
-func (r *Runtime) firewallNetwork(c *call, found container.InspectResponse, proxy netip.AddrPort) (on network.Inspect, err error) {
+// firewallNetwork returns the network of a container's firewall and the address of the proxy
+// to which it leads. Where the setup has been tried before, it goes on with that network.
+func (r *Runtime) firewallNetwork(c *call, found container.InspectResponse, proxies []netip.AddrPort) (on network.Inspect, proxy netip.AddrPort, err error) {
 	labels := core.AdapterLabels(found.ID, time.Now().Add(helperUnused))
-	labels[labelFirewall] = proxy.String()
+	labels[labelFirewall] = proxies[0].String()
 	cfg := optional.NetworkConfig{Name: firewallName(found.ID), RunID: found.Config.Labels[core.LabelRunID], Labels: labels}
 	id, err := r.createNetworkFrom(c, cfg)
-	mine := err == nil
 	if errors.Is(err, core.ErrAlreadyExists) {
 		id, err = cfg.Name, nil
 	}
 	if err != nil {
-		return on, err
+		return on, proxy, err
 	}
-	on, err = r.engine.NetworkInspect(c.ctx, id, network.InspectOptions{})
-	switch {
-	case err != nil:
-		err = c.failed(err)
-	case on.Labels[core.LabelServes] != found.ID || on.Internal:
-		err = c.wrong(core.ErrInUse, "", "the network "+on.Name+" is another's", "Remove it")
-	case on.Labels[labelFirewall] != proxy.String():
+	if on, err = r.engine.NetworkInspect(c.ctx, id, network.InspectOptions{}); err != nil {
+		return on, proxy, err
+	}
+	if on.Labels[core.LabelServes] != found.ID || on.Internal {
+		return on, proxy, c.wrong(core.ErrInUse, "", "the network "+on.Name+" is another's", "Remove it")
+	}
+	proxy, err = netip.ParseAddrPort(on.Labels[labelFirewall])
+	if err != nil || !slices.Contains(proxies, proxy) {
 		err = c.wrong(core.ErrAlreadyExists, "", "it has a firewall for "+on.Labels[labelFirewall], "Remove the container and create it again")
-	default:
-		if err = r.createGuard(c.ctx, on, proxy); err == nil {
-			err = r.startGuard(c.ctx, on.ID)
-		}
-		if err != nil {
-			err = c.unguarded(err)
-		}
 	}
-	if err != nil && mine {
-		err = errors.Join(err, r.abandon(c, id))
-	}
-	return on, err
+	return on, proxy, err
 }
 
-// moveTo puts a container on one network alone. It is never on none, because a start would
-// put it on the engine's usual one.
+// guardFirewall returns the guard of a firewall's network when it drops. Where there is none,
+// it removes the network again, unless the container is on it.
+func (r *Runtime) guardFirewall(c *call, on network.Inspect, proxy netip.AddrPort) (guard container.InspectResponse, err error) {
+	if err = r.createGuard(c.ctx, on, proxy); err == nil {
+		err = r.engine.ContainerStart(c.ctx, guardName(on.ID), container.StartOptions{})
+	}
+	if err == nil {
+		guard, err = r.inspectContainer(c.ctx, guardName(on.ID))
+	}
+	if err == nil {
+		err = r.awaitReady(c.ctx, guard)
+	}
+	if err == nil {
+		return guard, nil
+	}
+	err = c.unguarded(err)
+	ctx, cancel := tidying(c.ctx)
+	defer cancel()
+	if removed := (*networks)(r).RemoveNetwork(ctx, on.ID); removed != nil && !errors.Is(removed, core.ErrInUse) {
+		err = errors.Join(err, removed)
+	}
+	return guard, err
+}
+
+// moveTo puts a container on the network of its firewall alone. A container that does not
+// run is never on none, because a start would put it on the engine's usual network.
 func (r *Runtime) moveTo(c *call, found container.InspectResponse, networkID string) error {
-	_, joined := found.NetworkSettings.Networks[firewallName(found.ID)]
+	name := firewallName(found.ID)
+	joined, stale := found.NetworkSettings.Networks[name], false
+	if joined != nil && joined.NetworkID != "" && joined.NetworkID != networkID {
+		stale = true // that network was removed, and this one has its name
+	}
 	if found.State.Running { // its connections end, and new ones cannot begin
 		if err := r.leaveOthers(c, found); err != nil {
 			return err
 		}
 	}
-	if !joined {
+	if stale {
+		_ = r.engine.NetworkDisconnect(c.ctx, name, found.ID, true) // the connection shows whether it is off
+	}
+	if joined == nil || stale {
 		if err := r.engine.NetworkConnect(c.ctx, networkID, found.ID, nil); err != nil {
 			return err
 		}
 	}
-	if err := r.leaveOthers(c, found); err != nil {
-		return err
-	}
-	moved, err := r.inspectContainer(c.ctx, found.ID)
-	if err == nil && !isOnlyOn(moved, networkID) {
-		err = c.wrong(core.ErrPolicyNotEnforced, "", "others have put it on another network meanwhile", "")
-	}
-	return err
+	return r.leaveOthers(c, found)
 }
 
 func (r *Runtime) leaveOthers(c *call, found container.InspectResponse) error {
@@ -302,48 +308,40 @@ func isOnlyOn(found container.InspectResponse, networkID string) bool {
 }
 
 // confirmFirewall tries to leave a firewall's network other than to the proxy.
-func (r *Runtime) confirmFirewall(c *call, found container.InspectResponse, of *restriction) error {
-	guard, err := r.inspectContainer(c.ctx, guardName(of.network.ID))
-	if err != nil {
+func (r *Runtime) confirmFirewall(c *call, found, guard container.InspectResponse, of *restriction) (err error) {
+	if err := r.checkLookups(c, found, guard.ID); err != nil {
 		return err
 	}
-	if of.listened, err = r.listenings(c.ctx, guard); err != nil {
-		return err
-	}
-	of.listened++
+	of.guardEnded = parseTime(guard.State.FinishedAt)
 	mode := container.NetworkMode(of.network.ID)
 	if found.State.Running {
 		mode = container.NetworkMode("container:" + found.ID)
 	}
-	var names []byte // the check's /etc/resolv.conf
-	evidence, err := r.gatherBy(c.ctx, of, func(attempts []string) (said string, err error) {
-		said, names, err = r.runCheck(c.ctx, mode, attempts)
-		return said, err
-	})
-	if err != nil {
-		return err
+	var evidence optional.EgressEvidence
+	if of.listened, err = r.listenings(c.ctx, of); err == nil {
+		of.listened++
+		evidence, err = r.gatherBy(c.ctx, of, func(attempts []string) (string, error) { return r.runCheck(c.ctx, mode, attempts) })
 	}
-	err = judge(evidence)
-	if err == nil && isPlain(found.HostConfig.Runtime) && len(found.HostConfig.DNS) == 0 {
-		var host []byte
-		if host, err = r.resolvConfOf(c.ctx, guard.ID); err == nil && asksFromHost(string(names), string(host), found.HostConfig.NetworkMode) {
-			return c.wrong(core.ErrPolicyNotEnforced, "DNS", "the engine looks names up for the container from its host",
-				"Create it with a name server of its own, such as 0.0.0.1, which is out of its reach: the proxy looks names up")
+	remedy := "Report this, with the output of `moat doctor`"
+	if err == nil {
+		err = judge(evidence)
+		if len(evidence.Attempts) > 0 && evidence.Attempts[0].Result != optional.EgressConnected {
+			remedy = "Start the proxy first"
 		}
 	}
 	if err != nil && c.ctx.Err() == nil {
-		return &core.Error{Op: c.op, Runtime: core.RuntimeDocker, Object: c.object, Class: core.ErrPolicyNotEnforced, Err: err, Remedy: "Start the proxy first"}
+		return &core.Error{Op: c.op, Runtime: core.RuntimeDocker, Object: c.object, Class: core.ErrPolicyNotEnforced, Err: err, Remedy: remedy}
 	}
 	return err
 }
 
 // listenings returns how often a guard has begun to listen in its present run.
-func (r *Runtime) listenings(ctx context.Context, guard container.InspectResponse) (times int, err error) {
+func (r *Runtime) listenings(ctx context.Context, of *restriction) (times int, err error) {
 	options := container.LogsOptions{ShowStderr: true}
-	if ended := parseTime(guard.State.FinishedAt); !ended.IsZero() {
-		options.Since = ended.Format(time.RFC3339Nano)
+	if !of.guardEnded.IsZero() {
+		options.Since = of.guardEnded.Format(time.RFC3339Nano)
 	}
-	body, err := r.engine.ContainerLogs(ctx, guard.ID, options)
+	body, err := r.engine.ContainerLogs(ctx, guardName(of.network.ID), options)
 	if err != nil {
 		return 0, err
 	}
@@ -353,12 +351,11 @@ func (r *Runtime) listenings(ctx context.Context, guard container.InspectRespons
 	return strings.Count(said.String(), "listening "), err
 }
 
-// runCheck makes attempts from a helper, and returns the results and its file of name
-// servers.
-func (r *Runtime) runCheck(ctx context.Context, mode container.NetworkMode, attempts []string) (said string, names []byte, err error) {
+// runCheck makes attempts from a helper, and returns the results.
+func (r *Runtime) runCheck(ctx context.Context, mode container.NetworkMode, attempts []string) (said string, err error) {
 	binary, err := r.program(ctx, "check", "Use another engine")
 	if err != nil {
-		return "", nil, err
+		return "", err
 	}
 	helper := helperSpec{
 		name: "moat-check-" + strings.ToLower(rand.Text()[:shortLength]), program: "check", binary: binary,
@@ -366,7 +363,7 @@ func (r *Runtime) runCheck(ctx context.Context, mode container.NetworkMode, atte
 		hostConfig: container.HostConfig{NetworkMode: mode, ReadonlyRootfs: true},
 	}
 	if err := r.createHelper(ctx, helper); err != nil {
-		return "", nil, err
+		return "", err
 	}
 	defer func() {
 		ctx, cancel := tidying(ctx)
@@ -374,29 +371,60 @@ func (r *Runtime) runCheck(ctx context.Context, mode container.NetworkMode, atte
 		err = errors.Join(err, r.remove(ctx, helper.name))
 	}()
 	if err := r.engine.ContainerStart(ctx, helper.name, container.StartOptions{}); err != nil {
-		return "", nil, err
+		return "", err
 	}
 	code, err := r.kind().awaitExit(ctx, r, helper.name)
 	if err != nil {
-		return "", nil, err
+		return "", err
 	}
 	body, err := r.engine.ContainerLogs(ctx, helper.name, container.LogsOptions{ShowStdout: true, ShowStderr: true})
 	if err != nil {
-		return "", nil, err
+		return "", err
 	}
 	defer body.Close()
 	var output bytes.Buffer
 	if err := demultiplex(&output, &output, body); err != nil {
-		return "", nil, err
+		return "", err
 	}
 	if code != 0 {
-		return "", nil, fmt.Errorf("the check has exited with status %d: %s", code, output.String())
+		err = fmt.Errorf("the check has exited with status %d: %s", code, output.String())
 	}
-	names, err = r.resolvConfOf(ctx, helper.name)
-	return output.String(), names, err
+	return output.String(), err
 }
 
-// resolvConfOf reads a helper's file of name servers.
+// asksFromHostSince is the first API version of engines that look names up from their host's
+// network for each container on a network, unless it has name servers of its own. Older
+// ones do so where their host is its own name server.
+const asksFromHostSince = "1.44"
+
+// checkLookups refuses a container for which the engine would look names up from its host.
+// The network stack of a proven sandbox does not reach the engine's name server.
+func (r *Runtime) checkLookups(c *call, found container.InspectResponse, guardID string) error {
+	if len(found.HostConfig.DNS) > 0 {
+		return nil
+	}
+	if r.options.Sandbox != nil {
+		if ociRuntime, err := r.ociRuntime(c.ctx); err != nil || ociRuntime == found.HostConfig.Runtime {
+			return err
+		}
+	}
+	asks := versions.GreaterThanOrEqualTo(r.engine.ClientVersion(), asksFromHostSince)
+	if !asks {
+		onHost, err := r.resolvConfOf(c.ctx, guardID)
+		if err != nil {
+			return err
+		}
+		asks = asksFromHost(string(onHost), found.HostConfig.NetworkMode)
+	}
+	if asks {
+		return c.wrong(core.ErrPolicyNotEnforced, "DNS", "the engine looks names up for it from its host",
+			"Create it with a name server of its own, such as 0.0.0.1, which is out of its reach: the proxy looks names up")
+	}
+	return nil
+}
+
+// resolvConfOf reads a helper's file of name servers. In the host's network that is the
+// host's.
 func (r *Runtime) resolvConfOf(ctx context.Context, id string) ([]byte, error) {
 	archive, _, err := r.engine.CopyFromContainer(ctx, id, resolvConf)
 	if err != nil {
@@ -411,17 +439,10 @@ func (r *Runtime) resolvConfOf(ctx context.Context, id string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(files, limit))
 }
 
-// asksFromHost reports whether the engine looks names up from its host's network for a
-// container that is on a network of ours and has no name servers of its own. onNetwork is
-// the file of name servers of a container on such a network, in which newer engines tell
-// it. Older ones do it where the host, whose file is onHost, is its own name server. For a
-// container of network bridge they ask the servers behind systemd-resolved in its place.
-func asksFromHost(onNetwork, onHost string, mode container.NetworkMode) bool {
-	const told = "ExtServers: ["
-	if _, servers, is := strings.Cut(onNetwork, told); is {
-		servers, _, _ = strings.Cut(servers, "]")
-		return strings.Contains(servers, "host(")
-	}
+// asksFromHost reports whether an engine before asksFromHostSince, with this file of name
+// servers on its host, looks names up from there. For a container of network bridge it asks
+// the servers behind systemd-resolved in its place.
+func asksFromHost(onHost string, mode container.NetworkMode) bool {
 	var servers []string
 	for line := range strings.Lines(onHost) {
 		if words := strings.Fields(line); len(words) > 1 && words[0] == "nameserver" {
@@ -437,14 +458,60 @@ func asksFromHost(onNetwork, onHost string, mode container.NetworkMode) bool {
 	})
 }
 
+// unknown returns a container by ID or name, unless this process has created it and not given
+// it a firewall: then all about it is known, and the result is zero. So it is where there
+// is no such container.
+func (r *Runtime) unknown(ctx context.Context, id string) (found container.InspectResponse, err error) {
+	known, created := r.known.find(id)
+	if created && !known.walled {
+		return found, nil
+	}
+	found, err = r.inspectContainer(ctx, id)
+	if errdefs.IsNotFound(err) {
+		if err = nil; created { // it has removed itself
+			found.ContainerJSONBase = &container.ContainerJSONBase{ID: r.known.whole(id)}
+		}
+	}
+	return found, err
+}
+
+// firewallOf returns the ID of the network of a container's firewall, "" for none.
+func (r *Runtime) firewallOf(ctx context.Context, found container.InspectResponse) (networkID string, err error) {
+	if found.ContainerJSONBase == nil {
+		return "", nil
+	}
+	isThere := found.State != nil
+	if isThere && (found.NetworkSettings == nil || found.NetworkSettings.Networks[firewallName(found.ID)] == nil) {
+		return "", nil
+	}
+	on, err := r.engine.NetworkInspect(ctx, firewallName(found.ID), network.InspectOptions{})
+	if errdefs.IsNotFound(err) || err == nil && on.Labels[core.LabelServes] != found.ID {
+		return "", nil
+	}
+	return on.ID, err
+}
+
 // vetFirewall refuses the start of a container whose firewall is not as it was set up.
 func (r *Runtime) vetFirewall(c *call, id string) error {
-	found, networkID, err := r.firewalls.of(c.ctx, r, id)
-	if err != nil || networkID == "" {
+	found, err := r.unknown(c.ctx, id)
+	if err != nil || found.ContainerJSONBase == nil {
+		return c.failed(err)
+	}
+	networkID, err := r.firewallOf(c.ctx, found)
+	if err != nil {
 		return c.failed(err)
 	}
 	const remedy = "Set the firewall up again"
-	if !isOnlyOn(found, networkID) {
+	_, unproven := r.firewalls.unproven.Load(found.ID)
+	known := r.known.get(found.ID)
+	switch {
+	case unproven:
+		return c.wrong(core.ErrPolicyNotEnforced, "", "its firewall was not set up to the end", remedy)
+	case networkID == "" && known.walled:
+		return c.wrong(core.ErrPolicyNotEnforced, "", "it is not on the network of its firewall", remedy)
+	case networkID == "":
+		return nil
+	case !isOnlyOn(found, networkID):
 		return c.wrong(core.ErrPolicyNotEnforced, "", "it is not on the network of its firewall alone", remedy)
 	}
 	guard, err := r.inspectContainer(c.ctx, guardName(networkID))
@@ -457,11 +524,15 @@ func (r *Runtime) vetFirewall(c *call, id string) error {
 	if err != nil {
 		return c.unguarded(err)
 	}
-	return nil
+	return r.checkLookups(c, found, guard.ID)
 }
 
 // removeFirewall removes the network of a container that is gone.
 func (r *Runtime) removeFirewall(ctx context.Context, containerID, networkID string) error {
-	r.firewalls.remove(containerID)
-	return (*networks)(r).ForceRemoveNetwork(ctx, networkID)
+	if err := (*networks)(r).ForceRemoveNetwork(ctx, networkID); err != nil {
+		return err
+	}
+	r.firewalls.changing.Delete(containerID)
+	r.firewalls.unproven.Delete(containerID)
+	return nil
 }

@@ -31,23 +31,23 @@ type walled struct {
 	guards   int                       // how often the guard has listened
 	dropped  int                       // frames, by the guard
 	checked  string                    // result of the attempt to reach the proxy
-	servers  string                    // the check's /etc/resolv.conf
 	created  []container.CreateRequest
 	onHost   string // the guard's /etc/resolv.conf
 	guardRun bool
+	ended    string // the end of the guard's run before
 }
 
 func startWalled(t *testing.T) *walled {
 	t.Helper()
-	w := &walled{fakeEngine: startFake(t), dropped: 5, checked: "connected", servers: "nameserver 127.0.0.11\n", onHost: "nameserver 192.0.2.53\n", guardRun: true}
+	w := &walled{fakeEngine: startFake(t), dropped: 5, checked: "connected", onHost: "nameserver 192.0.2.53\n", guardRun: true}
 	w.found = container.InspectResponse{
 		ContainerJSONBase: &container.ContainerJSONBase{ID: walledID, Name: "/walled", State: &container.State{Status: "created"}, HostConfig: &container.HostConfig{
-			Runtime: "runc", NetworkMode: "default", ExtraHosts: []string{"proxy.example:192.0.2.200", "host.example:host-gateway"},
+			Runtime: "runc", NetworkMode: "default", CapDrop: []string{"ALL"}, ExtraHosts: []string{"proxy.example:192.0.2.200", "host.example:host-gateway"},
 		}},
 		Config:          &container.Config{Labels: map[string]string{core.LabelRunID: "run"}},
 		NetworkSettings: &container.NetworkSettings{Networks: map[string]*network.EndpointSettings{"bridge": {}}},
 	}
-	w.on("/_ping", ping("1.44"))
+	w.on("/_ping", ping("1.43")) // of the last engine that asks no name server from its host
 	w.on("GET /version", answer(http.StatusOK, map[string]string{"Version": "29", "Arch": "amd64"}))
 	w.on("GET /containers/{id}/json", w.inspect)
 	w.on("GET /containers/{id}/logs", w.say)
@@ -94,14 +94,18 @@ func (w *walled) inspect(rw http.ResponseWriter, r *http.Request) {
 		answer(http.StatusOK, w.found)(rw, r)
 		return
 	}
-	answer(http.StatusOK, container.InspectResponse{ContainerJSONBase: &container.ContainerJSONBase{ID: id, State: &container.State{Running: w.guardRun}}})(rw, r)
+	answer(http.StatusOK, container.InspectResponse{ContainerJSONBase: &container.ContainerJSONBase{ID: id, State: &container.State{Running: w.guardRun, FinishedAt: w.ended}}})(rw, r)
 }
 
 func (w *walled) inspectNetwork(rw http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	found := network.Inspect{ID: testID, Name: firewallName(walledID), Labels: w.labels, IPAM: network.IPAM{Config: []network.IPAMConfig{{Subnet: "198.51.100.0/26"}}}}
-	if r.PathValue("name") == "bridge" {
+	switch {
+	case r.PathValue("name") == firewallName(walledID) && w.labels == nil:
+		gone(rw, r)
+		return
+	case r.PathValue("name") == "bridge":
 		found = network.Inspect{Name: "bridge", IPAM: network.IPAM{Config: []network.IPAMConfig{{Subnet: "192.0.2.0/26", Gateway: "192.0.2.1"}}}}
 	}
 	answer(http.StatusOK, found)(rw, r)
@@ -136,10 +140,7 @@ func (w *walled) say(rw http.ResponseWriter, r *http.Request) {
 func (w *walled) readServers(rw http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	content := w.servers
-	if !strings.HasPrefix(r.PathValue("id"), "moat-check-") {
-		content = w.onHost
-	}
+	content := w.onHost
 	stat, _ := json.Marshal(map[string]any{"name": "resolv.conf", "size": len(content)})
 	rw.Header().Set("X-Docker-Container-Path-Stat", base64.StdEncoding.EncodeToString(stat))
 	archive := tar.NewWriter(rw)
@@ -303,8 +304,17 @@ func TestNoFirewall(t *testing.T) {
 		"the guard fails": {"192.0.2.200", 1, func(w *walled) {
 			w.on("GET /containers/{id}/logs", logs(frame(streamStderr, "the chain cannot be made: error 095\n")))
 		}, core.ErrPolicyNotEnforced, "", true},
-		"others connect it": {"192.0.2.200", 1, func(w *walled) { w.on("POST /networks/{id}/{verb}", status(http.StatusOK)) }, core.ErrPolicyNotEnforced, "", true},
-		"names by the host": {"192.0.2.200", 1, func(w *walled) { w.servers = "nameserver 127.0.0.11\n# ExtServers: [host(192.0.2.53)]\n" }, core.ErrPolicyNotEnforced, "DNS", true},
+		"others connect it":      {"192.0.2.200", 1, func(w *walled) { w.on("POST /networks/{id}/{verb}", status(http.StatusOK)) }, core.ErrPolicyNotEnforced, "", true},
+		"names by the host":      {"192.0.2.200", 1, func(w *walled) { w.onHost = "nameserver 127.0.0.1\n" }, core.ErrPolicyNotEnforced, "DNS", true},
+		"names by newer engines": {"192.0.2.200", 1, func(w *walled) { w.on("/_ping", ping("1.44")) }, core.ErrPolicyNotEnforced, "DNS", true},
+		"a runtime of any name": {"192.0.2.200", 1, func(w *walled) {
+			w.on("/_ping", ping("1.44"))
+			w.found.HostConfig.Runtime = "nvidia"
+		}, core.ErrPolicyNotEnforced, "DNS", true},
+		"capabilities that are kept": {"192.0.2.200", 1, func(w *walled) { w.found.HostConfig.CapDrop = nil }, core.ErrUnsupported, "", false},
+		"a device":                   {"192.0.2.200", 1, func(w *walled) { w.found.HostConfig.Devices = []container.DeviceMapping{{}} }, core.ErrUnsupported, "", false},
+		"the host's processes":       {"192.0.2.200", 1, func(w *walled) { w.found.HostConfig.PidMode = "host" }, core.ErrUnsupported, "", false},
+		"it is restarted":            {"192.0.2.200", 1, func(w *walled) { w.found.HostConfig.RestartPolicy.Name = "always" }, core.ErrUnsupported, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := startWalled(t)
@@ -329,38 +339,96 @@ func TestNoFirewall(t *testing.T) {
 	}
 }
 
-// TestFirewallWithServers has containers whose lookups do not go through the engine's host.
+// TestFirewallWithServers has a container with name servers of its own.
 func TestFirewallWithServers(t *testing.T) {
-	for name, change := range map[string]func(*container.HostConfig){
-		"servers of its own": func(host *container.HostConfig) { host.DNS = []string{"0.0.0.1"} },
-		"a sandbox":          func(host *container.HostConfig) { host.Runtime = "runsc" },
-	} {
-		w := startWalled(t)
-		w.servers = "nameserver 127.0.0.11\n# ExtServers: [host(192.0.2.53)]\n"
-		change(w.found.HostConfig)
-		if err := w.runtime(t).SetupFirewall(t.Context(), "walled", "192.0.2.200", 3128); err != nil {
-			t.Errorf("%s: %v", name, err)
+	w := startWalled(t)
+	w.on("/_ping", ping("1.44"))
+	w.found.HostConfig.DNS = []string{"0.0.0.1"}
+	if err := w.runtime(t).SetupFirewall(t.Context(), "walled", "192.0.2.200", 3128); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFirewallStartedMeanwhile has a container that another process starts.
+func TestFirewallStartedMeanwhile(t *testing.T) {
+	w := startWalled(t)
+	w.on("POST /containers/{id}/wait", func(rw http.ResponseWriter, r *http.Request) {
+		w.mu.Lock()
+		w.found.State = &container.State{Status: "running", Running: true, StartedAt: "2026-01-02T03:04:05Z"}
+		w.mu.Unlock()
+		exits(0)(rw, r)
+	})
+	r := w.runtime(t)
+	if err := r.SetupFirewall(t.Context(), "walled", "192.0.2.200", 3128); !errors.Is(err, core.ErrPolicyNotEnforced) {
+		t.Errorf("got %v", err)
+	}
+	if !slices.Contains(w.kept(), "POST /containers/"+walledID+"/kill?signal=KILL") {
+		t.Errorf("it is not killed: %q", w.kept())
+	}
+	if err := r.StartContainer(t.Context(), "walled"); !errors.Is(err, core.ErrPolicyNotEnforced) {
+		t.Errorf("it starts without a proof: %v", err)
+	}
+}
+
+// TestFirewallOfAnotherProcess is known by the container's network.
+func TestFirewallOfAnotherProcess(t *testing.T) {
+	w := startWalled(t)
+	if err := w.runtime(t).SetupFirewall(t.Context(), "walled", "192.0.2.200", 3128); err != nil {
+		t.Fatal(err)
+	}
+	another := w.runtime(t)
+	if err := another.StartContainer(t.Context(), "walled"); err != nil {
+		t.Error(err)
+	}
+	w.guardRun = false
+	if err := another.StartContainer(t.Context(), "walled"); !errors.Is(err, core.ErrPolicyNotEnforced) {
+		t.Errorf("start without a guard: %v", err)
+	}
+	w.guardRun = true
+	if err := another.RemoveContainer(t.Context(), "walled"); err != nil {
+		t.Error(err)
+	}
+	if !slices.Contains(w.kept(), "DELETE /networks/NETWORK") {
+		t.Errorf("the network stays: %q", w.kept())
+	}
+}
+
+// TestFirewallAfterARestart reads what the guard has said since.
+func TestFirewallAfterARestart(t *testing.T) {
+	w := startWalled(t)
+	r := w.runtime(t)
+	if err := r.SetupFirewall(t.Context(), "walled", "192.0.2.200", 3128); err != nil {
+		t.Fatal(err)
+	}
+	w.mu.Lock()
+	w.guards, w.ended = 0, "2026-01-02T03:04:06Z"
+	w.mu.Unlock()
+	if err := r.SetupFirewall(t.Context(), "walled", "192.0.2.200", 3128); err != nil {
+		t.Fatal(err)
+	}
+	for _, asked := range w.requests() {
+		if strings.Contains(asked, guardName(testID)+"/logs") && strings.Contains(asked, "since=1767323046.000000000") {
+			return
 		}
 	}
+	t.Errorf("it reads the guard's earlier run too: %q", w.requests())
 }
 
 func TestAsksFromHost(t *testing.T) {
 	for name, test := range map[string]struct {
-		onNetwork, onHost string
-		mode              container.NetworkMode
-		want              bool
+		onHost string
+		mode   container.NetworkMode
+		want   bool
 	}{
-		"a server elsewhere":             {"nameserver 127.0.0.11\n", "nameserver 192.0.2.53\n", "default", false},
-		"the host itself":                {"nameserver 127.0.0.11\n", "nameserver 192.0.2.53\nnameserver 127.0.0.1\n", "default", true},
-		"by IPv6":                        {"nameserver 127.0.0.11\n", "nameserver ::1\n", "default", true},
-		"systemd-resolved":               {"nameserver 127.0.0.11\n", "nameserver 127.0.0.53\n", "default", false},
-		"systemd-resolved, on a network": {"nameserver 127.0.0.11\n", "nameserver 127.0.0.53\n", "net", true},
-		"nonsense":                       {"", "nameserver x\n", "default", true},
-		"none":                           {"", "", "default", false},
-		"a newer engine":                 {"# ExtServers: [host(192.0.2.53)]\n", "nameserver 192.0.2.53\n", "default", true},
-		"a newer one, with servers":      {"# ExtServers: [192.0.2.53]\n", "nameserver 127.0.0.1\n", "default", false},
+		"a server elsewhere":             {"nameserver 192.0.2.53\n", "default", false},
+		"the host itself":                {"nameserver 192.0.2.53\nnameserver 127.0.0.1\n", "default", true},
+		"by IPv6":                        {"nameserver ::1\n", "default", true},
+		"systemd-resolved":               {"nameserver 127.0.0.53\n", "default", false},
+		"systemd-resolved, on a network": {"nameserver 127.0.0.53\n", "net", true},
+		"nonsense":                       {"nameserver x\n", "default", true},
+		"none":                           {"", "default", false},
 	} {
-		if got := asksFromHost(test.onNetwork, test.onHost, test.mode); got != test.want {
+		if got := asksFromHost(test.onHost, test.mode); got != test.want {
 			t.Errorf("%s: %t", name, got)
 		}
 	}
@@ -378,7 +446,7 @@ func TestFirewallGivenUp(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	changes := w.kept()
-	if last := changes[len(changes)-1]; !strings.HasPrefix(last, "DELETE /containers/moat-check-") {
+	if !slices.ContainsFunc(changes, func(change string) bool { return strings.HasPrefix(change, "DELETE /containers/moat-check-") }) {
 		t.Errorf("the check stays: %q", changes)
 	}
 }

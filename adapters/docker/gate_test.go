@@ -111,7 +111,7 @@ func TestReleaseRequests(t *testing.T) {
 				t.Fatal(err)
 			}
 		} else {
-			want = []string{inspect, attach, start, inspect, wait}
+			want = []string{inspect, attach, inspect, start, inspect, wait}
 		}
 		before := len(engine.requests())
 		var stdout bytes.Buffer

@@ -75,42 +75,44 @@ func (r *Runtime) startGuard(ctx context.Context, networkID string) error {
 	if err := r.engine.ContainerStart(ctx, guardName(networkID), container.StartOptions{}); err != nil {
 		return err
 	}
-	_, err := r.guardSays(ctx, networkID, "ready")
+	_, err := r.guardSays(ctx, networkID, time.Time{}, "ready")
 	return err
 }
 
-// listenOnHost has the guard of a network listen on the host for the time-th time, and
+// listenOnHost has the guard of a network listen on the host for the of.listened-th time, and
 // returns the port.
-func (r *Runtime) listenOnHost(ctx context.Context, networkID string, time int) (port uint16, err error) {
-	if err := r.engine.ContainerKill(ctx, guardName(networkID), "USR1"); err != nil {
+func (r *Runtime) listenOnHost(ctx context.Context, of *restriction) (port uint16, err error) {
+	if err := r.engine.ContainerKill(ctx, guardName(of.network.ID), "USR1"); err != nil {
 		return 0, err
 	}
-	line, err := r.guardSays(ctx, networkID, fmt.Sprintf("listening %d", time))
+	line, err := r.guardSays(ctx, of.network.ID, of.guardEnded, fmt.Sprintf("listening %d", of.listened))
 	if err != nil {
 		return 0, err
 	}
-	_, err = fmt.Sscanf(line, "listening %d %d", &time, &port)
+	var times int
+	_, err = fmt.Sscanf(line, "listening %d %d", &times, &port)
 	return port, err
 }
 
 // heardOnHost ends what listenOnHost has begun. It returns how many frames the host has
 // dropped meanwhile, and how many datagrams of the check have arrived there.
-func (r *Runtime) heardOnHost(ctx context.Context, networkID string, time int) (dropped, arrived int, err error) {
-	if err := r.engine.ContainerKill(ctx, guardName(networkID), "USR2"); err != nil {
+func (r *Runtime) heardOnHost(ctx context.Context, of *restriction) (dropped, arrived int, err error) {
+	if err := r.engine.ContainerKill(ctx, guardName(of.network.ID), "USR2"); err != nil {
 		return 0, 0, err
 	}
-	line, err := r.guardSays(ctx, networkID, fmt.Sprintf("heard %d", time))
+	line, err := r.guardSays(ctx, of.network.ID, of.guardEnded, fmt.Sprintf("heard %d", of.listened))
 	if err != nil {
 		return 0, 0, err
 	}
-	_, err = fmt.Sscanf(line, "heard %d dropped %d arrived %d", &time, &dropped, &arrived)
+	var times int
+	_, err = fmt.Sscanf(line, "heard %d dropped %d arrived %d", &times, &dropped, &arrived)
 	return dropped, arrived, err
 }
 
-// guardSays waits until the guard of a network has said a line that begins with these words.
-// What it has said in an earlier run is passed over. A guard that fails ends.
-func (r *Runtime) guardSays(ctx context.Context, networkID, words string) (string, error) {
-	return r.awaitLine(ctx, guardName(networkID), time.Time{}, func(line string) (bool, error) {
+// guardSays waits until the guard of a network has said, after some time, a line that begins
+// with these words. A guard that fails ends.
+func (r *Runtime) guardSays(ctx context.Context, networkID string, after time.Time, words string) (string, error) {
+	return r.awaitLine(ctx, guardName(networkID), after, func(line string) (bool, error) {
 		if line == words || strings.HasPrefix(line, words+" ") {
 			return true, nil
 		}
@@ -148,14 +150,14 @@ func (r *Runtime) removeGuard(ctx context.Context, networkID string) error {
 	name := guardName(networkID)
 	bounded, cancel := context.WithTimeout(ctx, guardPatience)
 	defer cancel()
-	_, err := r.guardSays(bounded, networkID, "gone")
+	_, err := r.guardSays(bounded, networkID, time.Time{}, "gone")
 	_, restricted := r.restrictions.networks.LoadAndDelete(networkID)
 	if errdefs.IsNotFound(err) && !restricted {
 		return nil
 	}
 	if err != nil { // it was killed, or never ran
 		if err = r.engine.ContainerStart(bounded, name, container.StartOptions{}); err == nil {
-			_, err = r.guardSays(bounded, networkID, "gone")
+			_, err = r.guardSays(bounded, networkID, time.Time{}, "gone")
 		}
 	}
 	if errdefs.IsNotFound(err) || isBeingRemoved(err) {

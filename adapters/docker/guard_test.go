@@ -109,7 +109,7 @@ func TestListenOnHost(t *testing.T) {
 		"ready\na port cannot be listened on: error 098\n":                           "error 098",
 	} {
 		engine, _ := guardEngine(t, said)
-		port, err := engine.runtime(t).listenOnHost(t.Context(), testID, 2)
+		port, err := engine.runtime(t).listenOnHost(t.Context(), &restriction{network: network.Inspect{ID: testID}, listened: 2})
 		if got := fmt.Sprint(port, err); !strings.Contains(got, want) || (err == nil) != (port != 0) {
 			t.Errorf("%q: %s", said, got)
 		}
@@ -121,7 +121,7 @@ func TestListenOnHost(t *testing.T) {
 		"heard 2 dropped 3\n": "unexpected",
 	} {
 		engine, _ := guardEngine(t, said)
-		dropped, arrived, err := engine.runtime(t).heardOnHost(t.Context(), testID, 2)
+		dropped, arrived, err := engine.runtime(t).heardOnHost(t.Context(), &restriction{network: network.Inspect{ID: testID}, listened: 2})
 		if got := fmt.Sprint(dropped, arrived, err); !strings.Contains(got, want) {
 			t.Errorf("%q: %s", said, got)
 		}

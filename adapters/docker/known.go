@@ -40,6 +40,7 @@ type knownContainer struct {
 	autoRemove bool
 	visits     string // the ID of a network that is not ours, where its resolver is
 	restricted *restriction
+	walled     bool // a firewall was asked for
 
 	exit *int64 // its code, once StartAttached has seen the end
 }
@@ -123,6 +124,22 @@ func (k *known) move(id string, to phase) {
 	if found := k.containers[k.idOf(id)]; found != nil {
 		found.phase, found.exit = to, nil
 	}
+}
+
+// wall notes that a container, by ID, is to have a firewall.
+func (k *known) wall(id string) {
+	k.lock.Lock()
+	defer k.lock.Unlock()
+	if found := k.containers[id]; found != nil {
+		found.walled = true
+	}
+}
+
+// whole returns the ID of a known container, by ID or name.
+func (k *known) whole(id string) string {
+	k.lock.Lock()
+	defer k.lock.Unlock()
+	return k.idOf(id)
 }
 
 // ended notes the exit code of a container, by ID or name.

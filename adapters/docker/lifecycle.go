@@ -109,8 +109,12 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
 		return err
 	}
 	defer c.end()
-	visited := r.visited(c.ctx, id)
-	found, firewall, err := r.firewalls.of(c.ctx, r, id)
+	found, err := r.unknown(c.ctx, id)
+	if err != nil {
+		return c.failed(err)
+	}
+	visited := r.visited(c.ctx, id, found)
+	firewall, err := r.firewallOf(c.ctx, found)
 	if err == nil {
 		err = r.remove(c.ctx, id)
 	}

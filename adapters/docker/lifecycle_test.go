@@ -49,7 +49,7 @@ func TestRemovalThatIsUnderWayIsWaitedFor(t *testing.T) {
 		if !matches(err, test.class) {
 			t.Errorf("%s: %v, want %v", name, err, test.class)
 		}
-		engine.wantRequests(t, "DELETE /containers/"+testID+"?force=1&v=1", "POST /containers/"+testID+"/wait?condition=removed")
+		engine.wantRequests(t, "GET /containers/"+testID+"/json", "DELETE /containers/"+testID+"?force=1&v=1", "POST /containers/"+testID+"/wait?condition=removed")
 	}
 }
 

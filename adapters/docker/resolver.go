@@ -314,13 +314,12 @@ func (r *Runtime) removeIdle(ctx context.Context, of *resolver, networkID string
 }
 
 // visited returns the network of other owners whose resolver a container uses, to be called
-// before the container's removal. For containers of other processes it asks the engine.
-func (r *Runtime) visited(ctx context.Context, id string) (networkID string) {
-	if known, found := r.known.find(id); found || r.options.Sandbox == nil {
+// before the container's removal. found is what [Runtime.unknown] has returned.
+func (r *Runtime) visited(ctx context.Context, id string, found container.InspectResponse) (networkID string) {
+	if known, ok := r.known.find(id); ok || r.options.Sandbox == nil {
 		return known.visits
 	}
-	found, err := r.inspectContainer(ctx, id)
-	if err != nil || found.Config == nil || !isWholeID(found.Config.Labels[core.LabelServes]) { // it may be a label of the image
+	if found.Config == nil || !isWholeID(found.Config.Labels[core.LabelServes]) { // it may be a label of the image
 		return ""
 	}
 	on, err := r.engine.NetworkInspect(ctx, found.Config.Labels[core.LabelServes], network.InspectOptions{})

@@ -296,7 +296,7 @@ func TestFirewall(t *testing.T) {
 				}
 				t.Run(name+", "+where, func(t *testing.T) { tryFirewall(t, e, rt, program, proxy) })
 			}
-			t.Run(name+", running", func(t *testing.T) { tryFirewallLater(t, rt, program) })
+			t.Run(name+", running", func(t *testing.T) { tryFirewallLater(t, e, rt, program) })
 		}
 	})
 }
@@ -336,6 +336,14 @@ func tryFirewall(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime, prog
 	}
 	mustLeave(t, rt, open)
 
+	if isPlainAndNew(e, rt) {
+		id := create(t, rt, cfg)
+		if err := rt.SetupFirewall(t.Context(), id, proxy, port); core.FieldOf(err) != "DNS" || !errors.Is(err, core.ErrPolicyNotEnforced) {
+			t.Errorf("without name servers of its own: %v", err)
+		}
+		mustLeave(t, rt, id)
+		cfg.DNS = []string{"0.0.0.1"}
+	}
 	id := create(t, rt, cfg)
 	must(t, rt.SetupFirewall(t.Context(), id, proxy, port))
 	must(t, rt.SetupFirewall(t.Context(), id, proxy, port))
@@ -373,11 +381,21 @@ func tryFirewall(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime, prog
 	}
 }
 
+// isPlainAndNew tells that an engine looks names up from its host for containers without a
+// sandbox.
+func isPlainAndNew(e *dockertest.Throwaway, rt *docker.Runtime) bool {
+	return e.Like == "current" && rt.Capabilities().Isolation == optional.IsolationContainer
+}
+
 // tryFirewallLater sets a firewall up for a container that runs.
-func tryFirewallLater(t *testing.T, rt *docker.Runtime, program string) {
-	id := start(t, rt, core.Config{
+func tryFirewallLater(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime, program string) {
+	cfg := core.Config{
 		Image: baseImage, Cmd: []string{"sleep", "600"}, Mounts: []core.MountConfig{{Source: program, Target: "/asks", ReadOnly: true}},
-	})
+	}
+	if isPlainAndNew(e, rt) {
+		cfg.DNS = []string{"0.0.0.1"}
+	}
+	id := start(t, rt, cfg)
 	reaches := func(host string) bool {
 		var said strings.Builder
 		_, err := rt.Exec(t.Context(), id, optional.ExecOptions{Cmd: []string{"/asks", "reach=" + host + ":80"}, AttachOptions: core.AttachOptions{Stdout: &said}})
@@ -400,7 +418,7 @@ func tryFirewallLater(t *testing.T, rt *docker.Runtime, program string) {
 		t.Error("it does not reach the proxy alone")
 	}
 	// Where the proxy does not answer, the container is killed.
-	second := start(t, rt, core.Config{Image: baseImage, Cmd: []string{"sleep", "600"}})
+	second := start(t, rt, cfg)
 	if err := rt.SetupFirewall(t.Context(), second, dockertest.EngineAddress, 9); !errors.Is(err, core.ErrPolicyNotEnforced) {
 		t.Errorf("without a proxy: %v", err)
 	}

@@ -239,6 +239,7 @@ func (j judge) judge(all managed) (orphans []Orphan, unknown []string) {
 				Kind: KindContainer, ID: info.ID, Name: info.Name, RunID: info.Labels[core.LabelRunID],
 				Role: info.Labels[core.LabelRole], Status: info.Status, Reason: reason,
 			})
+			delete(j.served, info.ID) // its network goes with it
 		} else if j.isUnknown(info) {
 			unknown = append(unknown, info.Name)
 		}

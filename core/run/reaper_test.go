@@ -189,13 +189,19 @@ func TestNetworkOfAContainer(t *testing.T) {
 		return core.NetworkInfo{ID: "of " + serves, Labels: labels}
 	}
 	exited := core.Info{ID: "exited", Status: core.StateExited, Labels: core.ObjectLabels("other", core.RoleMain)}
+	orphan := core.Info{ID: "orphan", Status: core.StateExited, Labels: core.ObjectLabels("over", core.RoleMain)}
+	orphan.Labels[LabelOwner] = "me"
 	all := managed{
-		containers: []core.Info{exited},
-		networks:   []core.NetworkInfo{network("exited", time.Hour), network("gone", time.Hour), network("coming", -time.Hour)},
+		containers: []core.Info{exited, orphan},
+		networks:   []core.NetworkInfo{network("exited", time.Hour), network("gone", time.Hour), network("coming", -time.Hour), network("orphan", time.Hour)},
 	}
-	orphans, _ := newJudge(Reaper{Store: memoryStore{}, Clock: fixedClock{Time: now}}, "me", all).judge(all)
-	if len(orphans) != 1 || orphans[0].ID != "of gone" || orphans[0].Kind != KindNetwork {
-		t.Errorf("orphans are %+v", orphans)
+	orphans, _ := newJudge(Reaper{Store: memoryStore{"over": LivenessKilled}, Clock: fixedClock{Time: now}}, "me", all).judge(all)
+	var got []string
+	for _, o := range orphans {
+		got = append(got, o.ID)
+	}
+	if want := []string{"orphan", "of gone", "of orphan"}; !slices.Equal(got, want) {
+		t.Errorf("orphans are %q, want %q", got, want)
 	}
 }
 

@@ -4,9 +4,9 @@
  * makes a chain of nftables that drops all that the bridge hands to the host, of any
  * protocol. Frames from port to port of the bridge do not pass there.
  *
- * guard BRIDGE ADDRESS:PORT makes an exception for TCP to that destination, on the host or
- * beyond it, and for ARP, without which the network could not find its gateway. Answers do
- * not pass the chain.
+ * guard BRIDGE ADDRESS:PORT is for a network that is not internal. It makes an exception for
+ * TCP to that destination, on the host or beyond it, and for ARP, without which the network
+ * could not find its gateway. What comes back to the network does not pass the chain.
  *
  * "ready" says that the chain is there. From then on, a chain that is removed or changed is
  * made again. When the bridge is gone, which takes no chain with it on many kernels, the
@@ -230,7 +230,7 @@ static struct header *begin_rule(const char *device, u16 flags, u16 **expression
 }
 
 static void write_exception(const char *device) {
-	static const u8 arp[] = {0x08, 0x06}, ipv4[] = {0x08, 0x00}, tcp[] = {6};
+	static const u8 arp[] = {0x08, 0x06}, ipv4[] = {0x08, 0x00}, no_options[] = {0x45}, tcp[] = {6};
 	u16 *expressions;
 	struct header *h = begin_rule(device, 0, &expressions);
 	if_protocol(arp);
@@ -238,6 +238,7 @@ static void write_exception(const char *device) {
 	end(expressions), finish(h);
 	h = begin_rule(device, ACKNOWLEDGE, &expressions);
 	if_protocol(ipv4);
+	if_payload(NETWORK_HEADER, 0, no_options, sizeof no_options); /* such as source routes */
 	if_payload(NETWORK_HEADER, 9, tcp, sizeof tcp);
 	if_payload(NETWORK_HEADER, 16, exception.ip, sizeof exception.ip);
 	if_payload(TRANSPORT_HEADER, 2, exception.port, sizeof exception.port);
