@@ -188,7 +188,10 @@ func (r *Runtime) ReleaseContainer(ctx context.Context, id string) error {
 	if ok && hold != nil {
 		ok, err = hold.AwaitBegun(c.ctx)
 	}
-	if err == nil && !ok {
+	switch {
+	case err == nil && !ok && hold != nil:
+		return c.wrong(core.ErrNotRunning, "", "its program was not let begin: the error of StartAttached says why", "")
+	case err == nil && !ok:
 		return c.wrong(core.ErrNotRunning, "", "nothing attached waits for the release", "Start it attached")
 	}
 	return c.failed(err)
