@@ -75,6 +75,9 @@ func (r *Runtime) SetupFirewall(ctx context.Context, id string, proxyHost string
 		return c.failed(err)
 	}
 	defer changing.unlock()
+	if found, err = r.inspectContainer(c.ctx, found.ID); err != nil { // another call may have moved it meanwhile
+		return c.failed(err)
+	}
 	if err := r.checkFirewall(c, found); err != nil {
 		return err
 	}

@@ -393,6 +393,30 @@ func TestFirewallOfAnotherProcess(t *testing.T) {
 	}
 }
 
+// TestFirewallTwiceAtOnce has calls that wait for each other.
+func TestFirewallTwiceAtOnce(t *testing.T) {
+	w := startWalled(t)
+	r := w.runtime(t)
+	failures := make(chan error)
+	for range 4 {
+		go func() { failures <- r.SetupFirewall(t.Context(), "walled", "192.0.2.200", 3128) }()
+	}
+	for range 4 {
+		if err := <-failures; err != nil {
+			t.Error(err)
+		}
+	}
+	connections := 0
+	for _, change := range w.kept() {
+		if change == "POST /networks/NETWORK/connect" {
+			connections++
+		}
+	}
+	if connections != 1 {
+		t.Errorf("it is connected %d times: %q", connections, w.kept())
+	}
+}
+
 // TestFirewallAfterARestart reads what the guard has said since.
 func TestFirewallAfterARestart(t *testing.T) {
 	w := startWalled(t)
