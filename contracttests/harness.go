@@ -52,13 +52,12 @@ type Harness struct {
 	// "" when it can. nil: it can. (A machine that is a container itself often cannot.)
 	Unprivileged func() string
 
-	// EgressProxy returns the program of the proxy for restricted networks, as
-	// [optional.RestrictedNetworkConfig] has it. nil: the runtime has no such networks.
+	// EgressProxy returns the program moat-proxy for an architecture by Go's name of it. It is
+	// required where the network manager is an [optional.EgressRestricter].
 	EgressProxy func(architecture string) ([]byte, error)
 
-	// OnHost returns a runtime on the same engine that starts containers in the network of
-	// the engine's host, of Image; the suite closes it. nil: New's does it, where it
-	// supports that.
+	// OnHost returns a runtime on the same engine that starts containers of Image in the
+	// network of the engine's host. The suite closes it. nil: the runtime of New is used.
 	OnHost func(t testing.TB) core.Runtime
 
 	// Dial connects to an address of the engine's machine, where ports are
@@ -72,7 +71,7 @@ type Options struct {
 	// runtime does not support it.
 	Unsupported map[string]string
 
-	// Golden is the file of the expected results, relative to the test's folder.
+	// Golden is the file of the expected results, relative to the test's directory.
 	// "": results are not compared.
 	Golden string
 }

@@ -164,7 +164,7 @@ var obligations = map[string]obligation{
 	"RT-115": {"Releaser.ReleaseContainer", "StartAttached that returns before the release, such as at the end of its ctx, leaves a program that never begins. The container may run or have exited; the caller removes it. Releasing it is [core.ErrNotRunning]."},
 	"RT-116": {"Releaser.ReleaseContainer", "a container that is not held: [core.ErrInvalidConfig], field Held; missing: [core.ErrNotFound]; again before StartAttached has returned: nil. StartContainer of one that is held: [core.ErrInvalidConfig], field Held."},
 	"RT-117": {"Attacher.StartAttached", "what ends an attachment before the end of Stdin leaves the container's stdin open for the next one, also without a TTY, here and from Attach. Some engines cannot."},
-	"RT-120": {"Firewall.SetupFirewall", "it holds, or is refused; a port outside 1 to 65535 or an empty host: [ErrInvalidConfig]; a proxy that does not answer: [ErrPolicyNotEnforced]."},
+	"RT-120": {"Firewall.SetupFirewall", "it holds, or is refused; a port outside 1 to 65535 or an empty host: [ErrInvalidConfig]; a proxy that does not answer: [ErrPolicyNotEnforced]; missing: [ErrNotFound]."},
 	"RT-130": {"Execer.Exec", "its own code, 128+n after signal n; stdout and stderr apart, no byte lost."},
 	"RT-131": {"Execer.Exec", "Env, WorkingDir and User hold; where they are empty, the container's do."},
 	"RT-132": {"Execer.Exec", "stdin arrives, and its end does."},

@@ -53,7 +53,7 @@ if ! moat run --rm --pull never $image true 2>/dev/null; then
 fi
 
 script=$(mktemp "$PWD/bin/demo-XXXXXX") # engines in a virtual machine see a user's own directories, not /tmp
-name=moat-${script##*/}                 # of the containers that a `moat run` outlives
+name=moat-${script##*/}                 # of the containers, which outlive `moat run -d`
 cleanup() {
 	trap '' INT TERM
 	set -m # in a process group of its own, which a terminal's Ctrl-C does not reach

@@ -38,7 +38,7 @@ const firewallFactor = 2
 
 func firewallName(containerID string) string { return "moat-firewall-" + containerID[:shortLength] }
 
-// firewalls is what this Runtime knows of the firewalls that it has set up.
+// firewalls is the state of the firewalls that this Runtime has set up.
 type firewalls struct {
 	changing sync.Map // a mutex for each container, by ID
 	unproven sync.Map // the containers whose check has failed, or is still to come, by ID
@@ -47,15 +47,14 @@ type firewalls struct {
 
 // SetupFirewall lets a container connect to proxyHost:proxyPort over TCP and to nothing
 // else. It moves the container to a network of its own, and removes it from all other
-// networks. The address that proxyHost has now counts from then on; an entry of the
-// container's ExtraHosts is one. The proxy must answer.
+// networks. The address that proxyHost has now counts from then on. The proxy must answer.
 //
 // A created container is closed from its first instruction on. A running one keeps no
 // connection, and is killed if the setup fails after it has begun. A running sandbox does
 // not see that its networks change: [core.ErrUnsupported]. Without a sandbox, newer engines
 // look names up for a container from their host's network, unless it has Config.DNS:
-// [core.ErrPolicyNotEnforced]. Setting up the same firewall again checks it again.
-// [Runtime.RemoveContainer] removes the network.
+// [core.ErrPolicyNotEnforced]. [Runtime.RemoveContainer] removes the network. Without a
+// deadline in ctx, the call takes at most two minutes.
 func (r *Runtime) SetupFirewall(ctx context.Context, id string, proxyHost string, proxyPort int) error {
 	if err := core.ValidateProxy(proxyHost, proxyPort); err != nil {
 		return err
@@ -69,8 +68,8 @@ func (r *Runtime) SetupFirewall(ctx context.Context, id string, proxyHost string
 	if err != nil {
 		return c.failed(err)
 	}
-	one, _ := r.firewalls.changing.LoadOrStore(found.ID, make(mutex, 1))
-	changing := one.(mutex)
+	lock, _ := r.firewalls.changing.LoadOrStore(found.ID, make(mutex, 1))
+	changing := lock.(mutex)
 	if err := changing.lock(c.ctx); err != nil {
 		return c.failed(err)
 	}
@@ -264,7 +263,7 @@ func (r *Runtime) guardFirewall(c *call, on network.Inspect, proxy netip.AddrPor
 }
 
 // moveTo puts a container on the network of its firewall alone. A container that does not
-// run is never on none, because a start would put it on the engine's usual network.
+// run is never without a network, because a start would put it on the engine's usual one.
 func (r *Runtime) moveTo(c *call, found container.InspectResponse, networkID string) error {
 	name := firewallName(found.ID)
 	joined, stale := found.NetworkSettings.Networks[name], false
@@ -461,10 +460,10 @@ func asksFromHost(onHost string, mode container.NetworkMode) bool {
 	})
 }
 
-// unknown returns a container by ID or name, unless this process has created it and not given
+// inspectUnlessKnown returns a container by ID or name, unless this process has created it and not given
 // it a firewall: then all about it is known, and the result is zero. So it is where there
 // is no such container.
-func (r *Runtime) unknown(ctx context.Context, id string) (found container.InspectResponse, err error) {
+func (r *Runtime) inspectUnlessKnown(ctx context.Context, id string) (found container.InspectResponse, err error) {
 	known, created := r.known.find(id)
 	if created && !known.walled {
 		return found, nil
@@ -496,7 +495,7 @@ func (r *Runtime) firewallOf(ctx context.Context, found container.InspectRespons
 
 // vetFirewall refuses the start of a container whose firewall is not as it was set up.
 func (r *Runtime) vetFirewall(c *call, id string) error {
-	found, err := r.unknown(c.ctx, id)
+	found, err := r.inspectUnlessKnown(c.ctx, id)
 	if err != nil || found.ContainerJSONBase == nil {
 		return c.failed(err)
 	}
@@ -518,14 +517,13 @@ func (r *Runtime) vetFirewall(c *call, id string) error {
 		return c.wrong(core.ErrPolicyNotEnforced, "", "it is not on the network of its firewall alone", remedy)
 	}
 	guard, err := r.inspectContainer(c.ctx, guardName(networkID))
-	if err == nil && !guard.State.Running {
-		err = errors.New("it does not run")
-	}
-	if err == nil {
+	if err == nil && guard.State.Running {
 		err = r.awaitReady(c.ctx, guard)
+	} else if err == nil || errdefs.IsNotFound(err) {
+		err = c.wrong(core.ErrPolicyNotEnforced, "", "the guard of its network does not run", remedy)
 	}
 	if err != nil {
-		return c.unguarded(err)
+		return c.failed(err)
 	}
 	return r.checkLookups(c, found, guard.ID)
 }

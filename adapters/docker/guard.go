@@ -94,7 +94,7 @@ func (r *Runtime) listenOnHost(ctx context.Context, of *restriction) (port uint1
 	return port, err
 }
 
-// heardOnHost ends what listenOnHost has begun. It returns how many frames the host has
+// heardOnHost ends the listening that listenOnHost began. It returns how many frames the host has
 // dropped meanwhile, and how many datagrams of the check have arrived there.
 func (r *Runtime) heardOnHost(ctx context.Context, of *restriction) (dropped, arrived int, err error) {
 	if err := r.engine.ContainerKill(ctx, guardName(of.network.ID), "USR2"); err != nil {
@@ -109,8 +109,8 @@ func (r *Runtime) heardOnHost(ctx context.Context, of *restriction) (dropped, ar
 	return dropped, arrived, err
 }
 
-// guardSays waits until the guard of a network has said, after some time, a line that begins
-// with these words. A guard that fails ends.
+// guardSays waits until the guard of a network has said a line that begins with these
+// words, later than after. A guard that fails ends.
 func (r *Runtime) guardSays(ctx context.Context, networkID string, after time.Time, words string) (string, error) {
 	return r.awaitLine(ctx, guardName(networkID), after, func(line string) (bool, error) {
 		if line == words || strings.HasPrefix(line, words+" ") {

@@ -109,7 +109,7 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
 		return err
 	}
 	defer c.end()
-	found, err := r.unknown(c.ctx, id)
+	found, err := r.inspectUnlessKnown(c.ctx, id)
 	if err != nil {
 		return c.failed(err)
 	}

@@ -314,7 +314,7 @@ func (r *Runtime) removeIdle(ctx context.Context, of *resolver, networkID string
 }
 
 // visited returns the network of other owners whose resolver a container uses, to be called
-// before the container's removal. found is what [Runtime.unknown] has returned.
+// before the container's removal. found is what [Runtime.inspectUnlessKnown] has returned.
 func (r *Runtime) visited(ctx context.Context, id string, found container.InspectResponse) (networkID string) {
 	if known, ok := r.known.find(id); ok || r.options.Sandbox == nil {
 		return known.visits

@@ -8,7 +8,7 @@ import (
 	"github.com/docker/docker/api/types/versions"
 )
 
-// Sockets of the family AF_VSOCK lead from a virtual machine to what runs it, past every
+// Sockets of the family AF_VSOCK lead from a virtual machine to its host, past every
 // network. The default seccomp profile refuses them since Docker Engine 23, whose API is
 // the first of blocksVsock. Older engines are given the newer profile with each container.
 const (
@@ -16,8 +16,8 @@ const (
 	seccompPrefix = "seccomp="
 )
 
-// seccompOptions returns what a container without a sandbox needs for a profile that refuses
-// AF_VSOCK.
+// seccompOptions returns the security options of a container without a sandbox, for a
+// profile that refuses AF_VSOCK. On other systems than Linux this program knows none.
 func (r *Runtime) seccompOptions() []string {
 	option := seccompOption()
 	if !r.kind().takesSeccomp || option == "" || versions.GreaterThanOrEqualTo(r.engine.ClientVersion(), blocksVsock) {
@@ -26,7 +26,8 @@ func (r *Runtime) seccompOptions() []string {
 	return []string{option}
 }
 
-// hasSeccomp reports whether a container was created with the profile that its engine needs.
+// hasSeccomp reports whether a container has a seccomp profile of Moat's, where its engine
+// needs one.
 func (r *Runtime) hasSeccomp(config *container.HostConfig) bool {
 	return len(r.seccompOptions()) == 0 || slices.ContainsFunc(config.SecurityOpt, func(option string) bool {
 		return strings.HasPrefix(option, seccompPrefix+"{")

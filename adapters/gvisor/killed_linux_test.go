@@ -20,11 +20,11 @@ import (
 )
 
 // killRounds is how many restricted runs TestKillsOpenNothing has on each engine, unless
-// MOAT_TEST_ROUNDS says it.
+// MOAT_TEST_ROUNDS sets it.
 const killRounds = 6
 
 // TestKillsOpenNothing kills the proxy, the guard or the engine's daemon at a random moment
-// of a run with restricted egress, whose workload never stops to attack.
+// of a run with restricted egress, whose workload attacks all the time.
 func TestKillsOpenNothing(t *testing.T) {
 	rounds, err := strconv.Atoi(os.Getenv("MOAT_TEST_ROUNDS"))
 	if err != nil {
@@ -117,7 +117,7 @@ func (k *kills) round(name string, rt *docker.Runtime) {
 	}
 }
 
-// pass waits for a random part of some time: kills come at any moment.
+// pass waits for a random time, shorter than most: kills come at any moment.
 func (k *kills) pass(most time.Duration) {
 	<-time.After(time.Duration(k.random.Int64N(int64(most))))
 }
@@ -139,7 +139,7 @@ func (k *kills) killHelper(prefix string) {
 func (k *kills) clean(rt *docker.Runtime) (left string) {
 	ctx, cancel := context.WithTimeout(k.Context(), time.Minute)
 	defer cancel()
-	for ctx.Err() == nil { // what the engine was asked for comes to an end
+	for ctx.Err() == nil { // until the engine has finished its requests
 		_, _, err := run.Reaper{Runtime: rt, Store: killedStore{}}.Clean(ctx)
 		containers, listErr := rt.ListContainers(ctx)
 		networks, networksErr := rt.NetworkManager().ListNetworks(ctx)

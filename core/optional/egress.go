@@ -70,7 +70,7 @@ type RestrictedNetworkConfig struct {
 	// name of it. It is called once.
 	Program func(architecture string) ([]byte, error)
 
-	// Proxy configures it. Listen and Sources are filled in.
+	// Proxy configures it. The runtime sets Listen, Sources and Relays itself.
 	Proxy egress.ProxyConfig
 
 	// Hosts are entries for the proxy's /etc/hosts, "HOST:IP".
@@ -102,8 +102,8 @@ type EgressEvidence struct {
 // EgressAttempt is an attempt to reach an address from within a container.
 type EgressAttempt struct {
 	Network string         `json:"network"` // "tcp", "udp" or [EgressVsock]
-	Address netip.AddrPort `json:"address"` // none of AF_VSOCK
-	Proxy   bool           `json:"proxy"`   // the one that has to succeed
+	Address netip.AddrPort `json:"address"` // zero for [EgressVsock]
+	Proxy   bool           `json:"proxy"`   // true for the proxy, which must answer
 	Result  string         `json:"result"`
 }
 
@@ -120,7 +120,7 @@ const (
 	EgressFailed    = "failed"
 )
 
-// String tells an attempt to people.
+// String returns the attempt as text: its network, address and result.
 func (a EgressAttempt) String() string {
 	if !a.Address.IsValid() {
 		return a.Network + " " + a.Result

@@ -300,7 +300,7 @@ func atOnce(workers, n int, do func() error) error {
 	var all sync.WaitGroup
 	for i := range errs {
 		all.Go(func() {
-			for range n / workers {
+			for range n/workers + min(1, max(0, n%workers-i)) {
 				if errs[i] = do(); errs[i] != nil {
 					return
 				}
