@@ -9,7 +9,7 @@ left() {
 	shift 2
 	found=$(docker -H "$engine" "$@" --filter label=moat.managed=true)
 	# The images of helpers and probes stay on purpose: a few kB, the proxy of 7 MB, one for each program that ever was, that the next run needs again.
-	found=$(grep -vE '^((docker.io/library/|localhost/)?moat-(resolver|guard|proxy|gvisor-probe)|<none>):' <<<"$found" || true)
+	found=$(grep -vE '^((docker.io/library/|localhost/)?moat-(resolver|guard|check|proxy|gvisor-probe)|<none>):' <<<"$found" || true)
 	[[ $found ]] || return 0
 	printf 'left on %s, %s:\n%s\n' "$engine" "$what" "$found" >&2
 	failed=1
