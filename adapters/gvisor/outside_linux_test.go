@@ -313,7 +313,7 @@ func tryFirewall(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime, prog
 		{"send=" + dockertest.EngineAddress + ":4444", "sent"},
 		{"send=" + proxy + ":4444", "sent"},
 	}
-	if proxy == dockertest.EngineAddress { // it takes ten seconds to fail
+	if proxy == dockertest.EngineAddress { // it takes seconds to fail
 		tries = append(tries, way{"text=" + dockertest.BigName, strconv.Itoa(dockertest.BigLength)})
 	}
 	host := dockertest.CountDatagrams(t, e.Namespace(), ":4444")

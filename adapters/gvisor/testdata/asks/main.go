@@ -107,7 +107,7 @@ func exists(path string) (string, error) {
 }
 
 func text(name string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*patience)
 	defer cancel()
 	texts, err := net.DefaultResolver.LookupTXT(ctx, name)
 	return fmt.Sprint(len(strings.Join(texts, ""))), err
