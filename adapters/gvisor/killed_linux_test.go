@@ -23,8 +23,8 @@ import (
 // MOAT_TEST_ROUNDS sets it.
 const killRounds = 6
 
-// TestKillsOpenNothing kills the proxy, the guard or the engine's daemon at a random moment
-// of a run with restricted egress, whose workload attacks all the time.
+// TestKillsOpenNothing kills the proxy, the guard or the newer engine's daemon at a random
+// moment of a run with restricted egress, whose workload attacks all the time.
 func TestKillsOpenNothing(t *testing.T) {
 	rounds, err := strconv.Atoi(os.Getenv("MOAT_TEST_ROUNDS"))
 	if err != nil {
@@ -50,9 +50,16 @@ func TestKillsOpenNothing(t *testing.T) {
 		for name, rt := range rts {
 			k.control(name, rt)
 		}
+		victims := []string{"moat-egress-", "moat-guard-", engineItself}
+		if e.Like == "main" {
+			victims = victims[:2] // a known gap: docs/egress.md, "How it holds"
+		}
 		for round := range rounds {
 			name := []string{"plain", "sandboxed"}[round%2]
-			k.round(name, rts[name])
+			k.round(name, rts[name], victims[round/2%len(victims)])
+		}
+		if t.Logf("the workload has attacked in %d of %d rounds", k.attacked, rounds); k.attacked == 0 {
+			t.Error("no workload has begun, so the rounds show nothing")
 		}
 	})
 }
@@ -63,6 +70,7 @@ type kills struct {
 	random    *rand.Rand
 	datagrams *dockertest.Datagrams
 	attacker  core.Config
+	attacked  int // rounds in which the workload has begun
 }
 
 // control shows that the attacks succeed on an open network.
@@ -76,8 +84,11 @@ func (k *kills) control(name string, rt *docker.Runtime) {
 	mustLeave(k.T, rt, id)
 }
 
-// round is one run in which something is killed.
-func (k *kills) round(name string, rt *docker.Runtime) {
+// engineItself is a victim beside the helpers, of which it is how their names begin.
+const engineItself = "the engine"
+
+// round is one run in which a victim is killed.
+func (k *kills) round(name string, rt *docker.Runtime, victim string) {
 	before := k.datagrams.Count()
 	restricted, err := run.New(rt, run.Spec{
 		Workload: k.attacker,
@@ -98,28 +109,34 @@ func (k *kills) round(name string, rt *docker.Runtime) {
 		}
 		ended <- err
 	}()
-	k.pass(2500 * time.Millisecond)
-	victim := []string{"moat-egress-", "moat-guard-", "the engine"}[k.random.IntN(3)]
-	if victim == "the engine" {
+	select {
+	case err := <-ended:
+		k.Fatalf("%s: the run has ended before anything was killed: %v", name, err)
+	case <-time.After(k.moment(4 * time.Second)):
+	}
+	if victim == engineItself {
 		killDaemon(k.T, k.engine)
-		k.pass(time.Second)
+		<-time.After(k.moment(time.Second))
 		k.engine.Up()
 	} else {
 		k.killHelper(victim)
 	}
-	k.pass(time.Second)
+	<-time.After(k.moment(time.Second))
 	cancel()
 	err = <-ended
 	closing := restricted.Close(context.WithoutCancel(k.Context())) // the engine may have been away
 	left := k.clean(rt)
+	if output.String() != "" {
+		k.attacked++
+	}
 	if got := k.datagrams.Count() - before; got != 0 || strings.Contains(output.String(), greeting) || left != "" {
 		k.Errorf("%s, %s killed (%v, %v): %d datagrams have arrived, left is %q, it says %q", name, victim, err, closing, got, left, output.String())
 	}
 }
 
-// pass waits for a random time, shorter than most: kills come at any moment.
-func (k *kills) pass(most time.Duration) {
-	<-time.After(time.Duration(k.random.Int64N(int64(most))))
+// moment returns a random time, shorter than most: kills come at any moment.
+func (k *kills) moment(most time.Duration) time.Duration {
+	return time.Duration(k.random.Int64N(int64(most)))
 }
 
 // killHelper kills a helper that may not be there yet.

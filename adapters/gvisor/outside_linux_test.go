@@ -151,12 +151,6 @@ var greeting = strings.TrimSpace(dockertest.Greeting)
 
 // TestRestrictedNetwork lets workloads try what leads out of a network that has a proxy.
 func TestRestrictedNetwork(t *testing.T) {
-	proxy := filepath.Join(t.TempDir(), "moat-proxy")
-	build := exec.Command("go", "build", "-C", "../../apps", "-o", proxy, "./cmd/moat-proxy")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
 	onInternets(t, func(t *testing.T, e *dockertest.Throwaway, program string, rts map[string]*docker.Runtime) {
 		for _, filter := range []string{"0", "2"} {
 			for _, scope := range []string{"all", "default"} {
@@ -166,13 +160,13 @@ func TestRestrictedNetwork(t *testing.T) {
 				if filter != "0" && name == "sandboxed" {
 					continue // the host does not tell it from another
 				}
-				t.Run(name+", rp_filter "+filter, func(t *testing.T) { tryToLeave(t, e, rt, program, proxy, filter) })
+				t.Run(name+", rp_filter "+filter, func(t *testing.T) { tryToLeave(t, e, rt, program, filter) })
 			}
 		}
 	})
 }
 
-func tryToLeave(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime, program, proxy, filter string) {
+func tryToLeave(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime, program, filter string) {
 	host := dockertest.CountDatagrams(t, e.Namespace(), ":4444")
 	workload := core.Config{
 		Image: baseImage, Cmd: []string{"/asks"}, Mounts: []core.MountConfig{{Source: program, Target: "/asks", ReadOnly: true}},
@@ -186,12 +180,7 @@ func tryToLeave(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime, progr
 	must(t, err)
 	workload.NetworkMode = open
 	id := create(t, rt, workload)
-	said := strings.Split(answer(t, rt, id), "\n")
-	for i, way := range ways {
-		if said[i] != way.success {
-			t.Errorf("%s without a restriction: %s", way.word, said[i])
-		}
-	}
+	allSucceed(t, ways, answer(t, rt, id))
 	if host.Count() == 0 {
 		t.Error("no datagram has reached the host without a restriction")
 	}
@@ -249,7 +238,7 @@ func tryToLeave(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime, progr
 		Workload: workload,
 		Egress: &run.Egress{
 			Rules:   []string{dockertest.OutsideName + ":8080"},
-			Program: func(string) ([]byte, error) { return os.ReadFile(proxy) },
+			Program: dockertest.EgressProxy,
 			Private: []netip.Prefix{netip.MustParsePrefix(dockertest.OutsideAddress + "/32")},
 		},
 	}, run.Options{Attached: true})
@@ -258,7 +247,7 @@ func tryToLeave(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime, progr
 	must(t, restricted.Prepare(t.Context()))
 	var output, failures strings.Builder
 	must(t, restricted.StartAttached(t.Context(), core.AttachOptions{Stdout: &output, Stderr: &failures}, nil))
-	said = strings.Split(strings.TrimSpace(output.String()), "\n")
+	said := strings.Split(strings.TrimSpace(output.String()), "\n")
 	if len(said) != len(ways)+len(proxied) {
 		t.Fatalf("it says %q, %s", said, failures.String())
 	}
@@ -325,12 +314,7 @@ func tryFirewall(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime, prog
 		cfg.Cmd = append(cfg.Cmd, try.word)
 	}
 	open := create(t, rt, cfg)
-	said := strings.Split(answer(t, rt, open), "\n")
-	for i, try := range tries {
-		if said[i] != try.success {
-			t.Errorf("without a firewall, %s: %s", try.word, said[i])
-		}
-	}
+	allSucceed(t, tries, answer(t, rt, open))
 	if host.Count() == 0 {
 		t.Error("without a firewall no datagram has reached the host")
 	}
@@ -354,7 +338,7 @@ func tryFirewall(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime, prog
 		t.Error("it is not known that it is enforced")
 	}
 	before := host.Count()
-	said = strings.Split(answer(t, rt, id), "\n")
+	said := strings.Split(answer(t, rt, id), "\n")
 	for i, try := range tries {
 		allowed := try.word == "reach="+proxy+":80" || proxy == "proxy.example" && try.word == "reach="+dockertest.EngineAddress+":80"
 		if succeeds := said[i] == try.success && try.success != "sent"; succeeds != allowed {
@@ -431,6 +415,17 @@ func tryFirewallLater(t *testing.T, e *dockertest.Throwaway, rt *docker.Runtime,
 	must(t, err)
 	if len(left) > 0 {
 		t.Errorf("left are %v", left)
+	}
+}
+
+// allSucceed compares what an open workload has said with the successes of its tries.
+func allSucceed(t *testing.T, tries []way, output string) {
+	t.Helper()
+	said := strings.Split(output, "\n")
+	for i, try := range tries {
+		if said[i] != try.success {
+			t.Errorf("%s on an open network: %s", try.word, said[i])
+		}
 	}
 }
 

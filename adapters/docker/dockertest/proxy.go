@@ -1,6 +1,7 @@
 package dockertest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,8 +10,7 @@ import (
 )
 
 // EgressProxy returns the program of the proxy of restricted networks, as
-// optional.RestrictedNetworkConfig has it. It builds it once, for tests of the adapters'
-// modules "contract".
+// optional.RestrictedNetworkConfig has it. It builds it once.
 func EgressProxy(architecture string) ([]byte, error) {
 	return proxies.of(architecture)
 }
@@ -28,13 +28,17 @@ func (b *proxyBuilds) of(architecture string) ([]byte, error) {
 	if program := b.programs[architecture]; program != nil {
 		return program, nil
 	}
+	apps, err := findApps()
+	if err != nil {
+		return nil, err
+	}
 	directory, err := os.MkdirTemp("", "moat-proxy-")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(directory) }()
 	path := filepath.Join(directory, "moat-proxy")
-	build := exec.Command("go", "build", "-C", "../../../apps", "-o", path, "./cmd/moat-proxy")
+	build := exec.Command("go", "build", "-C", apps, "-o", path, "./cmd/moat-proxy")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture)
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build moat-proxy: %w: %s", err, out)
@@ -48,4 +52,14 @@ func (b *proxyBuilds) of(architecture string) ([]byte, error) {
 	}
 	b.programs[architecture] = program
 	return program, nil
+}
+
+// findApps returns the directory of the module apps, which is above a test's own.
+func findApps() (string, error) {
+	for _, above := range []string{"../..", "../../.."} {
+		if _, err := os.Stat(filepath.Join(above, "apps", "go.mod")); err == nil {
+			return filepath.Abs(filepath.Join(above, "apps"))
+		}
+	}
+	return "", errors.New("the module apps is not above the test's directory")
 }
