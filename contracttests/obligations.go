@@ -64,7 +64,7 @@ var obligations = map[string]obligation{
 	"CF-36":  {"Config", "Env: what else there is comes from the image or is the container's own, such as HOME; nothing is passed on of what the engine, its host or this process has, such as HTTP_PROXY."},
 	"EG-01":  {"EgressRestricter.CreateRestrictedNetwork", "other containers are out of its reach, on the engine's usual network and on another restricted one, by TCP, UDP, ICMP and DNS, and by ports that they publish."},
 	"EG-02":  {"EgressRestricter.CreateRestrictedNetwork", "so is the engine's host, by its addresses on any network, by broadcast and multicast, and past the routes. Not even a datagram that has no answer arrives."},
-	"EG-03":  {"EgressRestricter.CreateRestrictedNetwork", "it has neither raw sockets nor packets, and cannot change addresses or routes."},
+	"EG-03":  {"EgressRestricter.CreateRestrictedNetwork", "it has neither raw nor packet sockets, and cannot change addresses or routes."},
 	"EG-04":  {"EgressRestricter.ConfirmEgress", "without a confirmation of its own for each start, nothing of the container's image has been executed when StartAttached fails."},
 	"EG-05":  {"EgressRestricter.CreateRestrictedNetwork", "further programs in it are as confined."},
 	"EG-06":  {"EgressRestricter.CreateRestrictedNetwork", "so are services and other containers on the network."},

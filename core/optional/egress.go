@@ -21,13 +21,13 @@ type EgressRestricter interface {
 	// network. If creation fails, it removes the network. If ctx has ended, or the removal
 	// fails, the network may remain: the caller removes that of the ID beside the error.
 	//
-	// A container on it is hostile, and root:
+	// This holds against a hostile container on it, whose program is root:
 	//
 	//   - EG-01: other containers are out of its reach, on the engine's usual network and on
 	//     another restricted one, by TCP, UDP, ICMP and DNS, and by ports that they publish.
 	//   - EG-02: so is the engine's host, by its addresses on any network, by broadcast and
 	//     multicast, and past the routes. Not even a datagram that has no answer arrives.
-	//   - EG-03: it has neither raw sockets nor packets, and cannot change addresses or routes.
+	//   - EG-03: it has neither raw nor packet sockets, and cannot change addresses or routes.
 	//   - EG-05: further programs in it are as confined.
 	//   - EG-06: so are services and other containers on the network.
 	//   - EG-07: the proxy answers the run's credential alone, on this network alone, and passes

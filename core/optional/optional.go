@@ -115,7 +115,7 @@ type Capabilities struct {
 	CPULimit        bool `json:"cpulimit"`        // Config.CPUs and NanoCPUs hold
 	PidsLimit       bool `json:"pidslimit"`       // Config.PidsLimit holds
 	NoNewPrivileges bool `json:"nonewprivileges"` // setuid programs gain nothing unless asked
-	EnforcedEgress  bool `json:"enforcedegress"`  // this value has seen a check show that a restriction of egress holds
+	EnforcedEgress  bool `json:"enforcedegress"`  // a check of this Runtime has shown that a restriction of egress holds
 	UserNamespaces  bool `json:"usernamespaces"`  // root inside is nobody outside
 
 	// Abilities.
